@@ -1,0 +1,1 @@
+"""Configuration, wiring, supervisor, workers, command line."""

@@ -1,0 +1,1 @@
+"""Default plugins: what mailsec does by itself, through the same hooks as everybody."""

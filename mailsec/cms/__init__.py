@@ -1,0 +1,1 @@
+"""Cryptographic Message Syntax (RFC 5652): structures over octets, signing and verifying; integrity only, no trust."""

@@ -1,0 +1,132 @@
+"""Every limit of mailsec in one table: its name, its default, and the attack that it stops.
+
+Over a limit a reason is given that names it (`errors.LimitExceeded`): never a traceback, never a stuck worker. A test holds
+`docs/limits.md` against this table.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["DEFAULT_LIMITS", "Limits"]
+
+_KIB = 1024
+_MIB = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The limits in force. Octets, seconds and counts, as each line says."""
+
+    # -- SMTP ------------------------------------------------------------------------------------------------------------
+    command_line: int = 2048
+    """Octets of one SMTP command with CRLF (RFC 5321 §4.5.3.1.4 asks for 512 and more with extensions): endless lines."""
+    recipients: int = 1000
+    """Recipients of one transaction (RFC 5321 §4.5.3.1.8 asks for at least 100): 10,000 RCPTs that fill memory."""
+    message_size: int = 150 * _MIB
+    """Octets of one message, told as SIZE (RFC 1870): a disk that fills."""
+    bad_commands: int = 10
+    """Commands that failed before a session is closed: guessing, HTTP clients, port scans."""
+    transactions: int = 10_000
+    """Messages on one connection: nothing lives for ever."""
+    auth_failures: int = 3
+    """Failed AUTH attempts on one connection: guessing of passwords."""
+    command_timeout: float = 300.0
+    """Seconds without a command (RFC 5321 §4.5.3.2.7): stalled sessions."""
+    data_timeout: float = 180.0
+    """Seconds without an octet within DATA (RFC 5321 §4.5.3.2.5)."""
+    session_timeout: float = 3600.0
+    """Seconds that a session may last that never completes a message: a client that sends an octet a minute."""
+    handshake_timeout: float = 30.0
+    """Seconds of a TLS handshake."""
+    connections: int = 2000
+    """Connections of one worker at once: descriptors that run out."""
+    connections_per_address: int = 200
+    """Connections of one address (one /64) to one worker at once: one client that takes all."""
+    received_headers: int = 50
+    """Received fields before a message is a loop (RFC 5321 §6.3 asks for at least 100 hops or another means)."""
+    reply_line: int = 2048
+    """Octets of one reply line of a next hop (RFC 5321 §4.5.3.1.5): a next hop that answers with 10 MB lines."""
+    reply_lines: int = 200
+    """Lines of one reply of a next hop: endless multi-line replies."""
+
+    # -- MIME ------------------------------------------------------------------------------------------------------------
+    header_octets: int = 1 * _MIB
+    """Octets of one header block: endless headers."""
+    header_fields: int = 2000
+    """Fields of one header block."""
+    header_field_octets: int = 256 * _KIB
+    """Octets of one field: quadratic decoders."""
+    mime_depth: int = 50
+    """Multiparts within multiparts: 1,000 nested ones."""
+    mime_parts: int = 1000
+    """Parts of one message."""
+    boundary_octets: int = 250
+    """Octets of a boundary (RFC 2046 §5.1.1 allows 70; the world sends more)."""
+    addresses: int = 1000
+    """Addresses that are read of one header field."""
+
+    # -- ASN.1 and CMS ---------------------------------------------------------------------------------------------------
+    asn1_depth: int = 64
+    """Constructed types within constructed types: recursion."""
+    asn1_elements: int = 100_000
+    """Elements that are read of one structure."""
+    asn1_oid_octets: int = 128
+    """Octets of an object identifier: arcs of 400 kB that cost half a minute."""
+    cms_layers: int = 10
+    """S/MIME layers of one message: quines and matryoshkas."""
+    signers: int = 20
+    """SignerInfos of one SignedData."""
+    certificates: int = 100
+    """Certificates taken from one CMS structure."""
+    crls: int = 20
+    """CRLs taken from one CMS structure."""
+    attributes: int = 64
+    """Attributes of one SignerInfo."""
+    cms_recipients: int = 2000
+    """RecipientInfos of one EnvelopedData."""
+    cms_metadata_octets: int = 4 * _MIB
+    """Octets of a CMS structure besides its content: certificates, CRLs, SignerInfos, RecipientInfos."""
+    decompressed_ratio: int = 100
+    """Octets out for one octet in, of CompressedData: bombs."""
+    decompressed_octets: int = 150 * _MIB
+    """Octets that come out of one CompressedData."""
+    rsa_bits: int = 16_384
+    """Bits of an RSA modulus that are computed with: keys that cost seconds."""
+    rsa_exponent_bits: int = 64
+    """Bits of an RSA public exponent."""
+    kdf_iterations: int = 10_000_000
+    """Iterations of a password-based key derivation: PKCS#12 files that cost hours."""
+    private_key_operations: int = 10
+    """Private-key operations for one message from outside."""
+
+    # -- paths -----------------------------------------------------------------------------------------------------------
+    path_length: int = 10
+    """Certificates of a path."""
+    path_candidates: int = 100
+    """Certificates that are tried as issuers for one message."""
+    signature_checks: int = 200
+    """Public-key signature checks for one message, over all layers: hostile bags of certificates."""
+    evidence_rounds: int = 3
+    """Rounds of asking for missing evidence."""
+    fetches: int = 4
+    """Look-ups over the network for one message."""
+    fetch_octets: int = 10 * _MIB
+    """Octets of one look-up: responders that send 10 GB."""
+    fetch_timeout: float = 10.0
+    """Seconds of one look-up."""
+
+    # -- work ------------------------------------------------------------------------------------------------------------
+    scratch_memory: int = 256 * _KIB
+    """Octets of a message that stay in memory; above, they go to a file (promise 9)."""
+    bulk_threshold: int = 1 * _MIB
+    """Octets above which work goes to the bulk lane of threads."""
+    findings: int = 100
+    """Findings that one plugin may report on one message."""
+    hook_timeout: float = 30.0
+    """Seconds that a plugin may take to answer one awaited hook."""
+    attempts_before_hold: int = 3
+    """How often a row may take its worker down before it is held: poison messages."""
+
+
+DEFAULT_LIMITS = Limits()

@@ -1,0 +1,97 @@
+"""Rows of the spool, and what became of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import Enum
+
+from mailsec.errors import Reply
+from mailsec.model.octets import Segments
+from mailsec.model.session import Envelope, Origin
+
+__all__ = ["Delivery", "NewEntry", "QueueEntry", "RecipientState", "State"]
+
+
+class State(str, Enum):
+    """The three states of a row. The relay reads READY only."""
+
+    RAW = "raw"
+    """Octets as received: not yet processed, or waiting for a token, directory or responder. Tried again by itself."""
+    READY = "ready"
+    """Octets as they leave."""
+    HELD = "held"
+    """Octets as received: waits for a person."""
+
+
+class RecipientState(str, Enum):
+    """What became of one recipient of a READY row."""
+
+    WAITING = "waiting"
+    DELIVERED = "delivered"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class NewEntry:
+    """A row that is about to be committed. Nothing is acknowledged before `Spool.commit` has returned (promise 1)."""
+
+    id: str
+    """Unique; several rows of one transaction are "<transaction id>.<n>"."""
+    state: State
+    envelope: Envelope
+    segments: Segments
+    received_at: datetime
+    origin: Origin
+    listener: str
+    secret: bool = False
+    """True for raw, held and decrypted rows: encrypted at rest."""
+    identity: str = ""
+    need: str = ""
+    """What a raw row waits for: "" (nothing: process it), "token:NAME", "directory", "evidence"."""
+    reason: str = ""
+    """Why it is held, or what was decided."""
+    header: bytes = b""
+    """The outer header as received: all that a DSN may carry of the message."""
+    message_id: str = ""
+    rule: str = ""
+    verdict: str = ""
+    sensitive: bool = False
+    """True where something inside was encrypted on arrival from `internet`: no DSN says more than fixed words (promise 6)."""
+    session: bytes = b""
+    """The session as JSON, for raw rows that are processed again."""
+
+
+@dataclass(frozen=True, slots=True)
+class QueueEntry:
+    """A row as `mailsec queue` and the owner see it."""
+
+    id: str
+    state: State
+    paused: bool
+    reverse_path: str
+    recipients: tuple[tuple[str, RecipientState, str], ...]
+    """Address, state, and the last reply or error."""
+    size: int
+    received_at: datetime
+    next_attempt: datetime | None
+    attempts: int
+    origin: Origin
+    listener: str
+    need: str
+    reason: str
+    message_id: str
+    rule: str
+    worker: str = ""
+    """The spool that owns the row."""
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One attempt for one recipient: who answered what. `reply` is None where nobody answered."""
+
+    recipient: str
+    state: RecipientState
+    next_hop: str
+    reply: Reply | None
+    error: str = ""

@@ -1,0 +1,91 @@
+"""Settings as the rooms below `app` see them: frozen values without files, defaults or documentation.
+
+`app.config` owns the documented models, reads TOML, and makes these.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from mailsec.model.limits import DEFAULT_LIMITS, Limits
+from mailsec.model.session import Origin
+
+__all__ = ["GatewaySettings", "ListenerSettings", "NextHop", "RelaySettings", "TlsMode"]
+
+TlsMode = str
+"""Listeners: "none", "starttls" (offered), "starttls-required", "implicit". Next hops: "none", "opportunistic", "required", "verified"."""
+
+
+@dataclass(frozen=True, slots=True)
+class ListenerSettings:
+    """One `[[listener]]`."""
+
+    name: str
+    address: str
+    """ "HOST:PORT", "[V6]:PORT" or "unix:PATH"."""
+    protocol: str
+    origin: Origin
+    tls: TlsMode = "none"
+    certificate: str = ""
+    senders: tuple[str, ...] = ()
+    """`trusted`: patterns of MAIL FROM and From addresses that it may use."""
+    peers: tuple[str, ...] = ()
+    """Networks that may connect; empty: everybody."""
+    behind_own_mta: bool = False
+    authenticate: bool = False
+    """AUTH is offered (under TLS) and required: always so on `submission`."""
+    normalise: bool = False
+    """Bare CR and LF become CRLF instead of a refusal: for trusted peers."""
+    service: str = ""
+    """The name of a plugin's TcpService, for protocols that are neither smtp nor pop3."""
+
+
+@dataclass(frozen=True, slots=True)
+class NextHop:
+    """Where mail goes: "smtp" or "lmtp" to a host and port or a unix socket, or "mx" of the recipient's domain."""
+
+    scheme: str
+    host: str = ""
+    port: int = 25
+    path: str = ""
+    tls: TlsMode = "opportunistic"
+    username: str = ""
+    password_file: str = ""
+
+    def __str__(self) -> str:
+        if self.scheme == "mx":
+            return "mx"
+        if self.path:
+            return f"{self.scheme}:unix:{self.path}"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.scheme}://{host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class RelaySettings:
+    """`[relay]`: next hops and retries. Seconds, unless said otherwise."""
+
+    next_hop: NextHop
+    routes: tuple[tuple[str, NextHop], ...] = ()
+    """Domain ("example.org", ".example.org" for all below it) to next hop; first match wins."""
+    retry_first: float = 60.0
+    retry_longest: float = 3600.0
+    give_up_after: float = 5 * 86400.0
+    connections_per_hop: int = 8
+    idle_timeout: float = 30.0
+    connect_timeout: float = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class GatewaySettings:
+    """`[gateway]` and what the pipeline needs of the rest."""
+
+    hostname: str
+    domains: tuple[str, ...]
+    """Our own domains: "example.org", ".example.org" for all below it."""
+    authserv_id: str
+    """The name under which results are reported (RFC 8601 §2.5); the host name by default."""
+    postmaster: str
+    listeners: tuple[ListenerSettings, ...]
+    relay: RelaySettings
+    limits: Limits = field(default=DEFAULT_LIMITS)

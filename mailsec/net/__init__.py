@@ -1,0 +1,1 @@
+"""Twisted glue: listeners, the driver of sans-IO cores, TLS, the runtime, the relay."""

@@ -1,0 +1,1 @@
+"""Conditions over frozen facts; the first rule that matches wins, for each concern."""

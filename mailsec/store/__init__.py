@@ -1,0 +1,1 @@
+"""The certificate database and the spool."""

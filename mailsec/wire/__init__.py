@@ -1,0 +1,1 @@
+"""Mail protocols as sans-IO state machines: octets and answers in, requests out (`model.requests`)."""

@@ -1,0 +1,32 @@
+"""What all tests share: where third-party data lies, and one way to say that a peer is absent."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).resolve().parent.parent
+VECTORS = PROJECT.parent / "shared" / "vectors"
+
+
+@pytest.fixture(scope="session")
+def vectors() -> Path:
+    """The folder of third-party test data beside the checkout; skips where it is absent."""
+    if not VECTORS.is_dir():
+        pytest.skip("no ../shared/vectors beside this checkout")
+    return VECTORS
+
+
+@pytest.fixture(scope="session")
+def need():
+    """A function that returns the path of a program, or skips the test by name where it is absent."""
+
+    def find(program: str, package: str = "") -> str:
+        path = shutil.which(program) or shutil.which(program, path="/usr/sbin:/sbin:/usr/libexec/postfix:/usr/lib/postfix/sbin")
+        if path is None:
+            pytest.skip(f"{program} is absent: apt-get install {package or program}")
+        return path
+
+    return find
