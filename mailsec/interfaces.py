@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, TypeVar
 
-from mailsec.errors import LocalProtocolError, Reply
+from mailsec.errors import LocalProtocolError
 from mailsec.model.address import Address
 from mailsec.model.mechanism import AgreementMechanism, SignatureMechanism, TransportMechanism
 from mailsec.model.octets import Octets, Segments
@@ -37,6 +37,7 @@ __all__ = [
     "KeyHandle",
     "KeyStore",
     "Outcome",
+    "Conversation",
     "ProtocolCore",
     "ReactorService",
     "RecipientDirectory",
@@ -486,16 +487,3 @@ class Gateway(Protocol):
     async def recipient_exists(self, address: Address) -> bool | None: ...
 
     async def key(self, name: str) -> KeyHandle | None: ...
-
-
-@runtime_checkable
-class MessageSink(Protocol):
-    """Where a listener's messages go: admitted by address first, then received whole."""
-
-    def admit_sender(self, session: Session, reverse_path: Address | None) -> Reply | Awaitable[Reply | None] | None:
-        """None: welcome. A reply: refused with it."""
-        ...
-
-    def admit_recipient(
-        self, session: Session, reverse_path: Address | None, recipient: Address
-    ) -> Reply | Awaitable[Reply | None] | None: ...

@@ -15,7 +15,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-__all__ = ["Postfix", "free_port", "why_not", "wait_for_port"]
+__all__ = ["Postfix", "free_port", "wait_for_port", "why_not"]
 
 MAIN_CF = """\
 compatibility_level = 3.6
