@@ -444,8 +444,19 @@ class CertificateDatabase(Protocol):
 class Spool(Protocol):
     """Durable rows. `commit` returns after they would survive a kill or a loss of power."""
 
-    async def commit(self, entries: Sequence[NewEntry]) -> None:
-        """All of them or none; raise StorageFull (452) or StoreError (451)."""
+    async def commit(self, entries: Sequence[NewEntry], *, replaces: str = "") -> None:
+        """All of them or none; raise StorageFull (452) or StoreError (451).
+
+        `replaces` is the id of a raw row that was processed: it goes away in the same transaction.
+        """
+        ...
+
+    async def postpone(self, id: str, *, need: str, reason: str) -> None:
+        """A raw row waits on: it is tried again by itself, later each time."""
+        ...
+
+    async def hold(self, id: str, reason: str) -> None:
+        """A raw row waits for a person; it stays as it is."""
         ...
 
     def scratch(self) -> Scratch:

@@ -7,10 +7,10 @@ from datetime import datetime
 from enum import Enum
 
 from mailsec.errors import Reply
-from mailsec.model.octets import Segments
+from mailsec.model.octets import Octets, Segments
 from mailsec.model.session import Envelope, Origin
 
-__all__ = ["Delivery", "NewEntry", "QueueEntry", "RecipientState", "State"]
+__all__ = ["Delivery", "NewEntry", "QueueEntry", "RecipientState", "SpooledEntry", "State"]
 
 
 class State(str, Enum):
@@ -60,6 +60,21 @@ class NewEntry:
     """True where something inside was encrypted on arrival from `internet`: no DSN says more than fixed words (promise 6)."""
     session: bytes = b""
     """The session as JSON, for raw rows that are processed again."""
+
+
+@dataclass(frozen=True, slots=True)
+class SpooledEntry:
+    """A row that was read back, or that has just been committed: for the relay (READY) and for `Pipeline.resume` (RAW)."""
+
+    entry: NewEntry
+    """As it was committed; its `segments` are the whole of `octets`."""
+    octets: Octets
+    row: int
+    """The number of the row in its spool."""
+    attempts: int = 0
+    """Attempts that were begun before, this one not counted."""
+    progress: tuple[tuple[RecipientState, str], ...] = ()
+    """State and last reply of each recipient of the envelope, in order; empty where all are waiting and nothing was tried."""
 
 
 @dataclass(frozen=True, slots=True)
