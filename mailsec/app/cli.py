@@ -1,0 +1,159 @@
+"""The command line: `mailsec GROUP COMMAND …`, loaded lazily, with the exit codes that every command shares.
+
+Commands are rows of `COMMANDS`: name, where it is, and its line in `--help`. Nothing is imported before a command is called, so
+`mailsec smime verify` starts fast and a broken plugin cannot break it. A command is a click command that takes the `Output` with
+`@click.pass_obj`, gives its answer through `Output.result`, and returns its exit code (None is 0) or raises a MailsecError.
+
+The one invariant: whatever happens, the exit code is one of `EXIT_*`, and with `--json` standard output holds exactly one object on every
+exit but 2.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from mailsec import __version__
+from mailsec.app.output import Output
+from mailsec.errors import MailsecError
+
+__all__ = ["COMMANDS", "EXIT_CONFIGURATION", "EXIT_INPUT", "EXIT_NO", "EXIT_TEMPORARY", "EXIT_UNEXPECTED", "EXIT_USAGE", "EXIT_YES", "main"]
+
+EXIT_YES = 0
+EXIT_NO = 1
+"""A negative verdict, or a refusal."""
+EXIT_USAGE = 2
+EXIT_INPUT = 3
+"""The input cannot be read as what was asked for."""
+EXIT_UNEXPECTED = 70
+EXIT_TEMPORARY = 75
+EXIT_CONFIGURATION = 78
+
+GROUPS: dict[str, str] = {
+    "smime": "sign and verify messages in files",
+    "cert": "certificates of the database",
+    "p12": "PKCS#12 files",
+    "db": "the certificate database itself",
+    "user": "people who may submit mail",
+    "queue": "mail that waits",
+}
+
+COMMANDS: dict[str, tuple[str, str]] = {}
+"""Name ("smime verify") to ("module:attribute", one line of help), in the order in which `--help` shows them."""
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are rows of `COMMANDS` below `prefix`."""
+
+    def __init__(self, prefix: str, **attributes: Any) -> None:
+        super().__init__(name=prefix or "mailsec", **attributes)
+        self.prefix = prefix
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        if self.prefix:
+            names = [name.split(" ", 1)[1] for name in COMMANDS if name.startswith(self.prefix + " ")]
+        else:
+            names = [name.split(" ", 1)[0] for name in COMMANDS]
+        return list(dict.fromkeys([*names, *super().list_commands(ctx)]))
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        row = COMMANDS.get(f"{self.prefix} {name}".strip())
+        if row is not None:
+            module, _, attribute = row[0].partition(":")
+            command = getattr(importlib.import_module(module), attribute)
+            assert isinstance(command, click.Command)
+            command.name = name
+            return command
+        if not self.prefix and any(known.startswith(name + " ") for known in COMMANDS):
+            return LazyGroup(name, help=GROUPS.get(name, ""))
+        return super().get_command(ctx, name)
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            import difflib
+
+            near = difflib.get_close_matches(args[0], self.list_commands(ctx), 1)
+            if near:
+                raise click.UsageError(f'there is no command "{args[0]}": did you mean "{near[0]}"?', ctx) from error
+            raise
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        # click would import every command for its help; the table already has the line.
+        rows = []
+        for name in self.list_commands(ctx):
+            row = COMMANDS.get(f"{self.prefix} {name}".strip())
+            if row is not None:
+                rows.append((name, row[1]))
+            elif not self.prefix and name in GROUPS:
+                rows.append((name, GROUPS[name]))
+            else:
+                command = super().get_command(ctx, name)
+                rows.append((name, command.get_short_help_str() if command else ""))
+        if rows:
+            with formatter.section("Commands"):
+                formatter.write_dl(rows)
+
+
+def root() -> click.Group:
+    """The group `mailsec`."""
+    group = LazyGroup(
+        "",
+        help="A mail security gateway: it signs and verifies S/MIME mail for people who do nothing special.\n\n"
+        'Begin with "mailsec demo", or with "mailsec init DIR".',
+        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    )
+    return click.version_option(__version__, prog_name="mailsec", message="%(prog)s %(version)s")(group)
+
+
+def run(arguments: Sequence[str], output: Output) -> int:
+    """Run one command line and return its exit code; errors are printed, and nothing is raised."""
+    try:
+        try:
+            value = root().main(list(arguments), prog_name="mailsec", standalone_mode=False, obj=output)
+            output.finish()
+            return value if isinstance(value, int) else EXIT_YES
+        except click.UsageError as error:
+            output.error(error.format_message()[:1].lower() + error.format_message()[1:].rstrip("."), _usage_hint(error))
+            return EXIT_USAGE
+        except click.ClickException as error:
+            output.failure(type(error).__name__, "", error.format_message())
+            return EXIT_NO
+        except (click.Abort, KeyboardInterrupt):
+            output.failure("Interrupted", "", "interrupted")
+            return 130
+        except MailsecError as error:
+            output.mailsec_error(error)
+            return error.exit_code
+    except BrokenPipeError:
+        # Whoever read us has gone (`mailsec … | head`): nothing more can be said.
+        sys.stdout = None  # the interpreter would complain again when it flushes at exit
+        return EXIT_NO
+    except Exception as error:
+        from mailsec.app.report import write_report
+
+        where = write_report(error, arguments)
+        output.failure(
+            type(error).__name__, "", f"unexpected error: {type(error).__name__}: {error}", f"this is a bug; a report for it is in {where}"
+        )
+        return EXIT_UNEXPECTED
+
+
+def _usage_hint(error: click.UsageError) -> str:
+    return f'"{error.ctx.command_path} --help" shows what it takes' if error.ctx is not None else ""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The entry point of `mailsec`."""
+    code = run(sys.argv[1:] if arguments is None else arguments, Output())
+    if sys.stdout is not None:
+        try:
+            sys.stdout.flush()
+        except BrokenPipeError:
+            sys.stdout = None
+    sys.exit(code)
