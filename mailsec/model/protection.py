@@ -56,3 +56,5 @@ class Candidates:
     """The outermost signature is intact and matches From: it is not signed again."""
     already_encrypted: bool = False
     missing: tuple[Reason, ...] = ()
+    wait: str = ""
+    """A need ("token:HSM 1") that stands between the sender and a signing key: it may be met later, without anybody writing again."""

@@ -1,1 +1,1 @@
-"""Conditions over frozen facts; the first rule that matches wins, for each concern."""
+"""Conditions over facts about a message, and what they choose: `[[rule]]` tables, compiled once."""

@@ -1,0 +1,113 @@
+"""Scratch and spool in memory: for tests and for commands on small files.
+
+The one invariant: they refuse what the real ones refuse (reading before `seal`, ids that repeat), so that a test with them means something.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from mailsec.errors import LocalProtocolError, MailsecError
+from mailsec.model.octets import BytesOctets, Octets, Segments
+from mailsec.model.queue import NewEntry, SpooledEntry, State
+
+__all__ = ["MemoryScratch", "MemorySpool", "Row"]
+
+
+class MemoryScratch:
+    """`interfaces.Scratch` in memory."""
+
+    def __init__(self) -> None:
+        self._chunks: list[bytes] = []
+        self._length = 0
+        self._sealed: BytesOctets | None = None
+        self.discarded = False
+
+    def append(self, chunk: bytes | memoryview) -> None:
+        if self._sealed is not None or self.discarded:
+            raise LocalProtocolError("a scratch was written after it was sealed or discarded")
+        self._chunks.append(bytes(chunk))
+        self._length += len(chunk)
+
+    def __len__(self) -> int:
+        return self._length
+
+    def seal(self) -> Octets:
+        if self.discarded:
+            raise LocalProtocolError("a scratch was sealed after it was discarded")
+        if self._sealed is None:
+            self._sealed = BytesOctets(b"".join(self._chunks))
+            self._chunks.clear()
+        return self._sealed
+
+    def discard(self) -> None:
+        self._chunks.clear()
+        self._sealed = None
+        self.discarded = True
+
+
+class Row(NamedTuple):
+    """A committed entry with the octets as they were at that moment."""
+
+    entry: NewEntry
+    octets: bytes
+
+
+class MemorySpool:
+    """`interfaces.Spool` in memory: `rows` in the order of commits; `fail_with` is raised by the next commits while it is set."""
+
+    def __init__(self) -> None:
+        self.rows: list[Row] = []
+        self.commits = 0
+        self.fail_with: MailsecError | None = None
+        self.scratches: list[MemoryScratch] = []
+
+    async def commit(self, entries: Sequence[NewEntry], *, replaces: str = "") -> None:
+        if self.fail_with is not None:
+            raise self.fail_with
+        if replaces:
+            self._find(replaces)
+            self.rows = [row for row in self.rows if row.entry.id != replaces]
+        known = {row.entry.id for row in self.rows}
+        rows = [Row(entry, entry.segments.join()) for entry in entries]
+        for row in rows:
+            if row.entry.id in known:
+                raise LocalProtocolError(f"row {row.entry.id} was committed twice")
+            known.add(row.entry.id)
+        self.rows += rows
+        self.commits += 1
+
+    async def postpone(self, id: str, *, need: str, reason: str) -> None:
+        self._change(id, need=need, reason=reason)
+
+    async def hold(self, id: str, reason: str) -> None:
+        self._change(id, state=State.HELD, reason=reason)
+
+    def scratch(self) -> MemoryScratch:
+        scratch = MemoryScratch()
+        self.scratches.append(scratch)
+        return scratch
+
+    def in_state(self, state: State) -> list[Row]:
+        """The rows in `state`."""
+        return [row for row in self.rows if row.entry.state is state]
+
+    def spooled(self, id: str, attempts: int = 0) -> SpooledEntry:
+        """The row as `Pipeline.resume` is given it."""
+        row = self._find(id)
+        octets = BytesOctets(row.octets)
+        return SpooledEntry(replace(row.entry, segments=Segments.of(octets)), octets, self.rows.index(row) + 1, attempts)
+
+    def _find(self, id: str) -> Row:
+        for row in self.rows:
+            if row.entry.id == id:
+                return row
+        raise LocalProtocolError(f"there is no row {id}")
+
+    def _change(self, id: str, **changes: Any) -> None:
+        row = self._find(id)
+        if row.entry.state is not State.RAW:
+            raise LocalProtocolError(f"row {id} is not raw")
+        self.rows[self.rows.index(row)] = Row(replace(row.entry, **changes), row.octets)
