@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Se
 from dataclasses import replace
 from importlib.metadata import entry_points
 from itertools import islice
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import pluggy
 import structlog
@@ -30,8 +30,6 @@ from mailsec.model.verdict import Event, Finding
 __all__ = ["HOOKS", "Answer", "Implementation", "PluginManager"]
 
 _log = structlog.get_logger("mailsec.plugins")
-
-T = TypeVar("T")
 
 ENTRY_POINT_GROUP = "mailsec"
 
@@ -181,7 +179,7 @@ class PluginManager:
         for implementation in implementations:
             answer = await self.ask(implementation, runtime, limits, arguments)
             if answer.failure is None:
-                answer = _read(implementation, answer, lambda value: list(_findings(implementation, value, limits)))
+                answer = _read(implementation, answer, _findings, limits)
             if answer.failure is None:
                 found.extend(answer.value)
             else:
@@ -196,7 +194,7 @@ class PluginManager:
         for implementation in self._implementations.get("annotate_message", ()):
             answer = await self.ask(implementation, runtime, limits, arguments)
             if answer.failure is None:
-                answer = _read(implementation, answer, lambda value: list(_fields(value, limits)))
+                answer = _read(implementation, answer, _fields, limits)
             if answer.failure is not None:
                 return [], answer.failure
             fields.extend(answer.value)
@@ -219,24 +217,24 @@ def failure_finding(failure: PluginError) -> Finding:
 # -- answers ------------------------------------------------------------------------------------------------------------------
 
 
-def _read(implementation: Implementation, answer: Answer, reader: Callable[[Any], T]) -> Answer:
-    """Read an answer's value; iterators are the plugin's code too, so what they raise is its failure."""
+def _read(implementation: Implementation, answer: Answer, items: Callable[[str, Any, Limits], Iterator[Any]], limits: Limits) -> Answer:
+    """Read the items of an answer; iterators are the plugin's code too, so what they raise is its failure."""
     try:
-        return Answer(answer.plugin, reader(answer.value))
+        return Answer(answer.plugin, list(items(answer.plugin, answer.value, limits)))
     except (Exception, SystemExit) as error:
         return Answer(answer.plugin, None, _failure(implementation, error))
 
 
-def _findings(implementation: Implementation, value: object, limits: Limits) -> Iterator[Finding]:
+def _findings(plugin: str, value: object, limits: Limits) -> Iterator[Finding]:
     if value is None:
         return
     for finding in _few((value,) if isinstance(value, Finding) else value, limits.findings, "findings"):
         if not isinstance(finding, Finding):
             raise TypeError(f"a {type(finding).__name__} in place of a Finding")
-        yield finding if finding.source == implementation.plugin else replace(finding, source=implementation.plugin)
+        yield finding if finding.source == plugin else replace(finding, source=plugin)
 
 
-def _fields(value: object, limits: Limits) -> Iterator[tuple[str, str]]:
+def _fields(plugin: str, value: object, limits: Limits) -> Iterator[tuple[str, str]]:
     if value is None:
         return
     for field in _few(value, limits.findings, "header fields"):
@@ -306,10 +304,12 @@ def _checked(hook: str, implementation: Any) -> Implementation:
 
 
 def _is_async(function: Callable[..., Any]) -> bool:
-    candidates = (function, inspect.unwrap(function), getattr(function, "func", None), getattr(type(function), "__call__", None))
+    inner = inspect.unwrap(function)
+    # a partial, and an object whose class defines __call__, hide the function that is run
+    candidates = (function, inner, getattr(inner, "func", None), vars(type(inner)).get("__call__"))
     return any(
         inspect.iscoroutinefunction(one) or inspect.isasyncgenfunction(one) for one in candidates if one is not None
-    ) or _returns_awaitable(function)
+    ) or _returns_awaitable(inner)
 
 
 def _returns_awaitable(function: Callable[..., Any]) -> bool:

@@ -109,9 +109,7 @@ def compile_condition(match: Mapping[str, Any]) -> Condition:
     try:
         known = None if origins is None else frozenset(Origin(one) for one in origins)
     except ValueError as error:
-        raise ConfigurationError(
-            f"there is no origin {origins!r}", hint="origins are " + ", ".join(one.value for one in Origin)
-        ) from error
+        raise ConfigurationError(f"there is no origin {origins!r}", hint="origins are " + ", ".join(one.value for one in Origin)) from error
     listeners, users = _texts(match, "listener"), _texts(match, "user")
     senders, recipients = _texts(match, "sender"), _texts(match, "recipient")
     return Condition(
@@ -128,7 +126,7 @@ def _texts(match: Mapping[str, Any], key: str) -> tuple[str, ...] | None:
     value = match.get(key)
     if value is None:
         return None
-    texts = (value,) if isinstance(value, str) else tuple(value)
+    texts = (value,) if isinstance(value, str) else tuple(value) if isinstance(value, Sequence) else ()
     if not texts or not all(isinstance(one, str) for one in texts):
         raise ConfigurationError(f"{key} of a rule is a string or a list of strings", hint=f"leave {key} out to match everything")
     return texts

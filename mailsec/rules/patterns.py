@@ -54,7 +54,7 @@ def _choices(items: Sequence[Any], text: str, repeated: bool) -> int:
                 raise ConfigurationError(f"a repetition within a repetition in {text!r} could take very long", hint=_HINT)
             ways *= _choices(inner, text, repeated or int(most) > 1)
             if varies and kind != "POSSESSIVE_REPEAT":
-                ways *= min(int(most), TEXT) - min(int(least), TEXT) + 1
+                ways *= max(2, min(int(most), TEXT) - min(int(least), TEXT))
         elif kind == "BRANCH":
             if repeated:
                 raise ConfigurationError(f"alternatives within a repetition in {text!r} could take very long", hint=_HINT)

@@ -12,7 +12,7 @@ import itertools
 import os
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping, Sequence
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from typing import Any, Generic, TypeVar
 
 from mailsec.errors import LocalProtocolError, Unavailable
@@ -23,7 +23,7 @@ __all__ = ["CancelledError", "FakeRuntime", "FakeSignal", "FakeTask"]
 
 T = TypeVar("T")
 
-EPOCH = datetime(2026, 1, 1, 12, 0, tzinfo=timezone.utc)
+EPOCH = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
 
 
 class CancelledError(Exception):
@@ -119,7 +119,9 @@ class FakeTask(Generic[T]):
             self.error = error
         else:
             if not isinstance(waits_for, FakeSignal):
-                self.error = LocalProtocolError(f"task {self.name} awaits a {type(waits_for).__name__}", hint="await objects of this runtime")
+                self.error = LocalProtocolError(
+                    f"task {self.name} awaits a {type(waits_for).__name__}", hint="await objects of this runtime"
+                )
                 self._coroutine.close()
             else:
                 waits_for.when_fired(lambda: self._runtime.wake(self))
@@ -168,7 +170,9 @@ class FakeRuntime:
                     self.advance_to(due)
                     signal.fire()
             else:
-                raise LocalProtocolError(f"task {task.name} waits for something that nothing will bring", hint="fire its signal, or cancel it")
+                raise LocalProtocolError(
+                    f"task {task.name} waits for something that nothing will bring", hint="fire its signal, or cancel it"
+                )
         return task.result()
 
     def wake(self, task: FakeTask[Any]) -> None:
@@ -247,14 +251,12 @@ class FakeRuntime:
         return at_once()
 
     async def resolve(self, name: str, kind: str) -> Sequence[Any]:
-        answer = self.records.get((name, kind), ())
+        answer: Sequence[Any] | Exception = self.records.get((name, kind), ())
         if isinstance(answer, Exception):
             raise answer
         return answer
 
-    async def fetch(
-        self, url: str, *, body: bytes | None = None, content_type: str = "", limit: int = 0, timeout: float = 0.0
-    ) -> bytes:
+    async def fetch(self, url: str, *, body: bytes | None = None, content_type: str = "", limit: int = 0, timeout: float = 0.0) -> bytes:
         page = self.pages.get(url, Unavailable(f"no page at {url}"))
         if isinstance(page, Exception):
             raise page

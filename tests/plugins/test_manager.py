@@ -183,7 +183,10 @@ def test_findings_of_all_kinds_of_answers_are_attributed():
         return [Finding("somebody else", "two", "")]
 
     found = findings(
-        check(lambda transaction: Finding("", "one", "")), check(later), check(lambda transaction: None), check(lambda transaction: iter(()))
+        check(lambda transaction: Finding("", "one", "")),
+        check(later),
+        check(lambda transaction: None),
+        check(lambda transaction: iter(())),
     )
     assert [(one.source, one.code) for one in found] == [("p0", "one"), ("p1", "two")]
 
