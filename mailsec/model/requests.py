@@ -2,14 +2,14 @@
 
 A core is fed octets and answers, and returns requests to be carried out in order. While an `Ask` is open the driver feeds it
 nothing, so pipelining and back-pressure need no code in the core: octets that arrive meanwhile wait in the driver.
+`Ask`, `Stream`, `StartTls` and `Close` end what a core returns: nothing stands behind them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TypeAlias
-
-from mailsec.model.octets import Segments
 
 __all__ = ["Ask", "Body", "Close", "Deadline", "EndOfBody", "Request", "Send", "StartTls", "Stream"]
 
@@ -23,9 +23,12 @@ class Send:
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """Write these segments as the transport takes them; the driver calls `core.streamed()` when the last piece was taken."""
+    """Write these pieces as the transport takes them; the driver calls `core.streamed()` when the last piece was taken.
 
-    segments: Segments
+    Where producing a piece raises, the connection is reset: nothing further is sent.
+    """
+
+    segments: Iterable[bytes | memoryview]
 
 
 @dataclass(frozen=True, slots=True)
