@@ -1,0 +1,154 @@
+"""What the SMTP cores ask the layer above, and what it answers: frozen values.
+
+A server asks `Connected` and `Authenticate` once a session, `MailFrom`, one `RcptTo` for each recipient and `MessageComplete` for a
+message (or `MessageAbandoned` where the core itself refuses it after octets were passed on). Its answers are `None` ("welcome", the
+usual reply is sent) or a `Reply`, which is sent as it stands; `MessageComplete` wants a `Reply`; `Authenticate` wants an `Identity`.
+
+A client asks `NextMessage`, is answered with an `OutgoingMessage` or `Quit`, and asks again with what became of it. When the session has
+ended, by whatever cause, it asks `Ended` once; the answer is ignored.
+
+A `Reply` is a valid answer to every question, and means "no": the driver gives it where the layer above raised an error.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from mailsec.errors import MailsecError, Reply
+from mailsec.interfaces import Credentials
+from mailsec.model.address import Address
+from mailsec.model.octets import Segments
+from mailsec.model.session import Envelope, Identity, Recipient, TlsInfo
+
+__all__ = [
+    "Authenticate",
+    "ClientState",
+    "Connected",
+    "DeliveryResult",
+    "Ended",
+    "MailFrom",
+    "MessageAbandoned",
+    "MessageComplete",
+    "NextMessage",
+    "OutgoingMessage",
+    "Quit",
+    "RcptTo",
+]
+
+
+# -- asked by the server --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ClientState:
+    """What is known of the client at this moment. The same object until something changes, so `is` tells whether it did."""
+
+    helo: str = ""
+    protocol: str = "SMTP"
+    """The `with` word of the Received field (RFC 3848): SMTP, ESMTP, ESMTPS, ESMTPA, ESMTPSA, and UTF8SMTP… (RFC 6531 §4.3) are the caller's."""
+    tls: TlsInfo | None = None
+    identity: Identity | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Connected:
+    """A client has connected, and waits for the greeting. A Reply: sent instead of it, and the connection is closed."""
+
+    tls: TlsInfo | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Authenticate:
+    """AUTH: who is this? Answer: an `Identity`; None (535, wrong login or secret); a Reply where it cannot be said (454 4.7.0)."""
+
+    credentials: Credentials
+    client: ClientState
+
+
+@dataclass(frozen=True, slots=True)
+class MailFrom:
+    """MAIL FROM: may a message with this reverse path begin? `envelope` has no recipients yet."""
+
+    envelope: Envelope
+    client: ClientState
+
+    @property
+    def reverse_path(self) -> Address | None:
+        return self.envelope.reverse_path
+
+
+@dataclass(frozen=True, slots=True)
+class RcptTo:
+    """RCPT TO: may the message go to this recipient?"""
+
+    recipient: Recipient
+
+
+@dataclass(frozen=True, slots=True)
+class MessageComplete:
+    """The message was received whole (all `Body` and `EndOfBody` came before this). The answer is the reply to it."""
+
+    envelope: Envelope
+    client: ClientState
+
+
+@dataclass(frozen=True, slots=True)
+class MessageAbandoned:
+    """The core refuses the message that it was receiving; let go of what its `Body` pieces left. `reply` is what the client is told."""
+
+    reply: Reply
+
+
+# -- asked by the client --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class OutgoingMessage:
+    """One message for one next hop."""
+
+    reverse_path: Address | None
+    recipients: tuple[Recipient, ...]
+    segments: Segments
+    """The message with CRLF line ends; transparency (RFC 5321 §4.5.2) is the client's."""
+    eight_bit: bool = False
+    """True where it holds octets over 127: BODY=8BITMIME is then needed. mailsec never converts."""
+    smtputf8: bool = False
+    """True where an address or the header needs SMTPUTF8 (RFC 6531)."""
+    tag: object = field(default=None, repr=False, compare=False)
+    """Whatever the caller wants back with the result."""
+
+
+@dataclass(frozen=True, slots=True)
+class Quit:
+    """No more messages: say goodbye."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryResult:
+    """What became of one message. `replies` stands beside `message.recipients`."""
+
+    message: OutgoingMessage
+    replies: tuple[Reply, ...]
+    """The reply that decided for each recipient: positive (delivered), temporary or permanent."""
+    local: bool = False
+    """True where a reply's words are ours, not the next hop's: it went away, or could not carry this message."""
+    handed_over: bool = False
+    """True where the next hop may have taken it without our knowing (it went away after the end of data): sent again, it may arrive twice."""
+
+
+@dataclass(frozen=True, slots=True)
+class NextMessage:
+    """The session is ready. `result` is what became of the message before, if there was one."""
+
+    result: DeliveryResult | None
+    tls: TlsInfo | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The session is over. `result`: what became of the message in flight, if one was. `error` is None after a `Quit` of ours."""
+
+    result: DeliveryResult | None
+    error: MailsecError | None = None
+    tls_failed: bool = False
+    """True where STARTTLS was begun and no TLS session came of it: with `opportunistic` the caller may connect again without TLS."""
