@@ -1,0 +1,53 @@
+"""Line ends of whole messages: octets are checked for CRLF, and brought to it (RFC 5322 §2.1, §2.3).
+
+The one invariant: what `to_crlf` yields holds CR and LF only as CRLF, and octets that are so already come through untouched. For text
+only: what has a binary part must not be changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from mailsec.model.octets import Octets, Segments
+
+__all__ = ["is_crlf", "to_crlf"]
+
+
+def is_crlf(octets: Octets) -> bool:
+    """True where CR and LF occur only as CRLF."""
+    return _surplus(octets) == 0
+
+
+def _surplus(octets: Octets) -> int:
+    """How many CR and LF stand alone."""
+    surplus = 0
+    cr_before = False
+    for block in octets.blocks():
+        data = bytes(block)
+        if not data:
+            continue
+        surplus += data.count(b"\r") + data.count(b"\n") - 2 * data.count(b"\r\n")
+        if cr_before and data[0] == 0x0A:
+            surplus -= 2  # a CRLF that two blocks share: counted as one of each
+        cr_before = data[-1] == 0x0D
+    return surplus
+
+
+def to_crlf(octets: Octets) -> Segments:
+    """The octets with every bare CR and bare LF made CRLF, produced block by block."""
+    surplus = _surplus(octets)
+    if surplus == 0:
+        return Segments.of(octets)
+    return Segments.produced(len(octets) + surplus, lambda: _converted(octets))
+
+
+def _converted(octets: Octets) -> Iterator[bytes]:
+    held = b""
+    for block in octets.blocks():
+        data = held + bytes(block)
+        held = b""
+        if data.endswith(b"\r"):  # its LF may be in the next block
+            data, held = data[:-1], b"\r"
+        yield data.replace(b"\r\n", b"\n").replace(b"\r", b"\n").replace(b"\n", b"\r\n")
+    if held:
+        yield b"\r\n"

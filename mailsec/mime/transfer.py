@@ -1,0 +1,190 @@
+"""Content-Transfer-Encodings, in blocks (RFC 2045 §6): base64 and quoted-printable, both ways, in constant memory.
+
+The one invariant: what is decoded is either exactly what was encoded or a MimeError; nothing is guessed. Ignored are only the line ends
+and blanks that RFC 2045 lets a reader ignore.
+"""
+
+from __future__ import annotations
+
+import binascii
+import struct
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+
+import pybase64
+
+from mailsec.errors import MimeError
+from mailsec.model.octets import Segments
+
+__all__ = [
+    "IDENTITY",
+    "base64_length",
+    "base64_segments",
+    "decode",
+    "decode_word",
+    "encode_base64",
+    "encode_quoted_printable",
+]
+
+IDENTITY = frozenset({"7bit", "8bit", "binary"})
+"""RFC 2045 §6.2: encodings that change nothing."""
+
+# RFC 2045 §6.8: lines of at most 76 characters; 57 octets fill one.
+_LINE_IN = 57
+_LINE_OUT = 76
+# 57 * 4096 octets in, 311,296 characters out: below a segment's 1 MiB, above what a call costs.
+_CHUNK = _LINE_IN * 4096
+_BLANKS = b" \t\r\n"
+
+
+def base64_length(size: int) -> int:
+    """Octets of `size` octets in base64 with CRLF behind every line of 76 characters, the last one included."""
+    characters = (size + 2) // 3 * 4
+    return characters + 2 * ((characters + _LINE_OUT - 1) // _LINE_OUT)
+
+
+@lru_cache(maxsize=16)
+def _lines(count: int) -> struct.Struct:
+    return struct.Struct("76s" * count)
+
+
+def _wrap(data: bytes | memoryview) -> bytes:
+    """One call for all octets, one to cut them into lines, one to join those: 9 times as fast as line by line."""
+    encoded = pybase64.b64encode(data)
+    whole, rest = divmod(len(encoded), _LINE_OUT)
+    if whole:
+        lines = _lines(whole).unpack_from(encoded)
+        if rest:
+            return b"\r\n".join((*lines, encoded[-rest:], b""))
+        return b"\r\n".join((*lines, b""))
+    return encoded + b"\r\n" if encoded else b""
+
+
+def encode_base64(blocks: Iterable[bytes | memoryview]) -> Iterator[bytes]:
+    """Encode in lines of 76 characters that end in CRLF (RFC 2045 §6.8)."""
+    held = b""
+    for block in blocks:
+        view = memoryview(block)
+        at = 0
+        if held:
+            at = min(len(view), _CHUNK - len(held))
+            held += view[:at]
+            if len(held) < _CHUNK:
+                continue
+            yield _wrap(held)
+            held = b""
+        while len(view) - at >= _CHUNK:
+            yield _wrap(view[at : at + _CHUNK])
+            at += _CHUNK
+        held = bytes(view[at:])
+    if held:
+        yield _wrap(held)
+
+
+def base64_segments(content: Segments) -> Segments:
+    """The base64 of `content`, produced as it is written."""
+    if len(content) <= _CHUNK:
+        return Segments((_wrap(content.join()),))
+    return Segments.produced(base64_length(len(content)), lambda: encode_base64(content))
+
+
+def _decode_base64(blocks: Iterable[bytes | memoryview]) -> Iterator[bytes]:
+    held = b""
+    ended = False
+    for block in blocks:
+        # RFC 2045 §6.8: line ends are ignored. Other characters outside the alphabet may be ignored too, but are a sign of damage,
+        # and two readers that ignore different ones see different content: they are refused.
+        data = bytes(block).translate(None, _BLANKS)
+        if not data:
+            continue
+        if ended:
+            raise MimeError("base64 goes on behind its end", stage="parse")
+        data = held + data
+        cut = len(data) - len(data) % 4
+        held = data[cut:]
+        if cut:
+            yield _decode_quanta(data[:cut])
+            ended = data[cut - 1] == 0x3D
+    if held:
+        if ended:
+            raise MimeError("base64 goes on behind its end", stage="parse")
+        if len(held) == 1 or b"=" in held:
+            raise MimeError("base64 is cut off", stage="parse")
+        # Padding that is missing at the very end loses nothing.
+        yield _decode_quanta(held + b"=" * (4 - len(held)))
+
+
+def _decode_quanta(data: bytes) -> bytes:
+    try:
+        return pybase64.b64decode(data, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise MimeError("not base64", stage="parse") from error
+
+
+def _decode_quoted_printable(blocks: Iterable[bytes | memoryview]) -> Iterator[bytes]:
+    held = b""
+    for block in blocks:
+        data = held + bytes(block)
+        cut = data.rfind(b"\n") + 1
+        if not cut and len(data) > _CHUNK:
+            raise MimeError("a quoted-printable line is too long", stage="parse")
+        held = data[cut:]
+        if cut:
+            yield _decode_lines(data[:cut])
+    if held:
+        yield _decode_lines(held)
+
+
+def _decode_lines(data: bytes) -> bytes:
+    # RFC 2045 §6.7 (3): blanks at the end of an encoded line were added on the way and are deleted.
+    if b" \r\n" in data or b"\t\r\n" in data or data[-1:] in b" \t":
+        data = b"\r\n".join([line.rstrip(b" \t") for line in data.split(b"\r\n")])
+    return binascii.a2b_qp(data)
+
+
+def decode(encoding: str, blocks: Iterable[bytes | memoryview]) -> Iterator[bytes | memoryview]:
+    """Undo a Content-Transfer-Encoding (in lower case); raise MimeError for an unknown one and for what is not in it."""
+    if encoding in IDENTITY:
+        return iter(blocks)
+    if encoding == "base64":
+        return _decode_base64(blocks)
+    if encoding == "quoted-printable":
+        return _decode_quoted_printable(blocks)
+    # RFC 2045 §6.4: an entity in an unknown encoding is application/octet-stream, whatever it says.
+    raise MimeError(f"unknown Content-Transfer-Encoding {encoding[:40]!r}", stage="parse")
+
+
+def encode_quoted_printable(data: bytes) -> bytes:
+    """Encode text (RFC 2045 §6.7): CRLF stays a line end; bare CR and LF, NUL, octets over 127, and blanks at line ends are encoded.
+
+    Lines that begin `From ` are encoded too (RFC 8551 §3.1.3), since transports write ">" before them.
+    """
+    lines: list[bytes] = []
+    for line in data.split(b"\r\n"):
+        encoded = binascii.b2a_qp(line, quotetabs=False, istext=False)
+        if len(line) > 70:  # the only ones that can have got soft line breaks; their own line feeds are "=0A" by now
+            encoded = encoded.replace(b"=\n", b"=\r\n")
+        if b"From " in encoded:
+            encoded = b"\r\n".join([_escape_from(one) for one in encoded.split(b"\r\n")])
+        lines.append(encoded)
+    return b"\r\n".join(lines)
+
+
+def _escape_from(line: bytes) -> bytes:
+    if not line.startswith(b"From "):
+        return line
+    if len(line) <= _LINE_OUT - 2:
+        return b"=46" + line[1:]
+    return b"=46=\r\n" + line[1:]
+
+
+def decode_word(encoding: str, text: str) -> bytes | None:
+    """The octets of an encoded word's text (RFC 2047 §4), or None where it is not in its encoding."""
+    try:
+        raw = text.encode("ascii")
+        if encoding in "bB":
+            return pybase64.b64decode(raw + b"=" * (-len(raw) % 4), validate=True)
+    except (UnicodeEncodeError, binascii.Error, ValueError):
+        return None
+    # RFC 2047 §4.2: an underscore is a blank.
+    return binascii.a2b_qp(raw, header=True)
