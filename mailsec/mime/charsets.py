@@ -25,7 +25,7 @@ _NO_CHARSETS = frozenset({"idna", "punycode", "undefined", "unicode_escape", "ra
 @lru_cache(maxsize=256)
 def _known(charset: str) -> bool:
     try:
-        b"".decode(charset, "replace")  # refuses codecs that are not from octets to text
+        b"a".decode(charset, "replace")  # refuses codecs that are not from octets to text
         return codecs.lookup(charset).name.replace("-", "_") not in _NO_CHARSETS
     except (LookupError, ValueError):
         return False

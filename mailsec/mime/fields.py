@@ -174,7 +174,7 @@ def _read_content_type(text: str) -> tuple[ContentType, tuple[str, ...]]:
     read = read_parameterised(text)
     kind, slash, subtype = read.value.partition("/")
     if not slash:
-        # RFC 2045 §5.2: what cannot be read is treated as plain text; "text" alone is an old spelling of it (RFC 1049).
+        # RFC 2045 §5.2: what cannot be read is treated as plain text; "text" alone is an older spelling of it.
         return DEFAULT_CONTENT_TYPE, ("bad-content-type",)
     return ContentType(kind, subtype, read.parameters), read.problems
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
 
@@ -82,10 +83,8 @@ def test_hostile_values_cost_linear_time(text: str) -> None:
     began = time.process_time()
     read_content_type(text)
     decode_words(text)
-    try:
+    with contextlib.suppress(LimitExceeded):
         mailboxes(text)
-    except LimitExceeded as error:
-        assert error.limit == "addresses"
     assert time.process_time() - began < 2
 
 
