@@ -1,0 +1,235 @@
+"""Every setting of mailsec: its name, its type, its default, and what it means.
+
+The docstring of a field is its documentation: `conf/mailsec.toml` is rendered from these models, and a test compares. Paths are
+relative to the directory of the configuration file. Secrets are never in it: a setting that needs one names a file.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
+
+__all__ = [
+    "Database",
+    "Gateway",
+    "Hop",
+    "Listener",
+    "Log",
+    "Match",
+    "Passphrase",
+    "Plugins",
+    "Relay",
+    "Revocation",
+    "Rule",
+    "Section",
+    "Spool",
+    "Trust",
+]
+
+
+def _beside(value: str, info: ValidationInfo) -> str:
+    """A path relative to the configuration file; an URL and the empty string stay."""
+    base = (info.context or {}).get("base")
+    return value if base is None or not value or "://" in value else str(Path(base) / Path(value).expanduser())
+
+
+def _several(value: Any) -> Any:
+    """One string stands for a list of it."""
+    return [value] if isinstance(value, str) else value
+
+
+def _hop(value: Any) -> Any:
+    """A string stands for `{ to = … }`."""
+    return {"to": value} if isinstance(value, str) else value
+
+
+File = Annotated[str, AfterValidator(_beside)]
+Several = Annotated[list[str], BeforeValidator(_several)]
+
+
+class Section(BaseModel):
+    """What all sections share: unknown names are errors, nothing is converted silently, nothing changes afterwards."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True, validate_default=True)
+
+
+class Gateway(Section):
+    """Who we are, and for whom we take mail."""
+
+    hostname: str = Field(min_length=1)
+    """Our name, as we greet with it and as it stands in Received fields."""
+    domains: Several
+    """Our own mail domains. Mail from the Internet is taken for these only. ".example.org" means all domains below example.org."""
+    authserv_id: str = ""
+    """The name in Authentication-Results (RFC 8601); the host name by default."""
+    postmaster: str = ""
+    """Who gets reports; postmaster@ the first of `domains` by default."""
+    workers: int = Field(default=0, ge=0, le=512)
+    """Worker processes; 0 means one for each processor."""
+    run_directory: File = "run"
+    """Where pid, lock and socket files are."""
+    drain_timeout: float = Field(default=30.0, ge=0, le=3600)
+    """Seconds that workers may take to finish what they have begun when mailsec is stopped."""
+    limits: dict[str, float] = Field(default_factory=dict)
+    """Limits that differ from the defaults, by the names of docs/limits.md: { message_size = 50_000_000 }."""
+
+
+class Database(Section):
+    """The certificate database: certificates, trust, private keys, users."""
+
+    location: File = "mailsec.db"
+    """A file (SQLite), or an SQLAlchemy URL without a password. `mailsec db init` makes it."""
+
+
+class Listener(Section):
+    """A port that mail comes in by. Its origin decides what may happen to the mail, never an address in the mail."""
+
+    name: str = ""
+    """How logs and rules call it; origin and port by default ("submission-587")."""
+    address: str
+    """ "HOST:PORT", "[IPV6]:PORT" or "unix:PATH"."""
+    protocol: Literal["smtp"] = "smtp"
+    """What is spoken there."""
+    origin: Literal["submission", "trusted", "internet"]
+    """Who comes there: "submission", people who authenticate themselves; "trusted", a mail server that has checked its users; "internet",
+    anybody. Only mail from the first two is signed; mail from the last is verified, whatever it says."""
+    tls: Literal["none", "starttls", "starttls-required", "implicit"] = "none"
+    """Encryption: "none", "starttls" (offered), "starttls-required" or "implicit". Passwords are taken under TLS only."""
+    certificate: str = ""
+    """Nickname of the server certificate in the database."""
+    senders: Several = Field(default_factory=list)
+    """For "trusted": the addresses that may send there, in MAIL FROM and in From: "name@domain", "@domain", "@.domain" (all below it)."""
+    peers: Several = Field(default_factory=list)
+    """Networks that may connect: "192.0.2.0/24"; none given: everybody may."""
+    behind: Literal["", "own-mta"] = ""
+    """For "internet": "own-mta" where only our own mail server connects there, whose Authentication-Results are then kept."""
+    normalise: bool = False
+    """Make CRLF of a bare CR or LF, where peers send such; otherwise mail with one is refused."""
+
+
+class Passphrase(Section):
+    """How the pass phrase of the database is obtained when mailsec starts."""
+
+    method: Literal["builtin", "file", "systemd"] = "builtin"
+    """ "builtin" asks on the terminal, "file" reads `file`, "systemd" reads the credential `mailsec-passphrase` (LoadCredential=)."""
+    file: File = ""
+    """For "file": one line with the pass phrase, or lines NAME:PASSPHRASE, "internal" being the database. Readable by mailsec only."""
+
+
+class Trust(Section):
+    """Whose signatures are believed. Anchors live in the database (`mailsec cert trust`); files can be added here."""
+
+    anchor_files: list[File] = Field(default_factory=list)
+    """Files of CA certificates (PEM or DER) that are anchors for e-mail, for all domains."""
+
+
+class Revocation(Section):
+    """Whether certificates are asked after at their issuer."""
+
+    mode: Literal["off"] = "off"
+    """ "off": certificates are not checked for revocation, and verdicts say "not-checked"."""
+
+
+class Match(Section):
+    """Which messages a rule is for; all conditions that are given must hold. Patterns as in `senders`."""
+
+    listener: Several = Field(default_factory=list)
+    """Names of listeners."""
+    origin: Annotated[list[Literal["submission", "trusted", "internet"]], BeforeValidator(_several)] = Field(default_factory=list)
+    """Origins of listeners."""
+    user: Several = Field(default_factory=list)
+    """Logins."""
+    sender: Several = Field(default_factory=list)
+    """Addresses in From."""
+    recipient: Several = Field(default_factory=list)
+    """Addresses of the recipient."""
+    subject: str = ""
+    """A regular expression that is found in the subject."""
+    header: dict[str, str] = Field(default_factory=dict)
+    """Header field names, each with a regular expression that is found in one of its values."""
+
+
+class Rule(Section):
+    """What happens to which mail. The first rule that matches and says something about signing decides that."""
+
+    name: str = Field(min_length=1)
+    """How logs and `mailsec explain` call it."""
+    match: Match = Field(default_factory=Match)
+    """Which messages it is for: all, where this is left out."""
+    sign: Literal["", "required", "if-possible", "never"] = ""
+    """Whether mail of "submission" and "trusted" is signed: "required", "if-possible" or "never"; empty: this rule does not say."""
+    signer: str = "from"
+    """Who signs: "from" (the key whose certificate names the From address), or a nickname."""
+    form: Literal["detached", "opaque"] = "detached"
+    """ "detached" (multipart/signed, readable by everybody) or "opaque" (application/pkcs7-mime, survives bad relays)."""
+    profile: str = "default"
+    """The algorithms that are used."""
+    failure: Literal["refuse", "hold"] = "refuse"
+    """When something required cannot be done: "refuse" the mail with a reason, or "hold" it for `mailsec queue`."""
+
+
+class Hop(Section):
+    """A next hop, where it needs more than its address."""
+
+    to: str
+    """ "smtp://HOST:PORT", "lmtp://HOST:PORT", "smtp:unix:PATH", "lmtp:unix:PATH", or "mx" (what DNS says of the recipient's domain)."""
+    tls: Literal["none", "opportunistic", "required", "verified"] = "opportunistic"
+    """Encryption there: "none", "opportunistic", "required" (any certificate) or "verified" (a certificate of its name)."""
+    username: str = ""
+    """Login there; needs `password_file`, and "required" or "verified"."""
+    password_file: File = ""
+    """The file with its password."""
+
+
+AnyHop = Annotated[Hop, BeforeValidator(_hop)]
+
+
+class Relay(Section):
+    """Where mail goes, and how often that is tried."""
+
+    next_hop: AnyHop
+    """Where mail goes: "smtp://HOST:PORT", "lmtp:unix:PATH", "mx", or { to = "smtp://HOST:PORT", tls = "verified", username = "…",
+    password_file = "…" }. "HOST" may be "[127.0.0.1]" or "[IPV6]"."""
+    routes: dict[str, AnyHop] = Field(default_factory=dict)
+    """Next hops of recipients' domains that go elsewhere: { "example.org" = "lmtp:unix:/run/dovecot/lmtp" }."""
+    ca_file: File = ""
+    """CA certificates for next hops that are "verified"; the system's by default."""
+    retry_first: float = Field(default=60.0, gt=0)
+    """Seconds before the first retry; each further one waits longer."""
+    retry_longest: float = Field(default=3600.0, gt=0)
+    """The longest time between two attempts, in seconds."""
+    give_up_after: float = Field(default=432000.0, gt=0)
+    """Seconds after which the sender is told that it failed (five days)."""
+    connections_per_hop: int = Field(default=8, ge=1, le=1000)
+    """Connections of one worker to one next hop at once."""
+    idle_timeout: float = Field(default=30.0, gt=0)
+    """Seconds that an unused connection is kept."""
+    connect_timeout: float = Field(default=30.0, gt=0)
+    """Seconds to wait for a connection."""
+
+
+class Spool(Section):
+    """Where mail is kept until it is delivered."""
+
+    directory: File = "spool"
+    """A directory on a disk that keeps what was synced. No other program writes there."""
+
+
+class Log(Section):
+    """What is written about mail: a line on receipt, a line for each delivery; never a subject."""
+
+    format: Literal["auto", "text", "json"] = "auto"
+    """ "text", "json" (one object a line), or "auto": text on a terminal, JSON otherwise."""
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    """The least important lines that are written."""
+    file: File = ""
+    """A file to append to; standard error by default."""
+
+
+class Plugins(Section):
+    """Which plugins are loaded besides the built-in ones, in the order in which they are asked."""
+
+    enabled: list[str] = Field(default_factory=list)
+    """Names of installed plugins (entry points of the group "mailsec"). Plugins are trusted code."""

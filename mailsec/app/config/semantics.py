@@ -1,0 +1,265 @@
+"""What cannot be right although every value is well-formed: open relays, listeners that contradict themselves, names of nothing.
+
+Looks at nothing but the configuration. A section or entry that could not be read is None here, and whatever needs it is left out.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from typing import Any
+
+from mailsec.app.config import models
+from mailsec.app.config.addresses import Endpoint, is_domain, parse_endpoint, parse_hop
+from mailsec.app.config.lines import Path
+from mailsec.app.config.problems import Problem, near
+from mailsec.errors import AddressError
+from mailsec.model.address import Address
+from mailsec.model.limits import DEFAULT_LIMITS, Limits
+from mailsec.model.settings import NextHop
+
+__all__ = ["find_problems", "listener_name"]
+
+_FIELD_NAME = re.compile(r"[!-9;-~]+")
+"""RFC 5322 §2.2: printable US-ASCII but the colon."""
+
+_SMALLEST_NETWORK = {4: 8, 6: 16}
+"""Prefix lengths below which `peers` means strangers."""
+
+
+def find_problems(sections: Mapping[str, Any], plugin_tables: Mapping[str, Any]) -> list[Problem]:
+    """All contradictions in the sections (each a model, a list of models, or None)."""
+    problems: list[Problem] = []
+    listeners: Sequence[models.Listener | None] = sections["listener"]
+    if sections["gateway"] is not None:
+        _gateway(sections["gateway"], listeners, problems)
+    endpoints = [_listener(index, listener, problems) for index, listener in enumerate(listeners) if listener is not None]
+    if not listeners:
+        problems.append(Problem((), "there is no [[listener]]: nothing would be received"))
+    _clashes(listeners, problems)
+    _rules(sections["rule"], listeners, problems)
+    if sections["relay"] is not None:
+        _relay(sections["relay"], [endpoint for endpoint in endpoints if endpoint], problems)
+    passphrase = sections["passphrase"]
+    if passphrase is not None and (passphrase.method == "file") != bool(passphrase.file):
+        if passphrase.file:
+            problems.append(Problem(("passphrase", "file"), f'is not used by the method "{passphrase.method}"', 'set method = "file"'))
+        else:
+            problems.append(Problem(("passphrase", "method"), '"file" needs the setting "file"'))
+    plugins = sections["plugins"]
+    if plugins is not None:
+        for name in plugin_tables:
+            if name not in plugins.enabled:
+                hint = near(name, plugins.enabled) or f'add "{name}" to enabled in [plugins]'
+                problems.append(Problem(("plugin", name), "this plugin is not enabled", hint))
+    return problems
+
+
+def listener_name(listener: models.Listener) -> str:
+    """Its name, or what stands for it: "submission-587"."""
+    if listener.name:
+        return listener.name
+    try:
+        endpoint = parse_endpoint(listener.address)
+    except ValueError:
+        return listener.origin
+    return f"{listener.origin}-{endpoint.port or endpoint.path.rpartition('/')[2]}"
+
+
+def _gateway(gateway: models.Gateway, listeners: Sequence[models.Listener | None], problems: list[Problem]) -> None:
+    if not is_domain(gateway.hostname):
+        problems.append(Problem(("gateway", "hostname"), f'"{gateway.hostname}" is no host name', 'for example "gw.example.org"'))
+    if not gateway.domains and any(listener and listener.origin == "internet" for listener in listeners):
+        problems.append(Problem(("gateway", "domains"), "is empty: an internet listener would refuse every recipient"))
+    for index, domain in enumerate(gateway.domains):
+        path: Path = ("gateway", "domains", index)
+        if domain in ("*", ".", ""):
+            problems.append(Problem(path, f'open relay: "{domain}" takes mail for everybody from anybody', "name your own domains"))
+        elif not is_domain(domain.removeprefix(".")):
+            problems.append(Problem(path, f'"{domain}" is no domain'))
+        elif domain.startswith(".") and "." not in domain[1:].rstrip("."):
+            problems.append(Problem(path, f'open relay: "{domain}" is a whole top-level domain', "name your own domains"))
+    if gateway.authserv_id and not is_domain(gateway.authserv_id):
+        problems.append(Problem(("gateway", "authserv_id"), f'"{gateway.authserv_id}" is no domain name (RFC 8601 §2.5)'))
+    if gateway.postmaster and not _is_address(gateway.postmaster):
+        problems.append(Problem(("gateway", "postmaster"), f'"{gateway.postmaster}" is no address', "write it as name@domain"))
+    _limits(gateway.limits, problems)
+
+
+def _limits(limits: Mapping[str, float], problems: list[Problem]) -> None:
+    known = {field.name: type(getattr(DEFAULT_LIMITS, field.name)) for field in fields(Limits)}
+    for name, value in limits.items():
+        path: Path = ("gateway", "limits", name)
+        if name not in known:
+            problems.append(Problem(path, "there is no such limit", near(name, list(known)) or "docs/limits.md lists them"))
+        elif value <= 0:
+            problems.append(Problem(path, f"must be more than 0, and is {value:g}"))
+        elif known[name] is int and value != int(value):
+            problems.append(Problem(path, f"must be a whole number, and is {value:g}"))
+
+
+def _listener(index: int, listener: models.Listener, problems: list[Problem]) -> Endpoint | None:
+    def problem(field: str, message: str, hint: str = "") -> None:
+        problems.append(Problem(("listener", index, field) if field else ("listener", index), message, hint))
+
+    endpoint: Endpoint | None = None
+    try:
+        endpoint = parse_endpoint(listener.address)
+    except ValueError as error:
+        problem("address", str(error))
+    networks_are_named = bool(listener.peers)
+    for number, text in enumerate(listener.peers):
+        path: Path = ("listener", index, "peers", number)
+        try:
+            network = ipaddress.ip_network(text, strict=False)
+        except ValueError:
+            problems.append(Problem(path, f'"{text}" is no network', 'for example "192.0.2.0/24" or "2001:db8::/32"'))
+            continue
+        if network.prefixlen < _SMALLEST_NETWORK[network.version]:
+            networks_are_named = False
+            if listener.origin == "trusted":
+                problems.append(Problem(path, f'open relay: "{text}" trusts strangers', "name the addresses of your own servers"))
+    reached_by_us = networks_are_named or (endpoint is not None and endpoint.local)
+    if listener.tls != "none" and not listener.certificate:
+        problem("tls", f'"{listener.tls}" needs a certificate', 'certificate = "NICKNAME" of an entry of the database')
+    if listener.tls == "none" and listener.certificate:
+        problem("certificate", "is not used without tls", 'set tls = "starttls"')
+    if listener.origin == "submission" and listener.tls == "none":
+        problem("origin", "submission without tls: nobody could authenticate", 'set tls = "starttls-required" or "implicit"')
+    if listener.origin == "trusted":
+        if not listener.senders:
+            problem("origin", "trusted needs senders: the addresses that may send there", 'for example senders = ["@example.org"]')
+        if endpoint is not None and not reached_by_us:
+            problem(
+                "origin",
+                f"open relay: anybody who reaches {listener.address} would be trusted",
+                'listen on 127.0.0.1 or a unix socket, or set peers = ["192.0.2.7"]',
+            )
+    elif listener.senders:
+        problem("senders", "is for trusted listeners", "who submits mail may use the addresses of their user entry (mailsec user)")
+    for number, pattern in enumerate(listener.senders):
+        if not _is_pattern(pattern):
+            problems.append(Problem(("listener", index, "senders", number), f'"{pattern}" is no pattern', _PATTERN_HINT))
+    if listener.behind:
+        if listener.origin != "internet":
+            problem("behind", "is for internet listeners")
+        elif not reached_by_us:
+            problem("behind", "strangers could forge results here", "listen on 127.0.0.1 or a unix socket, or set peers")
+    if listener.normalise and not reached_by_us:
+        problem("normalise", "strangers could smuggle mail here", "listen on 127.0.0.1 or a unix socket, or set peers")
+    return endpoint
+
+
+def _clashes(listeners: Sequence[models.Listener | None], problems: list[Problem]) -> None:
+    """Addresses and names that are given twice."""
+    seen: list[tuple[int, Endpoint]] = []
+    names: dict[str, int] = {}
+    for index, listener in enumerate(listeners):
+        if listener is None:
+            continue
+        name = listener_name(listener)
+        if listener.name and name in names:
+            problems.append(Problem(("listener", index, "name"), f'"{name}" is the name of listener[{names[name]}] already'))
+        names.setdefault(name, index)
+        try:
+            endpoint = parse_endpoint(listener.address)
+        except ValueError:
+            continue
+        for other, taken in seen:
+            if endpoint.collides(taken):
+                problems.append(Problem(("listener", index, "address"), f"{listener.address} is taken by listener[{other}] already"))
+                break
+        seen.append((index, endpoint))
+
+
+_PATTERN_HINT = 'write "name@domain", "@domain", "@.domain" (all below it) or "*"'
+
+
+def _is_address(text: str) -> bool:
+    try:
+        Address.parse(text)
+    except AddressError:
+        return False
+    return True
+
+
+def _is_pattern(text: str) -> bool:
+    if text == "*":
+        return True
+    if text.startswith("@"):
+        return is_domain(text[1:].removeprefix("."))
+    return _is_address(text)
+
+
+def _rules(rules: Sequence[models.Rule | None], listeners: Sequence[models.Listener | None], problems: list[Problem]) -> None:
+    known = [listener_name(listener) for listener in listeners if listener is not None]
+    names: dict[str, int] = {}
+    for index, rule in enumerate(rules):
+        if rule is None:
+            continue
+        path: Path = ("rule", index)
+        if rule.name in names:
+            problems.append(Problem((*path, "name"), f'"{rule.name}" is the name of rule[{names[rule.name]}] already'))
+        names.setdefault(rule.name, index)
+        match = rule.match
+        if None not in listeners:
+            for number, name in enumerate(match.listener):
+                if name not in known:
+                    problems.append(Problem((*path, "match", "listener", number), f'there is no listener "{name}"', near(name, known)))
+        for concern in ("sender", "recipient"):
+            for number, pattern in enumerate(getattr(match, concern)):
+                if not _is_pattern(pattern):
+                    problems.append(Problem((*path, "match", concern, number), f'"{pattern}" is no pattern', _PATTERN_HINT))
+        for where, expression in [(("subject",), match.subject), *((("header", name), text) for name, text in match.header.items())]:
+            try:
+                re.compile(expression)
+            except re.error as error:
+                problems.append(Problem((*path, "match", *where), f"not a regular expression: {error}"))
+        for name in match.header:
+            if not _FIELD_NAME.fullmatch(name):
+                problems.append(Problem((*path, "match", "header", name), f'"{name}" is no name of a header field'))
+        if match.origin == ["internet"] and rule.sign in ("required", "if-possible"):
+            problems.append(Problem((*path, "sign"), "mail from the Internet is never signed", "only submission and trusted are"))
+
+
+def _relay(relay: models.Relay, endpoints: Sequence[Endpoint], problems: list[Problem]) -> None:
+    _hop(("relay", "next_hop"), relay.next_hop, endpoints, problems)
+    for domain, hop in relay.routes.items():
+        if not is_domain(domain.removeprefix(".")):
+            problems.append(Problem(("relay", "routes", domain), f'"{domain}" is no domain'))
+        _hop(("relay", "routes", domain), hop, endpoints, problems)
+    if relay.retry_longest < relay.retry_first:
+        problems.append(Problem(("relay", "retry_longest"), "is less than retry_first"))
+
+
+def _hop(path: Path, hop: models.Hop, endpoints: Sequence[Endpoint], problems: list[Problem]) -> None:
+    try:
+        target = parse_hop(hop)
+    except ValueError as error:
+        problems.append(Problem(path, str(error)))
+        return
+    if _is_ours(target, endpoints):
+        problems.append(Problem(path, f"{target} is a listener of this gateway: mail would go round in circles"))
+    if bool(hop.username) != bool(hop.password_file):
+        problems.append(Problem(path, "username and password_file need each other"))
+    if hop.username and not target.path and hop.tls not in ("required", "verified") and not _loopback(target.host):
+        problems.append(Problem(path, "the password could leave in clear", 'set tls = "verified"'))
+
+
+def _loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _is_ours(target: NextHop, endpoints: Sequence[Endpoint]) -> bool:
+    for endpoint in endpoints:
+        if target.path or endpoint.path:
+            if target.path == endpoint.path:
+                return True
+        elif target.port == endpoint.port and (endpoint.host == target.host or (_loopback(target.host) and endpoint.wildcard)):
+            return True
+    return False

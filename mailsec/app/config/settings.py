@@ -1,0 +1,66 @@
+"""From a valid `Configuration` to the frozen values that the rooms below understand (`model.settings`)."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+
+from mailsec.app.config.addresses import parse_hop
+from mailsec.app.config.load import Configuration
+from mailsec.app.config.semantics import listener_name
+from mailsec.model.limits import DEFAULT_LIMITS, Limits
+from mailsec.model.session import Origin
+from mailsec.model.settings import GatewaySettings, ListenerSettings, RelaySettings
+
+__all__ = ["gateway_settings"]
+
+
+def gateway_settings(configuration: Configuration) -> GatewaySettings:
+    """The settings of the gateway, its listeners and its relay."""
+    gateway = configuration.gateway
+    return GatewaySettings(
+        hostname=gateway.hostname,
+        domains=tuple(gateway.domains),
+        authserv_id=gateway.authserv_id or gateway.hostname,
+        postmaster=gateway.postmaster or f"postmaster@{next((d for d in gateway.domains if not d.startswith('.')), gateway.hostname)}",
+        listeners=_listeners(configuration),
+        relay=_relay(configuration),
+        limits=_limits(configuration),
+    )
+
+
+def _listeners(configuration: Configuration) -> tuple[ListenerSettings, ...]:
+    return tuple(
+        ListenerSettings(
+            name=listener_name(listener),
+            address=listener.address,
+            protocol=listener.protocol,
+            origin=Origin(listener.origin),
+            tls=listener.tls,
+            certificate=listener.certificate,
+            senders=tuple(listener.senders),
+            peers=tuple(listener.peers),
+            behind_own_mta=listener.behind == "own-mta",
+            authenticate=listener.origin == "submission",
+            normalise=listener.normalise,
+        )
+        for listener in configuration.listeners
+    )
+
+
+def _relay(configuration: Configuration) -> RelaySettings:
+    relay = configuration.relay
+    return RelaySettings(
+        next_hop=parse_hop(relay.next_hop),
+        routes=tuple((domain, parse_hop(hop)) for domain, hop in relay.routes.items()),
+        retry_first=relay.retry_first,
+        retry_longest=relay.retry_longest,
+        give_up_after=relay.give_up_after,
+        connections_per_hop=relay.connections_per_hop,
+        idle_timeout=relay.idle_timeout,
+        connect_timeout=relay.connect_timeout,
+    )
+
+
+def _limits(configuration: Configuration) -> Limits:
+    kinds = {field.name: type(getattr(DEFAULT_LIMITS, field.name)) for field in fields(Limits)}
+    return replace(DEFAULT_LIMITS, **{name: kinds[name](value) for name, value in configuration.gateway.limits.items()})

@@ -1,0 +1,130 @@
+"""Options that several commands share: which configuration or database, and where its pass phrase is.
+
+A pass phrase is never an argument and never in the environment: both stand in the process list.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from mailsec.app.files import reason_of
+from mailsec.errors import InputError, UsageError
+
+__all__ = ["DEFAULT_CONFIGURATION", "DatabaseChoice", "ask_passphrase", "config_option", "database_options", "passphrase_from_file"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+DEFAULT_CONFIGURATION = "/etc/mailsec/mailsec.toml"
+
+_PASSPHRASE_OCTETS = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseChoice:
+    """What `-c`, `-d` and `--passphrase-file` said."""
+
+    configuration: str = ""
+    database: str = ""
+    passphrase_file: str = ""
+
+    def location(self) -> str:
+        """Path or URL of the database: `-d`, else `[database] location` of the configuration; UsageError where neither says it."""
+        if self.database:
+            if self.configuration:
+                raise UsageError("-c and -d exclude each other", hint="the configuration names its database")
+            return self.database
+        from mailsec.app.config import load_configuration
+
+        return load_configuration(self._configuration_path()).database.location
+
+    def passphrase(self, *, prompt: str = "", confirm: bool = False) -> str:
+        """The pass phrase of the database: from `--passphrase-file`, from the configuration, or asked for on the terminal."""
+        if self.passphrase_file:
+            return passphrase_from_file(self.passphrase_file)
+        if not self.database:
+            from mailsec.app.config import load_configuration
+            from mailsec.app.passphrase import passphrase_source
+
+            found = passphrase_source(load_configuration(self._configuration_path()).passphrase)
+            if found is not None:
+                return found
+        return ask_passphrase(prompt or "Pass phrase of the database", confirm=confirm)
+
+    def _configuration_path(self) -> str:
+        path = self.configuration or DEFAULT_CONFIGURATION
+        if not self.configuration and not Path(path).exists():
+            raise UsageError("no database was named", hint=f"name a configuration with -c or a database with -d; there is no {path}")
+        return path
+
+
+def config_option(command: F) -> F:
+    """Add `-c CONFIG` as the argument `configuration`."""
+    return click.option(
+        "-c",
+        "--config",
+        "configuration",
+        metavar="CONFIG",
+        default=DEFAULT_CONFIGURATION,
+        show_default=True,
+        help="The configuration.",
+    )(command)
+
+
+def database_options(command: F) -> F:
+    """Add `-c`, `-d` and `--passphrase-file`, given to the command as one argument `database`, a DatabaseChoice."""
+    import functools
+
+    @click.option("-c", "--config", "configuration", metavar="CONFIG", default="", help=f"The configuration [{DEFAULT_CONFIGURATION}].")
+    @click.option(
+        "-d", "--database", "location", metavar="DATABASE", default="", help="Without configuration: a path or an SQLAlchemy URL."
+    )
+    @click.option("--passphrase-file", metavar="FILE", default="", help="The pass phrase of the database; - is standard input.")
+    @functools.wraps(command)
+    def with_database(*args: Any, configuration: str, location: str, passphrase_file: str, **kwargs: Any) -> Any:
+        return command(*args, database=DatabaseChoice(configuration, location, passphrase_file), **kwargs)
+
+    return with_database  # type: ignore[return-value]  # click's decorators keep the callable, mypy sees the wrapper's type
+
+
+def passphrase_from_file(path: str, name: str = "internal") -> str:
+    """The pass phrase for `name` from a file of lines `name:pass phrase`; a file of one line without a name is the pass phrase itself.
+
+    The format is mod_nss's (`NSSPassPhraseDialog file:`), `internal` being the database; names match exactly. Raise InputError where the
+    file cannot be read or names others only.
+    """
+    try:
+        if path == "-":
+            data = sys.stdin.buffer.read(_PASSPHRASE_OCTETS)
+        else:
+            with Path(path).open("rb") as file:
+                data = file.read(_PASSPHRASE_OCTETS)
+    except OSError as error:
+        raise InputError(f"cannot read the pass phrase file {path}: {reason_of(error)}", stage="passphrase") from error
+    try:
+        lines = data.decode("utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise InputError(f"the pass phrase file {path} is not UTF-8", stage="passphrase") from error
+    for line in lines:
+        if line.startswith(name + ":"):
+            return line[len(name) + 1 :]
+    if len(lines) <= 1:
+        return lines[0] if lines else ""
+    raise InputError(f'the pass phrase file {path} has no line "{name}:…"', hint="one line for each name, or one line with the pass phrase")
+
+
+def ask_passphrase(prompt: str, *, confirm: bool = False) -> str:
+    """Ask on the terminal; UsageError where there is none."""
+    if not sys.stdin.isatty():
+        raise UsageError("a pass phrase is needed and there is no terminal to ask on", hint="give it with --passphrase-file FILE")
+    import getpass
+
+    passphrase = getpass.getpass(f"{prompt}: ")
+    if confirm and getpass.getpass("Once more: ") != passphrase:
+        raise UsageError("the two pass phrases differ")
+    return passphrase
