@@ -44,7 +44,7 @@ smtp_tls_security_level = none
 """
 
 MASTER_CF = """\
-{port}     inet  n - n - 100 smtpd
+{port}     inet  n - n - 100 smtpd {options}
 pickup     unix  n - n 60 1 pickup
 cleanup    unix  n - n - 0 cleanup
 qmgr       unix  n - n 300 1 qmgr
@@ -101,14 +101,15 @@ def why_not() -> str | None:
 
 
 class Postfix:
-    """A running Postfix: `main` and `master` are added to its two files; use it as a context manager."""
+    """A running Postfix: `main` and `master` are added to its two files, `smtpd_options` to its SMTP service; use it as a context manager."""
 
-    def __init__(self, directory: Path, *, main: Mapping[str, str], master: str = "") -> None:
+    def __init__(self, directory: Path, *, main: Mapping[str, str], master: str = "", smtpd_options: str = "") -> None:
         self.directory = directory
         self.port = free_port()
         self.log = directory / "log"
         self.main = dict(main)
         self.master = master
+        self.smtpd_options = smtpd_options
         self.process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Postfix:
@@ -126,7 +127,7 @@ class Postfix:
         settings = MAIN_CF.format(log=self.log, directory=self.directory)
         settings += "".join(f"{name} = {value}\n" for name, value in self.main.items())
         (etc / "main.cf").write_text(settings)
-        (etc / "master.cf").write_text(MASTER_CF.format(port=f"127.0.0.1:{self.port}") + self.master)
+        (etc / "master.cf").write_text(MASTER_CF.format(port=f"127.0.0.1:{self.port}", options=self.smtpd_options) + self.master)
         script = (
             f"mount --bind {etc} /etc/postfix && mount --bind {spool} /var/spool/postfix && mount --bind {lib} /var/lib/postfix"
             " && exec postfix start-fg"
