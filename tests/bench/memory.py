@@ -19,7 +19,7 @@ def signed_100_mib() -> float:
         gateway.running(Path(name) / "memory", sink, sign=True, key="rsa:2048") as (port, pid),
     ):
         send(port, sink, Load(200, 4096, 4, reuse=False), timeout=60)
-        idle = {label: peak for label, peak in peak_memory(pid).items()}
+        idle = peak_memory(pid)
         send(port, sink, Load(1, 100 << 20, 1, reuse=False), timeout=120)
         after = peak_memory(pid)
         return max(after[label] - idle.get(label, 0.0) for label in after)
