@@ -1,0 +1,73 @@
+"""What kind of key a SubjectPublicKeyInfo holds, without computing with it (RFC 5280 §4.1.2.7, RFC 5480, RFC 8410, RFC 9881, RFC 9935).
+
+Invariant: the answer depends on the octets alone and costs microseconds, also for a modulus of a million bits.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import NamedTuple
+
+from mailsec.algorithms.table import CURVES, algorithm_of
+from mailsec.asn1.reader import SEQUENCE, read_single
+from mailsec.asn1.values import read_bit_string, read_integer, read_oid
+from mailsec.errors import Asn1Error, CryptoError
+
+__all__ = ["PublicKeyFacts", "public_key_facts"]
+
+_PLAIN = {
+    "1.3.101.110": ("x25519", 256),
+    "1.3.101.111": ("x448", 448),
+    "1.3.101.112": ("ed25519", 256),
+    "1.3.101.113": ("ed448", 456),
+    "2.16.840.1.101.3.4.3.17": ("ml-dsa-44", 1312 * 8),
+    "2.16.840.1.101.3.4.3.18": ("ml-dsa-65", 1952 * 8),
+    "2.16.840.1.101.3.4.3.19": ("ml-dsa-87", 2592 * 8),
+    "2.16.840.1.101.3.4.4.1": ("ml-kem-512", 800 * 8),
+    "2.16.840.1.101.3.4.4.2": ("ml-kem-768", 1184 * 8),
+    "2.16.840.1.101.3.4.4.3": ("ml-kem-1024", 1568 * 8),
+}
+_RSA = {"1.2.840.113549.1.1.1": "rsa", "1.2.840.113549.1.1.10": "rsa-pss"}
+_EC = "1.2.840.10045.2.1"
+_DSA = "1.2.840.10040.4.1"
+
+
+class PublicKeyFacts(NamedTuple):
+    """The type of a key in the words of `interfaces.KeyHandle`, its bits, and the bits of an RSA exponent (else 0)."""
+
+    key_type: str
+    bits: int
+    exponent_bits: int = 0
+
+
+@lru_cache(maxsize=512)
+def public_key_facts(spki: bytes) -> PublicKeyFacts:
+    """Read a SubjectPublicKeyInfo; raise CryptoError for a kind of key that is not known, Asn1Error for what is none."""
+    parts = read_single(spki, SEQUENCE, "SubjectPublicKeyInfo").children()
+    if len(parts) != 2:
+        raise Asn1Error("a SubjectPublicKeyInfo of more or less than two parts")
+    oid, parameters = algorithm_of(parts[0])
+    if oid in _RSA:
+        numbers = read_single(read_bit_string(parts[1])[0], SEQUENCE, "RSAPublicKey").children()
+        if len(numbers) != 2:
+            raise Asn1Error("an RSAPublicKey of more or less than two numbers")
+        modulus, exponent = map(read_integer, numbers)
+        if modulus <= 0 or exponent <= 0:
+            raise Asn1Error("an RSAPublicKey with numbers that cannot be")
+        return PublicKeyFacts(_RSA[oid], modulus.bit_length(), exponent.bit_length())
+    if oid == _EC:
+        # RFC 5480 §2.1.1: namedCurve only; curves by their parameters are how CVE-2020-0601 forged certificates.
+        if parameters is None or parameters.tag != 0x06:
+            raise CryptoError("an elliptic curve that is not named")
+        curve = CURVES.get(read_oid(parameters))
+        if curve is None:
+            raise CryptoError(f"elliptic curve {read_oid(parameters)} is not known")
+        return PublicKeyFacts(f"ec:{curve[0]}", curve[1])
+    if oid == _DSA:
+        if parameters is None:
+            raise CryptoError("a DSA key without parameters")
+        numbers = parameters.expect(SEQUENCE, "DSA parameters").children()
+        return PublicKeyFacts("dsa", read_integer(numbers[0]).bit_length() if numbers else 0)
+    if oid in _PLAIN:
+        return PublicKeyFacts(*_PLAIN[oid])
+    raise CryptoError(f"a public key of algorithm {oid} is not known")
