@@ -102,7 +102,11 @@ def rsa_spki(modulus: int, exponent: int) -> bytes:
     return writer.sequence(writer.sequence(writer.oid("1.2.840.113549.1.1.1"), writer.NULL), writer.bit_string(numbers))
 
 
-@pytest.mark.parametrize(("modulus", "exponent"), [((1 << 200_000) + 1, 65537), ((1 << 4095) + 1, (1 << 4000) + 1)])
+@pytest.mark.parametrize(
+    ("modulus", "exponent"),
+    [((1 << 200_000) + 1, 65537), ((1 << 4095) + 1, (1 << 4000) + 1)],
+    ids=["modulus", "exponent"],
+)
 def test_rsa_keys_that_cost_seconds_are_not_computed_with(modulus, exponent):
     spki = rsa_spki(modulus, exponent)
     assert not BACKEND.verify(spki, PKCS1, b"\1" * ((modulus.bit_length() + 7) // 8), b"octets")
