@@ -1,0 +1,398 @@
+"""The certificate database: certificates, nicknames, trust, private keys, whom they sign for, and users.
+
+The shared database of NSS and mod_nss, with what mail needs besides: addresses, domains that an anchor may vouch for, users. Many
+certificates may have one nickname if they have one subject (renewals); the same certificate twice is one entry; a key belongs to
+every certificate with its public key. Blocking: called from commands, or in a thread.
+
+The one invariant: an entry decides something (is an anchor, gives its key, answers for an address) only if `verified`: its row and
+all rows about it were written by mailsec, and no row of these tables is missing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, select
+
+from mailsec.errors import KeyUnavailable, PrivateKeyError, Tampered, UsageError
+from mailsec.model.address import Address, normalise_domain
+from mailsec.model.trust import Anchor, CertificateEntry, TrustFlags
+from mailsec.store.connection import fetch
+from mailsec.store.database import now
+from mailsec.store.facts import Facts, demand_key_fits, facts_of
+from mailsec.store.ledger import Changes
+from mailsec.store.nicknames import check_nickname
+from mailsec.store.patterns import check_patterns
+from mailsec.store.schema import assignments, certificate_addresses, certificates, learnt, private_keys
+from mailsec.store.users import Users
+
+__all__ = ["CertDb"]
+
+_TABLES = ("certificates", "certificate_addresses", "private_keys", "assignments")
+_PURPOSES = ("email", "tls-server", "tls-client")
+NO_TRUST = TrustFlags()
+
+
+class CertDb(Users):
+    """An `interfaces.CertificateDatabase` over SQL. Made by `create` or `open`."""
+
+    # -- asking ------------------------------------------------------------------------------------------------------------
+
+    def entries(self) -> Sequence[CertificateEntry]:
+        """Every certificate, verified or not, by nickname."""
+        with self.reading() as connection:
+            found = self._entries(connection)
+        return sorted(found, key=lambda entry: (entry.nickname, entry.id))
+
+    def find(self, nickname: str, *, at: datetime | None = None) -> Sequence[CertificateEntry]:
+        """Entries called `nickname`: verified ones first, of these our own newest valid one."""
+        with self.reading() as connection:
+            rows = self._rows(connection, certificates.c.nickname == nickname)
+            return [entry for entry, _ in _best_first(self._build(connection, rows), at or now())]
+
+    def for_address(self, address: Address, *, at: datetime | None = None) -> Sequence[CertificateEntry]:
+        """Verified entries that name `address` (or were bound to it), best first; blocked and distrusted ones are left out."""
+        wanted = select(certificate_addresses.c.certificate_id).where(certificate_addresses.c.address == address.key)
+        with self.reading() as connection:
+            rows = [row for row in self._rows(connection, certificates.c.id.in_(wanted)) if row["state"] in ("", "pinned")]
+            built = self._build(connection, rows)
+        return [
+            entry
+            for entry, _ in _best_first(built, at or now())
+            if entry.verified and not entry.trust.email_distrusted and address.key in entry.addresses
+        ]
+
+    def assigned_to(self, address: Address, usage: str = "", *, at: datetime | None = None) -> Sequence[CertificateEntry]:
+        """Verified entries whose key may be used for `address`, newest valid first; expired ones come last."""
+        from mailsec.model.session import matches_pattern
+
+        with self.reading() as connection:
+            built = self._build(connection, self._rows(connection, certificates.c.key_id.in_(select(private_keys.c.key_id))))
+            patterns = self._patterns(connection, usage)
+        found = []
+        for entry, row in _best_first(built, at or now()):
+            if not entry.verified or not entry.has_key or row["state"] == "blocked" or entry.trust.email_distrusted:
+                continue
+            # Patterns of another usage bind the key too: it is then not for everybody whom the certificate names.
+            for_key = patterns.get(row["key_id"], ()) if entry.assigned else entry.addresses
+            if any(matches_pattern(pattern, address) for pattern in for_key):
+                found.append(entry)
+        return found
+
+    def anchors(self, purpose: str) -> Sequence[Anchor]:
+        """What may vouch for "email", "tls-server" or "tls-client". Raise Tampered where the tables cannot be believed."""
+        self._purpose(purpose)
+        found = []
+        with self.reading() as connection:
+            self._demand(connection)
+            for entry, row in self._build(connection, self._rows(connection)):
+                purposes = _anchor_purposes(entry.trust)
+                if entry.verified and purpose in purposes and row["state"] != "blocked":
+                    found.append(Anchor(entry.der, entry.domains, purposes, _instant(row["distrust_after"])))
+        return found
+
+    def distrusted(self, purpose: str = "email") -> Sequence[bytes]:
+        """Certificates that no path may hold (NSS's "p")."""
+        self._purpose(purpose)
+        with self.reading() as connection:
+            self._demand(connection)
+            return [
+                entry.der
+                for entry, row in self._build(connection, self._rows(connection))
+                if "p" in (entry.trust.email if purpose == "email" else entry.trust.tls) or row["state"] == "blocked"
+            ]
+
+    def private_key(self, entry: CertificateEntry) -> bytes | None:
+        """PKCS#8 DER of the entry's key; None where the database has none. Raise Tampered where a row was changed."""
+        key_id = facts_of(entry.der).key_id
+        with self.reading() as connection:
+            row = next(iter(fetch(connection, select(private_keys).where(private_keys.c.key_id == key_id))), None)
+            if row is None:
+                return None
+            self._demand(connection)
+            if not self.authentic("private_keys", row):
+                raise Tampered(f"the private key of {entry.nickname} was changed", hint="`mailsec db check` shows what was changed")
+            return self._unlocked().unseal("private key", row["sealed"], _key_place(row["id"], key_id))
+
+    # -- changing ----------------------------------------------------------------------------------------------------------
+
+    def add(
+        self,
+        certificate: bytes,
+        nickname: str,
+        *,
+        trust: TrustFlags = NO_TRUST,
+        domains: Sequence[str] = (),
+        source: str = "imported",
+        private_key: bytes | None = None,
+        assigned: Sequence[str] = (),
+        at: datetime,
+    ) -> CertificateEntry:
+        """Add a certificate, and with `private_key` (PKCS#8 DER) its key; the same certificate twice is one entry.
+
+        One that is there keeps its nickname; trust, key and assignments are added to it. Raise UsageError for a nickname that
+        another subject has, or an e-mail anchor without domains.
+        """
+        nickname, domains = check_nickname(nickname), _domains(trust, domains)
+        facts = facts_of(certificate)
+        if private_key is not None:
+            demand_key_fits(private_key, facts.spki)
+        with self.writing() as changes:
+            self._demand(changes.connection)
+            digest = hashlib.sha256(certificate).digest()
+            rows = self._rows(changes.connection, certificates.c.sha256 == digest)
+            if rows:
+                if trust != NO_TRUST:
+                    changes.update("certificates", rows[0], _trust_columns(trust, domains))
+                number = int(rows[0]["id"])
+            else:
+                self._demand_nickname(changes.connection, nickname, facts.subject)
+                number = _insert(changes, certificate, digest, facts, nickname, source, at, _trust_columns(trust, domains))
+            if private_key is not None:
+                self._add_key(changes, facts.key_id, facts.key_type, private_key, at)
+            if assigned:
+                self._assign(changes, facts.key_id, check_patterns(assigned), "", keep=True)
+            return self._entries(changes.connection, certificates.c.id == number)[0]
+
+    def set_trust(self, nickname: str, trust: TrustFlags, *, domains: Sequence[str] = ()) -> None:
+        """Give every certificate of `nickname` these flags; an e-mail anchor needs the domains that it may vouch for ("*": any)."""
+        columns = _trust_columns(trust, _domains(trust, domains))
+        with self.writing() as changes:
+            for row in self._named(changes.connection, nickname):
+                changes.update("certificates", row, columns)
+
+    def assign(self, nickname: str, patterns: Sequence[str], *, usage: str = "") -> None:
+        """Say for whom the keys of `nickname` are used, instead of whom their certificates name; no patterns: these again."""
+        checked = check_patterns(patterns)
+        with self.writing() as changes:
+            self._demand(changes.connection)
+            for key_id in {bytes(row["key_id"]) for row in self._named(changes.connection, nickname)}:
+                self._assign(changes, key_id, checked, usage, keep=False)
+
+    def rename(self, nickname: str, new: str) -> None:
+        """Call every certificate of `nickname` by another name."""
+        new = check_nickname(new)
+        with self.writing() as changes:
+            for row in self._named(changes.connection, nickname):
+                self._demand_nickname(changes.connection, new, row["subject"])
+                changes.update("certificates", row, {"nickname": new})
+
+    def delete(self, entry: CertificateEntry) -> bool:
+        """Remove one certificate, and its key if no other certificate here has it; True where a key went too."""
+        with self.writing() as changes:
+            connection = changes.connection
+            for row in self._rows(connection, certificates.c.id == entry.id):
+                query = select(certificate_addresses).where(certificate_addresses.c.certificate_id == entry.id)
+                for address in fetch(connection, query):
+                    changes.delete("certificate_addresses", address)
+                connection.execute(learnt.delete().where(learnt.c.certificate_id == entry.id))
+                changes.delete("certificates", row)
+                if self._rows(connection, certificates.c.key_id == row["key_id"]):
+                    continue
+                for table, source in (("assignments", assignments), ("private_keys", private_keys)):
+                    gone = fetch(connection, select(source).where(source.c.key_id == row["key_id"]))
+                    for each in gone:
+                        changes.delete(table, each)
+                return bool(gone)
+        return False
+
+    # -- within a transaction ----------------------------------------------------------------------------------------------
+
+    def _demand(self, connection: Connection) -> None:
+        """Raise Tampered where rows are missing or foreign: then nothing here may be believed."""
+        self._unlocked()
+        if problem := self.problem(connection, *_TABLES):
+            raise Tampered(
+                problem, hint="`mailsec db check` shows more; restore a backup, or `mailsec db check --accept` believes the rest"
+            )
+
+    @staticmethod
+    def _purpose(purpose: str) -> None:
+        if purpose not in _PURPOSES:
+            raise UsageError(f"there is no purpose {purpose!r}", hint="one of " + ", ".join(_PURPOSES))
+
+    @staticmethod
+    def _rows(connection: Connection, *where: ColumnElement[bool]) -> Sequence[Mapping[str, Any]]:
+        return fetch(connection, select(certificates).where(*where))
+
+    def _named(self, connection: Connection, nickname: str) -> Sequence[Mapping[str, Any]]:
+        rows = self._rows(connection, certificates.c.nickname == nickname)
+        if not rows:
+            raise KeyUnavailable(f"there is no certificate {nickname[:80]!r}", hint="`mailsec cert list` shows those that there are")
+        return rows
+
+    def _demand_nickname(self, connection: Connection, nickname: str, subject: bytes) -> None:
+        # Attack: a certificate of somebody else under a name that the configuration uses. NSS has the same rule.
+        for row in self._rows(connection, certificates.c.nickname == nickname):
+            if row["subject"] != subject:
+                raise UsageError(f"another subject has the nickname {nickname!r}", hint="choose another one with --name")
+
+    def _entries(self, connection: Connection, *where: ColumnElement[bool]) -> list[CertificateEntry]:
+        return [entry for entry, _ in self._build(connection, self._rows(connection, *where))]
+
+    def _patterns(self, connection: Connection, usage: str = "") -> dict[bytes, list[str]]:
+        patterns: dict[bytes, list[str]] = defaultdict(list)
+        for row in fetch(connection, select(assignments).order_by(assignments.c.id)):
+            if self.authentic("assignments", row) and (not usage or row["usage"] in ("", usage)):
+                patterns[row["key_id"]].append(row["pattern"])
+        return patterns
+
+    def _build(self, connection: Connection, rows: Sequence[Mapping[str, Any]]) -> list[tuple[CertificateEntry, Mapping[str, Any]]]:
+        """Entries from rows, with what other tables say of them."""
+        if not rows:
+            return []
+        whole = not self.problem(connection, *_TABLES)
+        # For a few entries only their own rows are read; for many, all at once.
+        some = len(rows) <= 50
+        ids, key_ids = [row["id"] for row in rows], [row["key_id"] for row in rows]
+        query = select(certificate_addresses).order_by(certificate_addresses.c.id)
+        if some:
+            query = query.where(certificate_addresses.c.certificate_id.in_(ids))
+        addresses: dict[int, list[str]] = defaultdict(list)
+        forged: set[Any] = set()
+        for row in fetch(connection, query):
+            if self.authentic("certificate_addresses", row):
+                addresses[row["certificate_id"]].append(row["address"])
+            else:
+                forged.add(row["certificate_id"])
+        keys_query = select(private_keys).where(private_keys.c.key_id.in_(key_ids)) if some else select(private_keys)
+        keys = {row["key_id"]: self.authentic("private_keys", row) for row in fetch(connection, keys_query)}
+        patterns = self._patterns(connection)
+        built = []
+        for row in rows:
+            verified = (
+                whole
+                and self.authentic("certificates", row)
+                and row["id"] not in forged
+                and keys.get(row["key_id"], True)
+                and hashlib.sha256(row["der"]).digest() == row["sha256"]
+            )
+            entry = CertificateEntry(
+                id=row["id"],
+                nickname=str(row["nickname"]),
+                der=bytes(row["der"]),
+                trust=TrustFlags(str(row["trust_tls"]), str(row["trust_email"]), str(row["trust_object"])),
+                has_key=row["key_id"] in keys,
+                addresses=tuple(addresses.get(row["id"], ())),
+                assigned=tuple(dict.fromkeys(patterns.get(row["key_id"], ()))),
+                domains=_strings(row["domains"]),
+                verified=verified,
+                source=str(row["source"]),
+                learnt_at=_instant(row["learnt_at"]),
+            )
+            built.append((entry, row))
+        return built
+
+    def _add_key(self, changes: Changes, key_id: bytes, key_type: str, private_key: bytes, at: datetime) -> None:
+        row = next(iter(fetch(changes.connection, select(private_keys).where(private_keys.c.key_id == key_id))), None)
+        if row is not None:
+            if not self.authentic("private_keys", row):
+                raise Tampered("the private key that is there was changed", hint="`mailsec db check` shows what was changed")
+            return
+        if len(private_key) > 64 * 1024:
+            raise PrivateKeyError("the private key has more than 64 KiB", hint="import one key at a time")
+        number = changes.next_id("private_keys")
+        sealed = self._unlocked().seal("private key", private_key, _key_place(number, key_id))
+        values = {"id": number, "key_id": key_id, "key_type": key_type, "sealed": sealed, "created_at": int(at.timestamp())}
+        changes.insert("private_keys", values)
+
+    def _assign(self, changes: Changes, key_id: bytes, patterns: Sequence[str], usage: str, *, keep: bool) -> None:
+        query = select(assignments).where(assignments.c.key_id == key_id, assignments.c.usage == usage)
+        there = {row["pattern"]: row for row in fetch(changes.connection, query)}
+        for pattern, row in there.items():
+            if pattern not in patterns and not keep:
+                changes.delete("assignments", row)
+        for pattern in patterns:
+            if pattern not in there:
+                changes.insert("assignments", {"key_id": key_id, "pattern": pattern, "usage": usage})
+
+
+def _insert(
+    changes: Changes, der: bytes, digest: bytes, facts: Facts, nickname: str, source: str, at: datetime, trust: dict[str, str]
+) -> int:
+    number = changes.insert(
+        "certificates",
+        {
+            "sha256": digest,
+            "der": der,
+            "nickname": nickname,
+            **trust,
+            "distrust_after": None,
+            "state": "",
+            "subject": facts.subject,
+            "key_id": facts.key_id,
+            "not_before": _seconds(facts.not_before),
+            "not_after": _seconds(facts.not_after),
+            "source": source[:128],
+            "learnt_at": int(at.timestamp()),
+        },
+    )
+    for address in facts.addresses:
+        changes.insert("certificate_addresses", {"certificate_id": number, "address": address, "bound": False})
+    return number
+
+
+def _best_first(
+    built: Iterable[tuple[CertificateEntry, Mapping[str, Any]]], at: datetime
+) -> list[tuple[CertificateEntry, Mapping[str, Any]]]:
+    """Design: of several certificates with one name, our own newest valid one is used."""
+    second = int(at.timestamp())
+
+    def worth(item: tuple[CertificateEntry, Mapping[str, Any]]) -> tuple[bool, bool, bool, int, int]:
+        entry, row = item
+        begins, ends = row["not_before"] or 0, row["not_after"] or 0
+        return entry.verified, begins <= second <= ends, entry.has_key, begins, entry.id
+
+    return sorted(built, key=worth, reverse=True)
+
+
+def _anchor_purposes(trust: TrustFlags) -> tuple[str, ...]:
+    usable = {
+        "email": trust.email_anchor,
+        "tls-server": "C" in trust.tls and "p" not in trust.tls,
+        "tls-client": "T" in trust.tls and "p" not in trust.tls,
+    }
+    return tuple(purpose for purpose in _PURPOSES if usable[purpose])
+
+
+def _trust_columns(trust: TrustFlags, domains: Sequence[str]) -> dict[str, str]:
+    return {"trust_tls": trust.tls, "trust_email": trust.email, "trust_object": trust.object, "domains": json.dumps(list(domains))}
+
+
+def _domains(trust: TrustFlags, domains: Sequence[str]) -> tuple[str, ...]:
+    """Design §6: anchors added by hand are for named domains."""
+    named = tuple(dict.fromkeys("*" if domain == "*" else normalise_domain(domain.removeprefix("@")) for domain in domains))
+    if trust.email_anchor and not named:
+        raise UsageError("an anchor for e-mail needs the domains that it may vouch for", hint='name them with --for, or "--for any"')
+    for domain in named:
+        if domain != "*":
+            check_patterns(["@" + domain])
+    return named
+
+
+def _key_place(number: int, key_id: bytes) -> bytes:
+    return b"private_keys|%d|" % number + key_id
+
+
+def _strings(text: str) -> tuple[str, ...]:
+    try:
+        values = json.loads(text)
+    except (ValueError, TypeError, RecursionError):  # an edited row: it is not verified, but it can be shown
+        return ()
+    return tuple(value for value in values if isinstance(value, str)) if isinstance(values, list) else ()
+
+
+def _seconds(instant: datetime | None) -> int | None:
+    return None if instant is None else int(instant.timestamp())
+
+
+def _instant(seconds: Any) -> datetime | None:
+    try:
+        return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
+    except (ValueError, OverflowError, OSError, TypeError):
+        return None

@@ -1,0 +1,159 @@
+"""How a database is reached: the URL, the file and its directory, SQLite's settings, and SQL errors as ours.
+
+The one invariant: no SQL parameter, and so no secret, gets into an error; a database that another program holds is waited for
+`BUSY_TIMEOUT` seconds and no longer.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final, cast
+
+from sqlalchemy import Connection, Engine, Select, create_engine, event
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
+
+from mailsec.errors import SchemaError, StorageFull, StoreError, UsageError
+
+__all__ = ["BUSY_TIMEOUT", "check_file", "create_file", "database_file", "fetch", "make_engine", "parse_url", "translated"]
+
+BUSY_TIMEOUT: Final = 5.0
+"""Seconds to wait for a database that another program is writing to."""
+
+
+def parse_url(text: str) -> URL:
+    """A path or an SQLAlchemy URL. Raise UsageError for a URL with a password, which would stand in the process list."""
+    if text.startswith("nss:"):
+        raise UsageError("an NSS directory is not a mailsec database", hint="name a file, as in -d mailsec.db")
+    if not text or "\0" in text:
+        raise UsageError("no database was named", hint="name a file, as in -d mailsec.db")
+    if "://" not in text:
+        return URL.create("sqlite", database=text)
+    try:
+        url = make_url(text)
+        dialect = url.get_dialect().name
+    except (ArgumentError, NoSuchModuleError, ImportError, ValueError):
+        raise UsageError("the database URL cannot be read", hint="write sqlite:///PATH or postgresql+psycopg://USER@HOST/NAME") from None
+    if url.password is not None:
+        raise UsageError("the database URL holds a password", hint="put it into ~/.pgpass or use a socket with peer authentication")
+    if dialect not in ("sqlite", "postgresql"):
+        raise UsageError(f"databases of {dialect} are not supported", hint="use SQLite or PostgreSQL")
+    if dialect == "sqlite" and (not url.database or url.database == ":memory:" or url.query):
+        raise UsageError("a SQLite database must be a plain file", hint="write sqlite:///PATH")
+    return url
+
+
+def database_file(url: URL) -> Path | None:
+    """The file of a SQLite database."""
+    return Path(url.database or "") if url.get_backend_name() == "sqlite" else None
+
+
+def create_file(path: Path) -> None:
+    """Make an empty file that only we can read. Raise StoreError where there is one, or where the directory is not safe."""
+    _check_directory(path)
+    try:
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
+    except FileExistsError:
+        raise StoreError(f"{path} exists already", hint="choose another name, or move the old database away") from None
+    except OSError as error:
+        raise StoreError(f"{path} cannot be made: {error.strerror}", hint="the directory must be writable for this user") from None
+
+
+def check_file(path: Path) -> None:
+    """Raise StoreError where `path` is not a file that only its owner can read and write, or SchemaError where it is no SQLite file."""
+    try:
+        with path.open("rb") as file:
+            facts = os.fstat(file.fileno())
+            if not stat.S_ISREG(facts.st_mode):
+                raise StoreError(f"{path} is not a file", hint="name the database file")
+            head = file.read(16)
+    except FileNotFoundError:
+        raise StoreError(f"there is no database {path}", hint=f"`mailsec db init -d {path}` makes one") from None
+    except IsADirectoryError:
+        raise StoreError(f"{path} is a directory", hint="name the database file within it") from None
+    except OSError as error:
+        raise StoreError(f"{path} cannot be read: {error.strerror}", hint="run this as the user that owns the database") from None
+    # Attack: whoever can write the file can put old rows back; whoever can read it can guess at passwords.
+    if facts.st_mode & 0o077:
+        raise StoreError(f"other users may open {path} (mode {stat.S_IMODE(facts.st_mode):04o})", hint=f"chmod 600 {path}")
+    if facts.st_uid not in (os.geteuid(), 0) and os.geteuid() != 0:
+        raise StoreError(f"{path} belongs to another user", hint="run this as the user that owns the database")
+    if head != b"SQLite format 3\x00":
+        raise SchemaError(
+            f"{path} is not a mailsec database", hint="name the file that `mailsec db init` made, or restore it from a backup"
+        )
+    _check_directory(path)
+
+
+def _check_directory(path: Path) -> None:
+    directory = path.resolve().parent
+    try:
+        facts = directory.stat()
+    except OSError as error:
+        raise StoreError(f"the directory {directory} cannot be read: {error.strerror}", hint=f"mkdir -m 700 {directory}") from None
+    if not stat.S_ISDIR(facts.st_mode):
+        raise StoreError(f"{directory} is not a directory", hint="name a file within a directory")
+    # Attack: in a directory that others can write to, they lay a journal or a log beside the file, and SQLite replays it into ours.
+    if facts.st_mode & 0o022:
+        raise StoreError(
+            f"other users may write to the directory {directory}", hint=f"use a directory of its own, or chmod 700 {directory}"
+        )
+
+
+def make_engine(url: URL, *, busy_timeout: float = BUSY_TIMEOUT) -> Engine:
+    """An engine whose transactions are plain ones for reading, and take the write lock at once with `mailsec_write`."""
+    engine = create_engine(url, hide_parameters=True)
+    if url.get_backend_name() == "sqlite":
+
+        @event.listens_for(engine, "connect")
+        def _connected(connection: Any, _record: Any) -> None:
+            connection.isolation_level = None  # we begin transactions ourselves: the driver would begin them too late
+            cursor = connection.cursor()
+            cursor.execute(f"PRAGMA busy_timeout = {int(busy_timeout * 1000)}")
+            cursor.execute("PRAGMA foreign_keys = ON")
+            cursor.execute("PRAGMA synchronous = FULL")
+            cursor.execute("PRAGMA secure_delete = ON")
+            # Attack: functions called from views and triggers that somebody planted in the file.
+            cursor.execute("PRAGMA trusted_schema = OFF")
+            cursor.close()
+
+        @event.listens_for(engine, "begin")
+        def _begun(connection: Connection) -> None:
+            # A transaction that reads first and writes later would fail at once (not wait) when another one wrote in between.
+            connection.exec_driver_sql("BEGIN IMMEDIATE" if connection.get_execution_options().get("mailsec_write") else "BEGIN")
+
+    return engine
+
+
+def fetch(connection: Connection, query: Select[Any]) -> Sequence[Mapping[str, Any]]:
+    """All rows of a query, as mappings from the names of the columns."""
+    return cast("Sequence[Mapping[str, Any]]", connection.execute(query).mappings().all())
+
+
+@contextmanager
+def translated(name: str) -> Iterator[None]:
+    """SQL errors as ours; `name` is how the database is called."""
+    try:
+        yield
+    except DBAPIError as error:
+        raise _store_error(name, str(error.orig).lower()) from None
+    except SQLAlchemyError as error:
+        raise StoreError(f"database {name}: {type(error).__name__}", hint="`mailsec db check` says more") from None
+
+
+def _store_error(name: str, text: str) -> StoreError:
+    if "locked" in text or "busy" in text:
+        return StoreError(f"database {name} is locked by another program", hint="wait for it, or find it with `fuser` and end it")
+    if "full" in text:
+        return StorageFull(f"no room to write database {name}", hint="free some space on its file system")
+    if "malformed" in text or "not a database" in text or "no such table" in text or "no such column" in text:
+        return SchemaError(f"database {name} is damaged: {text}", hint="restore it from a backup")
+    if "readonly" in text or "unable to open" in text:
+        return StoreError(
+            f"database {name} cannot be written: {text}", hint="this user must be able to write to the file and its directory"
+        )
+    return StoreError(f"database {name}: {text}", hint="`mailsec db check` says more")

@@ -1,0 +1,1 @@
+"""One module per schema number; see the rule in `mailsec.store.migrations`."""

@@ -1,0 +1,290 @@
+"""Certificates that mailsec issues itself: a CA, server certificates, and S/MIME certificates (RFC 5280, RFC 8550).
+
+For demonstrations, tests, and an organisation's own small CA. What is issued keeps to the profile of RFC 8550 and, where a private
+CA can, to the S/MIME Baseline Requirements of the CA/Browser Forum: random serial numbers of 127 bits, addresses in subjectAltName,
+emailProtection alone in extendedKeyUsage, keyUsage by the type of the key, no basicConstraints in end-entity certificates.
+Pure: the instant and random octets are arguments (what `cryptography` draws for keys and signatures is its own).
+
+The one invariant: an end-entity certificate ends no later than the CA that signs it.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.hashes import SHA256, SHA384
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_der_private_key,
+    load_der_public_key,
+)
+from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsageOID, NameOID, ObjectIdentifier
+
+from mailsec.asn1 import writer
+from mailsec.errors import PrivateKeyError, UsageError
+from mailsec.model.address import Address, normalise_domain
+
+__all__ = ["KEY_KINDS", "MAIL_USAGES", "IssuedBy", "issue_mail", "issue_server", "make_ca", "make_key", "public_key_of"]
+
+KEY_KINDS = ("rsa-2048", "rsa-3072", "rsa-4096", "ec-p256", "ec-p384", "ed25519")
+MAIL_USAGES = ("both", "sign", "encrypt")
+
+# RFC 9598 §3: id-on-SmtpUTF8Mailbox, for addresses whose local part is not ASCII.
+_SMTP_UTF8_MAILBOX = ObjectIdentifier("1.3.6.1.5.5.7.8.9")
+# RFC 5280 Appendix A.1: ub-common-name.
+_LONGEST_COMMON_NAME = 64
+# Clocks of others are late: a certificate holds from a little before it was made.
+_BACKDATED = timedelta(minutes=5)
+
+_PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
+_PublicKey = rsa.RSAPublicKey | ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey
+
+
+@dataclass(frozen=True, slots=True)
+class IssuedBy:
+    """A CA: its certificate, its key (PKCS#8 DER, in no `repr`), and what it writes into the certificates that it issues."""
+
+    certificate: bytes
+    _key: bytes
+    crl_urls: tuple[str, ...] = ()
+    ocsp_urls: tuple[str, ...] = ()
+    issuer_urls: tuple[str, ...] = ()
+    policies: tuple[str, ...] = ()
+    """OIDs of the policies that it follows. A private CA names none of the CA/Browser Forum's."""
+
+    def __repr__(self) -> str:
+        return "IssuedBy(...)"
+
+
+def make_key(kind: str) -> bytes:
+    """A new private key of one of `KEY_KINDS`, as PKCS#8 DER."""
+    key: _PrivateKey
+    if kind == "ed25519":
+        key = ed25519.Ed25519PrivateKey.generate()
+    elif kind in ("ec-p256", "ec-p384"):
+        key = ec.generate_private_key(ec.SECP256R1() if kind == "ec-p256" else ec.SECP384R1())
+    elif kind in KEY_KINDS:
+        key = rsa.generate_private_key(65537, int(kind.removeprefix("rsa-")))
+    else:
+        raise UsageError(f"there is no key of kind {kind!r}", hint="one of " + ", ".join(KEY_KINDS))
+    return key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
+
+
+def public_key_of(private_key: bytes) -> bytes:
+    """The SubjectPublicKeyInfo of a PKCS#8 key."""
+    return _load(private_key).public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
+
+def make_ca(
+    *,
+    common_name: str,
+    key: bytes,
+    at: datetime,
+    random: Callable[[int], bytes],
+    days: int = 3652,
+    organisation: str = "",
+    domains: Sequence[str] = (),
+) -> bytes:
+    """A self-signed CA certificate, DER. With `domains`, it may vouch for addresses and hosts of these only (RFC 5280 §4.2.1.10)."""
+    private = _load(key)
+    name = _name(common_name, organisation)
+    builder = _builder(name, name, private.public_key(), at, at + timedelta(days=days), random)
+    builder = (
+        # RFC 5280 §4.2.1.9: a CA certificate has basicConstraints, critical; this one signs end entities only.
+        builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        # RFC 5280 §4.2.1.3: keyCertSign and cRLSign.
+        .add_extension(_key_usage("key_cert_sign", "crl_sign"), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(private.public_key()), critical=False)
+    )
+    if domains:
+        permitted: list[x509.GeneralName] = []
+        for domain in domains:
+            plain = normalise_domain(domain.lstrip("@."))
+            # RFC 5280 §4.2.1.10: "example.org" is a host of addresses, ".example.org" all below it; a dNSName includes what is below.
+            permitted += [x509.RFC822Name(plain), x509.RFC822Name("." + plain), x509.DNSName(plain)]
+        builder = builder.add_extension(x509.NameConstraints(permitted, None), critical=True)
+    return _sign(builder, private)
+
+
+def issue_server(
+    ca: IssuedBy, *, names: Sequence[str], public_key: bytes, at: datetime, random: Callable[[int], bytes], days: int = 397
+) -> bytes:
+    """A certificate for a TLS server (RFC 9525: host names and addresses in subjectAltName), DER."""
+    if not names:
+        raise UsageError("a server certificate needs a host name", hint="as in --host mail.example.org")
+    alternatives = [_host(name) for name in names]
+    shown = normalise_domain(names[0])
+    # RFC 5280 §4.2.1.6: an empty subject is allowed, subjectAltName is critical then.
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, shown)] if len(shown) <= _LONGEST_COMMON_NAME else [])
+    public = _load_public(public_key)
+    usages = ("digital_signature", "key_encipherment") if isinstance(public, rsa.RSAPublicKey) else ("digital_signature",)
+    return _issue(ca, subject, public, alternatives, usages, ExtendedKeyUsageOID.SERVER_AUTH, at, days, random)
+
+
+def issue_mail(
+    ca: IssuedBy,
+    *,
+    addresses: Sequence[Address],
+    public_key: bytes,
+    at: datetime,
+    random: Callable[[int], bytes],
+    common_name: str = "",
+    days: int = 825,
+    usage: str = "both",
+) -> bytes:
+    """An S/MIME certificate for these mailboxes (RFC 8550), DER; `usage` is "sign", "encrypt" or "both"."""
+    if not addresses:
+        raise UsageError("a certificate for mail needs an address", hint="as in --address alice@example.org")
+    if usage not in MAIL_USAGES:
+        raise UsageError(f"there is no usage {usage!r}", hint="one of " + ", ".join(MAIL_USAGES))
+    public = _load_public(public_key)
+    usages = {"sign": _SIGNING, "encrypt": _encrypting(public), "both": (*_SIGNING, *_encrypting(public))}[usage]
+    if not usages:
+        raise UsageError("an Ed25519 key encrypts nothing", hint="use --usage sign, or another kind of key")
+    # S/MIME Baseline Requirements §7.1.4.2.2: a common name is a mailbox address, or the name of the person.
+    shown = common_name or str(addresses[0])
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, shown)] if len(shown) <= _LONGEST_COMMON_NAME else [])
+    # RFC 8550 §4.4.3: addresses stand in subjectAltName.
+    alternatives = [_mailbox(address) for address in addresses]
+    return _issue(ca, subject, public, alternatives, usages, ExtendedKeyUsageOID.EMAIL_PROTECTION, at, days, random)
+
+
+# RFC 8550 §4.4.2: digitalSignature or nonRepudiation is needed to verify a signature.
+_SIGNING = ("digital_signature",)
+
+
+def _encrypting(public: _PublicKey) -> tuple[str, ...]:
+    # RFC 5280 §4.2.1.3: keyEncipherment for key transport, keyAgreement for key agreement; RFC 8410 §5: Ed25519 has neither.
+    if isinstance(public, rsa.RSAPublicKey):
+        return ("key_encipherment",)
+    return ("key_agreement",) if isinstance(public, ec.EllipticCurvePublicKey) else ()
+
+
+def _issue(
+    ca: IssuedBy,
+    subject: x509.Name,
+    public: _PublicKey,
+    alternatives: Sequence[x509.GeneralName],
+    usages: Sequence[str],
+    purpose: ObjectIdentifier,
+    at: datetime,
+    days: int,
+    random: Callable[[int], bytes],
+) -> bytes:
+    try:
+        issuer = x509.load_der_x509_certificate(ca.certificate)
+        key_id = issuer.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
+    except (ValueError, x509.ExtensionNotFound):
+        raise UsageError(
+            "the CA certificate cannot be used", hint="it needs a subjectKeyIdentifier: make one with `mailsec cert issue --ca`"
+        ) from None
+    if issuer.not_valid_after_utc <= at:
+        raise UsageError("the CA certificate has expired", hint="make a new CA")
+    end = min(at + timedelta(days=days), issuer.not_valid_after_utc)
+    builder = (
+        _builder(subject, issuer.subject, public, at, end, random)
+        .add_extension(x509.SubjectAlternativeName(alternatives), critical=not list(subject))
+        # RFC 5280 §4.2.1.3: keyUsage should be critical.
+        .add_extension(_key_usage(*usages), critical=True)
+        .add_extension(x509.ExtendedKeyUsage([purpose]), critical=False)
+        # RFC 5280 §4.2.1.1, §4.2.1.2: the identifiers by which a path is found.
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(key_id), critical=False)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
+    )
+    if ca.policies:
+        policies = [x509.PolicyInformation(ObjectIdentifier(policy), None) for policy in ca.policies]
+        builder = builder.add_extension(x509.CertificatePolicies(policies), critical=False)
+    if ca.crl_urls:
+        urls = [x509.UniformResourceIdentifier(url) for url in ca.crl_urls]
+        builder = builder.add_extension(x509.CRLDistributionPoints([x509.DistributionPoint(urls, None, None, None)]), critical=False)
+    access = [(AuthorityInformationAccessOID.OCSP, url) for url in ca.ocsp_urls]
+    access += [(AuthorityInformationAccessOID.CA_ISSUERS, url) for url in ca.issuer_urls]
+    if access:
+        described = [x509.AccessDescription(method, x509.UniformResourceIdentifier(url)) for method, url in access]
+        builder = builder.add_extension(x509.AuthorityInformationAccess(described), critical=False)
+    return _sign(builder, _load(ca._key))
+
+
+def _builder(
+    subject: x509.Name, issuer: x509.Name, public: _PublicKey, at: datetime, end: datetime, random: Callable[[int], bytes]
+) -> x509.CertificateBuilder:
+    # RFC 5280 §4.1.2.2: positive, up to 20 octets; S/MIME Baseline Requirements §7.1: at least 64 random bits.
+    serial = int.from_bytes(random(16), "big") >> 1 or 1
+    builder = x509.CertificateBuilder().subject_name(subject).issuer_name(issuer).public_key(public).serial_number(serial)
+    return builder.not_valid_before(at - _BACKDATED).not_valid_after(end)
+
+
+def _sign(builder: x509.CertificateBuilder, key: _PrivateKey) -> bytes:
+    # RFC 8410 §3: Ed25519 hashes inside. RFC 5480 §4: a digest that is as strong as the curve.
+    algorithm: SHA256 | SHA384 | None
+    if isinstance(key, ed25519.Ed25519PrivateKey):
+        algorithm = None
+    elif isinstance(key, ec.EllipticCurvePrivateKey) and key.curve.key_size > 256:
+        algorithm = SHA384()
+    else:
+        algorithm = SHA256()
+    return builder.sign(key, algorithm).public_bytes(Encoding.DER)
+
+
+def _key_usage(*wanted: str) -> x509.KeyUsage:
+    names = (
+        "digital_signature",
+        "content_commitment",
+        "key_encipherment",
+        "data_encipherment",
+        "key_agreement",
+        "key_cert_sign",
+        "crl_sign",
+        "encipher_only",
+        "decipher_only",
+    )
+    return x509.KeyUsage(**{name: name in wanted for name in names})
+
+
+def _name(common_name: str, organisation: str) -> x509.Name:
+    if not common_name or len(common_name) > _LONGEST_COMMON_NAME:
+        raise UsageError("a CA needs a name of up to 64 characters", hint='as in --name "Example Mail CA"')
+    attributes = [x509.NameAttribute(NameOID.ORGANIZATION_NAME, organisation)] if organisation else []
+    return x509.Name([*attributes, x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
+
+
+def _host(name: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(name))
+    except ValueError:
+        pass
+    return x509.DNSName(normalise_domain(Address.parse("a@" + name).domain))
+
+
+def _mailbox(address: Address) -> x509.GeneralName:
+    # RFC 9598 §3: an ASCII local part goes into rfc822Name, any other into SmtpUTF8Mailbox; the domain in A-labels in both.
+    mailbox = f"{address.local_part}@{normalise_domain(address.domain)}"
+    if mailbox.isascii():
+        return x509.RFC822Name(mailbox)
+    octets = mailbox.encode()
+    return x509.OtherName(_SMTP_UTF8_MAILBOX, writer.header(0x0C, len(octets)) + octets)
+
+
+def _load(private_key: bytes) -> _PrivateKey:
+    try:
+        key = load_der_private_key(private_key, None)
+    except (ValueError, TypeError):
+        raise PrivateKeyError("the private key cannot be read", hint="give it as unencrypted PKCS#8") from None
+    if not isinstance(key, _PrivateKey):
+        raise PrivateKeyError("certificates are issued with RSA, EC and Ed25519 keys only", hint="use another key")
+    return key
+
+
+def _load_public(public_key: bytes) -> _PublicKey:
+    key = load_der_public_key(public_key)
+    if not isinstance(key, _PublicKey):
+        raise PrivateKeyError("certificates are issued for RSA, EC and Ed25519 keys only", hint="use another key")
+    return key
