@@ -90,3 +90,5 @@ class UserEntry:
     addresses: tuple[str, ...]
     created_at: datetime | None = None
     disabled: bool = False
+    verified: bool = True
+    """False where the row was not written by mailsec: this user then does not log in."""
