@@ -1,0 +1,416 @@
+"""The spool of one worker: an SQLite file that it holds the lock of, and large bodies beside it (promise 1).
+
+    DIRECTORY/spool-0.sqlite      rows, and bodies up to 256 KiB
+    DIRECTORY/spool-0.lock        the owner's flock
+    DIRECTORY/spool-0.bodies/     larger bodies, one file each
+    DIRECTORY/spool-0.wake        a datagram here makes the owner look for wishes
+
+The one invariant: a row changes its state only here, in the process that holds the lock, and in one transaction with whatever
+replaces it. `raw`, `held` and secret rows are encrypted, their files included. The relay is handed READY rows and can ask for no
+other.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from mailsec.errors import LocalProtocolError, StoreError, Tampered
+from mailsec.interfaces import Runtime
+from mailsec.model.limits import DEFAULT_LIMITS, Limits
+from mailsec.model.octets import BytesOctets, Octets
+from mailsec.model.queue import NewEntry, RecipientState, SpooledEntry, State
+from mailsec.store.scratch import FileScratch
+from mailsec.store.spool_faults import storage_fault
+from mailsec.store.spool_files import BodyFiles
+from mailsec.store.spool_rows import WHOLE, create_schema, pack_progress, pack_row, spooled_entry
+from mailsec.store.spool_seal import Sealer
+from mailsec.store.spool_wishes import carry_out
+from mailsec.store.spool_writer import Commit, GroupWriter
+
+__all__ = ["SqliteSpool", "retry_delay"]
+
+_INLINE_OCTETS = 256 * 1024
+_RESERVE_OCTETS = 64 * 1024 * 1024
+_ROOM_CHECK_SECONDS = 0.5
+_UNREADABLE_SECONDS = 300.0
+
+
+def retry_delay(attempts: int, first: float, longest: float) -> float:
+    """Seconds to wait after so many attempts failed: twice as long each time."""
+    return min(longest, first * 2.0 ** min(max(attempts - 1, 0), 30))
+
+
+class SqliteSpool:
+    """A `Spool`. Blocking: `open`, `close`. Everything else waits in the runtime, and is called from its one thread."""
+
+    def __init__(
+        self,
+        directory: str | os.PathLike[str],
+        index: int,
+        data_key: bytes | None,
+        runtime: Runtime,
+        limits: Limits = DEFAULT_LIMITS,
+        *,
+        reserve: int = _RESERVE_OCTETS,
+    ) -> None:
+        self.directory = os.fspath(directory)
+        self.index = index
+        self.limits = limits
+        self.runtime = runtime
+        self.on_ready: Callable[[list[SpooledEntry]], None] | None = None
+        """Who takes READY rows that have just become durable (the relay); None: they are due at once, for `take_ready`."""
+        self.on_wish: Callable[[int, str], None] | None = None
+        """Who is told that a person wished "hold" or "delete" for a row that may be in the relay's hands."""
+        self.on_raw: Callable[[], None] | None = None
+        """Who is told that there are RAW rows to process."""
+        self._reserve = reserve
+        self._sealer = Sealer(data_key, runtime.random)
+        self._next_row = 1
+        self._in_hand: dict[int, str | None] = {}
+        self._raw_in_hand: dict[str, SpooledEntry] = {}
+        self._room_until = 0.0
+        self._lock = -1
+        self._log = -1
+
+    def __repr__(self) -> str:
+        return f"<SqliteSpool {self.base}>"
+
+    @property
+    def base(self) -> str:
+        """The path that all its files begin with."""
+        return f"{self.directory}/spool-{self.index}"
+
+    # -- opening and closing ------------------------------------------------------------------------------------------
+
+    def open(self) -> None:
+        """Take the lock and recover: what the last owner had in its hands is due at once; files without a row go away.
+
+        Raises StoreError where another process holds the lock, SchemaError for a file that a newer mailsec wrote.
+        """
+        try:
+            os.makedirs(self.directory, mode=0o700, exist_ok=True)  # noqa: PTH103 - paths are str here
+            self._lock = os.open(self.base + ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(self._lock)
+            self._lock = -1
+            raise StoreError(f"spool {self.index} belongs to another process", hint="is mailsec running already?") from None
+        except OSError as fault:
+            raise storage_fault(fault, "opening the spool") from fault
+        try:
+            self._files = BodyFiles(self.base + ".bodies", self._reserve)
+            self._connection = connect(self.base + ".sqlite")
+            create_schema(self._connection)
+            self._recover()
+            self._reader = connect(self.base + ".sqlite", read_only=True)
+            # The log exists from the first write on and stays while we are connected: this is what commits are made durable by.
+            self._log = os.open(self.base + ".sqlite-wal", os.O_RDONLY | os.O_CLOEXEC)
+            os.fdatasync(self._log)
+            directory = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            os.fsync(directory)
+            os.close(directory)
+        except (OSError, sqlite3.Error) as fault:
+            self.close()
+            raise storage_fault(fault, "opening the spool") from fault
+        except StoreError:
+            self.close()
+            raise
+        self._writer = GroupWriter(self._connection, self._log, self._files, self.runtime, self._hand_over)
+
+    def _recover(self) -> None:
+        connection = self._connection
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute(
+            "UPDATE entry SET next_attempt = ? WHERE next_attempt IS NULL AND state != 'held'", (self.runtime.now().timestamp(),)
+        )
+        # Also writes where nothing was in hand, so that the log is there.
+        connection.execute("PRAGMA user_version = 1")
+        connection.execute("COMMIT")
+        self._next_row = connection.execute("SELECT coalesce(max(row), 0) + 1 FROM entry").fetchone()[0]
+        self._files.remove_all_but({name for (name,) in connection.execute("SELECT file FROM entry WHERE file IS NOT NULL")})
+
+    def close(self) -> None:
+        """Give everything back. Commits that are under way are lost, as by a kill: call `flush` before."""
+        for name in ("_reader", "_connection", "_files"):
+            if hasattr(self, name):
+                getattr(self, name).close()
+                delattr(self, name)
+        for descriptor in (self._log, self._lock):
+            if descriptor >= 0:
+                os.close(descriptor)
+        self._log = self._lock = -1
+
+    async def flush(self) -> None:
+        """Return when everything that was asked for is done."""
+        await self._writer.flush()
+
+    # -- the face of `interfaces.Spool` -------------------------------------------------------------------------------
+
+    def scratch(self) -> FileScratch:
+        """A Scratch whose file, if it grows one, lies where the spool can give it a name."""
+        return FileScratch(self._files.directory, self.limits)
+
+    def check_room(self, octets: int = 0) -> None:
+        """Raise StorageFull where a message of that size should not even begin. Cheap: the answer is kept for half a second."""
+        now = self.runtime.monotonic()
+        if octets or now >= self._room_until:
+            self._files.check_room(octets)
+            self._room_until = now + _ROOM_CHECK_SECONDS
+
+    async def commit(self, entries: Sequence[NewEntry], *, replaces: str = "") -> None:
+        """All of them or none, durably; raise StorageFull (452) or StoreError (451)."""
+        changes: list[tuple[str, tuple[Any, ...]]] | None = None
+        replaced: SpooledEntry | None = None
+        if replaces:
+            replaced = self._raw(replaces)
+            changes = [("DELETE FROM entry WHERE row = ? AND state = 'raw'", (replaced.row,))]
+        await self._commit(entries, changes)
+        if replaced is not None:
+            del self._raw_in_hand[replaces]
+            file = self._in_hand.pop(replaced.row)
+            if file is not None:
+                await self.runtime.in_thread(self._files.remove, (file,), lane="spool")
+
+    async def postpone(self, id: str, *, need: str, reason: str) -> None:
+        """A raw row waits on; it is tried again after 10 seconds, and later each time up to 10 minutes."""
+        row = self._raw(id)
+        due = self.runtime.now().timestamp() + retry_delay(row.attempts + 1, 10.0, 600.0)
+        await self._put_back(
+            id, "UPDATE entry SET next_attempt = ?, begun = 0, need = ?, reason = ? WHERE row = ?", (due, need, reason, row.row)
+        )
+
+    async def hold(self, id: str, reason: str) -> None:
+        """A raw row waits for a person."""
+        row = self._raw(id)
+        await self._put_back(id, "UPDATE entry SET state = 'held', begun = 0, reason = ? WHERE row = ?", (reason, row.row))
+
+    # -- raw rows -----------------------------------------------------------------------------------------------------
+
+    async def take_raw(self, limit: int = 16) -> list[SpooledEntry]:
+        """RAW rows that are due, each with its attempt counted durably before it is begun: one that takes us down is held in the end.
+
+        Every one of them must be given to `commit(replaces=…)`, `postpone` or `hold`.
+        """
+        now = self.runtime.now().timestamp()
+
+        def take(connection: sqlite3.Connection) -> list[tuple[SpooledEntry, str | None]]:
+            rows = connection.execute(
+                f"SELECT begun, {WHOLE} FROM entry WHERE state = 'raw' AND next_attempt <= ? ORDER BY next_attempt LIMIT ?",  # noqa: S608
+                (now, limit),
+            ).fetchall()
+            taken: list[tuple[SpooledEntry, str | None]] = []
+            for begun, *values in rows:
+                if begun >= self.limits.attempts_before_hold:
+                    connection.execute(
+                        "UPDATE entry SET state = 'held', next_attempt = NULL, begun = 0, reason = ? WHERE row = ?",
+                        (f"its processing was begun {begun} times and never ended", values[0]),
+                    )
+                    continue
+                connection.execute(
+                    "UPDATE entry SET begun = begun + 1, attempts = attempts + 1, next_attempt = NULL WHERE row = ?", (values[0],)
+                )
+                taken += self._read(connection, [tuple(values)])
+            return taken
+
+        taken = self._take(await self._writer.submit(Commit([], job=take)))
+        for entry in taken:
+            self._raw_in_hand[entry.entry.id] = entry
+        return taken
+
+    async def wake(self, need: str) -> None:
+        """What raw rows waited for is back: try them now."""
+        statement = "UPDATE entry SET next_attempt = ? WHERE state = 'raw' AND need = ? AND next_attempt IS NOT NULL"
+        await self._writer.submit(Commit([], changes=[(statement, (self.runtime.now().timestamp(), need))], durable=False))
+        if self.on_raw is not None:
+            self.on_raw()
+
+    def _raw(self, id: str) -> SpooledEntry:
+        row = self._raw_in_hand.get(id)
+        if row is None:
+            raise LocalProtocolError(f"no raw row {id} was taken")
+        return row
+
+    async def _put_back(self, id: str, statement: str, values: tuple[Any, ...]) -> None:
+        await self._writer.submit(Commit([], changes=[(statement, values)]))
+        self._in_hand.pop(self._raw_in_hand.pop(id).row, None)
+
+    # -- ready rows: for the relay ------------------------------------------------------------------------------------
+
+    async def take_ready(self, limit: int = 32) -> list[SpooledEntry]:
+        """READY rows that are due; each must be given to `finish`, `settle` or `give_back`."""
+        now = self.runtime.now().timestamp()
+
+        def take(connection: sqlite3.Connection) -> list[tuple[SpooledEntry, str | None]]:
+            rows = connection.execute(
+                f"SELECT {WHOLE} FROM ready WHERE next_attempt <= ? ORDER BY next_attempt LIMIT ?",  # noqa: S608 - names of ours
+                (now, limit),
+            ).fetchall()
+            rows = [values for values in rows if values[0] not in self._in_hand]
+            connection.executemany("UPDATE entry SET next_attempt = NULL WHERE row = ?", [(values[0],) for values in rows])
+            return self._read(connection, rows)
+
+        if self._reader.execute("SELECT 1 FROM ready WHERE next_attempt <= ? LIMIT 1", (now,)).fetchone() is None:
+            return []
+        return self._take(await self._writer.submit(Commit([], job=take, durable=False)))
+
+    def finish(self, row: int) -> None:
+        """Every recipient is done: the row goes away with the next group."""
+        self._writer.discard(row, self._in_hand.pop(row, None))
+
+    async def settle(
+        self,
+        row: int,
+        progress: Sequence[tuple[RecipientState, str]],
+        *,
+        next_attempt: float | None,
+        reports: Sequence[NewEntry] = (),
+        hold: str = "",
+    ) -> None:
+        """Write down what became of each recipient, together with the DSNs about it.
+
+        `next_attempt` None: nobody is waiting any more, and the row goes away, unless `hold` says why a person has to see it.
+        """
+        file = self._in_hand.get(row)
+        change: tuple[str, tuple[Any, ...]]
+        if hold:
+            change = (
+                "UPDATE entry SET paused = 1, reason = ?, progress = ?, next_attempt = NULL WHERE row = ?",
+                (hold, pack_progress(progress), row),
+            )
+        elif next_attempt is None:
+            change = ("DELETE FROM entry WHERE row = ?", (row,))
+        else:
+            change = (
+                "UPDATE entry SET attempts = attempts + 1, progress = ?, next_attempt = ? WHERE row = ?",
+                (pack_progress(progress), next_attempt, row),
+            )
+        await self._commit(reports, [change])
+        self._in_hand.pop(row, None)
+        if next_attempt is None and not hold and file is not None:
+            await self.runtime.in_thread(self._files.remove, (file,), lane="spool")
+
+    async def give_back(self, rows: Sequence[int]) -> None:
+        """Rows that were handed over and not begun: due at once, read again when there is time."""
+        now = self.runtime.now().timestamp()
+        statement = "UPDATE entry SET next_attempt = ? WHERE row = ? AND next_attempt IS NULL"
+        await self._writer.submit(Commit([], changes=[(statement, (now, row)) for row in rows], durable=False))
+        for row in rows:
+            self._in_hand.pop(row, None)
+
+    # -- wishes -------------------------------------------------------------------------------------------------------
+
+    async def carry_out_wishes(self) -> int:
+        """Do what `mailsec queue` wrote down; return how many wishes there were."""
+        if self._reader.execute("SELECT 1 FROM entry WHERE wish IS NOT NULL LIMIT 1").fetchone() is None:
+            return 0
+        now = self.runtime.now().timestamp()
+        raw_in_hand = frozenset(entry.row for entry in self._raw_in_hand.values())
+        wishes = await self._writer.submit(Commit([], job=lambda connection: carry_out(connection, now, raw_in_hand)))
+        removed = []
+        for wish in wishes:
+            if wish.word in ("hold", "delete") and self.on_wish is not None:
+                self.on_wish(wish.row, wish.word)
+            if wish.word == "delete":
+                self._in_hand.pop(wish.row, None)
+                removed.append(wish.file)
+        files = [file for file in removed if file is not None]
+        if files:
+            await self.runtime.in_thread(self._files.remove, files, lane="spool")
+        if any(wish.word in ("release", "flush") for wish in wishes) and self.on_raw is not None:
+            self.on_raw()
+        return len(wishes)
+
+    # -- inside -------------------------------------------------------------------------------------------------------
+
+    async def _commit(self, entries: Sequence[NewEntry], changes: list[tuple[str, tuple[Any, ...]]] | None) -> None:
+        rows: list[tuple[Any, ...]] = []
+        ready: list[SpooledEntry] = []
+        files: list[str] = []
+        raw = False
+        if entries:
+            self.check_room()
+        try:
+            for entry in entries:
+                number = self._next_row
+                self._next_row += 1
+                state = entry.state
+                sealer = self._sealer if entry.secret or state is not State.READY else None
+                size = len(entry.segments)
+                file: str | None = None
+                body: bytes | None = None
+                octets: Octets
+                if size <= _INLINE_OCTETS:
+                    clear = entry.segments.join()
+                    octets = BytesOctets(clear)
+                    body = clear if sealer is None else sealer.seal_small(f"{entry.id} body", clear)
+                else:
+                    file = f"{number}.body"
+                    self._files.check_room(size)
+                    await self.runtime.in_thread(self._files.write, file, entry.segments, sealer, f"{entry.id} body", lane="bulk")
+                    files.append(file)
+                    octets = self._files.open(file) if sealer is None else sealer.open(f"{entry.id} body", self._files.open(file))
+                due: float | None = None
+                if state is State.READY and self.on_ready is not None:
+                    self._in_hand[number] = file
+                    ready.append(SpooledEntry(entry, octets, number))
+                elif state is not State.HELD:
+                    due = self.runtime.now().timestamp()
+                    raw = raw or state is State.RAW
+                rows.append(pack_row(number, entry, next_attempt=due, size=size, file=file, body=body, sealer=sealer))
+            await self._writer.submit(Commit(rows, ready=ready or None, changes=changes))
+        except BaseException:
+            for entry_in_hand in ready:
+                self._in_hand.pop(entry_in_hand.row, None)
+            if files:
+                self._files.remove(files)
+            raise
+        if raw and self.on_raw is not None:
+            self.on_raw()
+
+    def _take(self, taken: list[tuple[SpooledEntry, str | None]]) -> list[SpooledEntry]:
+        self._in_hand.update((entry.row, file) for entry, file in taken)
+        return [entry for entry, _ in taken]
+
+    def _hand_over(self, ready: list[SpooledEntry]) -> None:
+        if self.on_ready is not None:
+            self.on_ready(ready)
+
+    def _read(self, connection: sqlite3.Connection, rows: list[tuple[Any, ...]]) -> list[tuple[SpooledEntry, str | None]]:
+        """Rows of `WHOLE`, those left out that cannot be read: one that was tampered with must not keep the others waiting."""
+        read = []
+        for values in rows:
+            try:
+                read.append((spooled_entry(values, self._sealer, self._files.open), values[-3]))
+            except Tampered as error:
+                connection.execute(
+                    "UPDATE entry SET state = CASE state WHEN 'raw' THEN 'held' ELSE state END, paused = 1, next_attempt = NULL, begun = 0, "
+                    "reason = ? WHERE row = ?",
+                    (error.message, values[0]),
+                )
+            except StoreError as error:
+                later = self.runtime.now().timestamp() + _UNREADABLE_SECONDS
+                connection.execute(
+                    "UPDATE entry SET next_attempt = ?, begun = 0, reason = ? WHERE row = ?", (later, error.message, values[0])
+                )
+        return read
+
+
+def connect(path: str, *, read_only: bool = False) -> sqlite3.Connection:
+    """A connection to a spool's database. Transactions are begun by hand; checkpoints are the owner's."""
+    mode = "ro" if read_only else "rwc"
+    connection = sqlite3.connect(
+        f"file:{path.replace('?', '%3f').replace('#', '%23')}?mode={mode}", uri=True, isolation_level=None, check_same_thread=False
+    )
+    connection.execute("PRAGMA busy_timeout = 5000")
+    if not read_only:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute("PRAGMA wal_autocheckpoint = 0")
+        connection.execute("PRAGMA journal_size_limit = 67108864")
+        # Debian's SQLite overwrites what is deleted; bodies that must not be read are encrypted, the others came in clear.
+        connection.execute("PRAGMA secure_delete = OFF")
+    return connection

@@ -1,0 +1,56 @@
+"""Wishes: what `mailsec queue` writes into a row, and how the owner carries it out.
+
+The one invariant: a wish changes no state by itself. The command may be anybody with access to the files; the owner of the lock
+decides what the wish means for the state that the row is in at that moment.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Collection
+from typing import NamedTuple
+
+__all__ = ["WISHES", "Wish", "carry_out"]
+
+WISHES = ("hold", "release", "flush", "delete")
+
+
+class Wish(NamedTuple):
+    """A wish that was carried out."""
+
+    row: int
+    word: str
+    file: str | None
+
+
+def carry_out(connection: sqlite3.Connection, now: float, in_hand: Collection[int] = ()) -> list[Wish]:
+    """Carry out every wish, but those for rows `in_hand` (raw rows that are being processed: they are replaced in a moment)."""
+    done: list[Wish] = []
+    for row, state, word, file in connection.execute("SELECT row, state, wish, file FROM entry WHERE wish IS NOT NULL").fetchall():
+        if row in in_hand:
+            continue
+        if word == "delete":
+            connection.execute("DELETE FROM entry WHERE row = ?", (row,))
+            done.append(Wish(row, word, file))
+            continue
+        if word == "hold" and state == "ready":
+            # It stays ready: what leaves is made already. The relay's view does not show it while the flag is set.
+            connection.execute("UPDATE entry SET paused = 1, reason = 'held by the operator' WHERE row = ?", (row,))
+        elif word == "hold" and state == "raw":
+            connection.execute(
+                "UPDATE entry SET state = 'held', next_attempt = NULL, reason = 'held by the operator' WHERE row = ?", (row,)
+            )
+        elif word == "release" and state == "ready":
+            connection.execute("UPDATE entry SET paused = 0, next_attempt = ?, reason = '' WHERE row = ? AND paused = 1", (now, row))
+        elif word == "release" and state == "held":
+            # Released means processed again, under the rules of that moment; nothing that is held ever becomes ready by itself.
+            connection.execute(
+                "UPDATE entry SET state = 'raw', begun = 0, next_attempt = ?, need = '', reason = '' WHERE row = ?", (now, row)
+            )
+        elif word == "flush":
+            connection.execute(
+                "UPDATE entry SET next_attempt = ? WHERE row = ? AND state != 'held' AND next_attempt IS NOT NULL", (now, row)
+            )
+        connection.execute("UPDATE entry SET wish = NULL WHERE row = ?", (row,))
+        done.append(Wish(row, word, file))
+    return done
