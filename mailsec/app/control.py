@@ -1,0 +1,84 @@
+"""What the supervisor and a worker tell each other: one JSON object a line over two pipes, and the start message over a third.
+
+From the supervisor: {"do": "ping", "number": n}, {"do": "drain"}. From the worker: {"is": "ready"}, {"is": "alive", "number": n},
+{"is": "drained"}. The start message is one JSON object up to the end of its pipe; it holds the data key, which exists nowhere else
+outside the two processes' memory.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+__all__ = ["FIRST_SOCKET", "FROM_WORKER", "START", "TO_WORKER", "LineReader", "StartMessage", "line", "read_start"]
+
+START = 3
+"""The worker reads its start message here."""
+TO_WORKER = 4
+FROM_WORKER = 5
+FIRST_SOCKET = 6
+"""Listening sockets begin here, in the order of the configuration's listeners."""
+
+_LINE_OCTETS = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class StartMessage:
+    """What a worker is started with. Its `repr` shows neither key nor configuration."""
+
+    index: int
+    workers: int
+    generation: int
+    path: str
+    configuration: str = field(repr=False)
+    """The text of the configuration: workers read no file that may have changed meanwhile."""
+    data_key: bytes = field(repr=False)
+
+    def encode(self) -> bytes:
+        value = {
+            "index": self.index,
+            "workers": self.workers,
+            "generation": self.generation,
+            "path": self.path,
+            "configuration": self.configuration,
+            "data_key": base64.b64encode(self.data_key).decode("ascii"),
+        }
+        return json.dumps(value).encode("ascii")
+
+
+def read_start(descriptor: int = START) -> StartMessage:
+    """Read the start message up to the end of the pipe, and close it."""
+    pieces = []
+    while piece := os.read(descriptor, 65536):
+        pieces.append(piece)
+    os.close(descriptor)
+    value = json.loads(b"".join(pieces))
+    value["data_key"] = base64.b64decode(value["data_key"])
+    return StartMessage(**value)
+
+
+def line(**message: Any) -> bytes:
+    """One message as a line."""
+    return json.dumps(message).encode("ascii") + b"\n"
+
+
+class LineReader:
+    """Collects octets of a pipe into messages; what is no message is dropped (both ends are ours, but one may be killed half-way)."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def feed(self, data: bytes) -> Iterator[Mapping[str, Any]]:
+        lines = (self._rest + data).split(b"\n")
+        self._rest = lines.pop()[-_LINE_OCTETS:]
+        for text in lines:
+            try:
+                message = json.loads(text)
+            except ValueError:
+                continue
+            if isinstance(message, dict):
+                yield message
