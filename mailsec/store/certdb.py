@@ -275,7 +275,7 @@ class CertDb(Users):
             entry = CertificateEntry(
                 id=row["id"],
                 nickname=str(row["nickname"]),
-                der=bytes(row["der"]),
+                der=row["der"] if isinstance(row["der"], bytes) else b"",
                 trust=TrustFlags(str(row["trust_tls"]), str(row["trust_email"]), str(row["trust_object"])),
                 has_key=row["key_id"] in keys,
                 addresses=tuple(addresses.get(row["id"], ())),
@@ -345,7 +345,8 @@ def _best_first(
 
     def worth(item: tuple[CertificateEntry, Mapping[str, Any]]) -> tuple[bool, bool, bool, int, int]:
         entry, row = item
-        begins, ends = row["not_before"] or 0, row["not_after"] or 0
+        # An edited row may hold anything in any column.
+        begins, ends = (row["not_before"] or 0, row["not_after"] or 0) if entry.verified else (0, 0)
         return entry.verified, begins <= second <= ends, entry.has_key, begins, entry.id
 
     return sorted(built, key=worth, reverse=True)

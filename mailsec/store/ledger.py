@@ -44,8 +44,10 @@ def encode_row(table: str, columns: tuple[str, ...], row: Mapping[str, Any]) -> 
         elif isinstance(value, str):
             octets = value.encode("utf-8", "surrogatepass")
             pieces.append(b"s%d:%b" % (len(octets), octets))
-        else:
+        elif isinstance(value, int):
             pieces.append(b"i%d" % value)  # a bool is 0 or 1 here, as SQLite stores it
+        else:
+            raise TypeError(type(value))
     return b"|".join(pieces)
 
 
@@ -53,7 +55,7 @@ def is_authentic(key: DataKey, table: str, row: Mapping[str, Any]) -> bool:
     """True where `row` (with all columns of its table) was written by somebody with the data key."""
     try:
         expected = key.mac(encode_row(table, AUTHENTICATED[table][1], row))
-    except (TypeError, ValueError):  # SQLite keeps any type in any column: a float or text where a number belongs
+    except TypeError:  # SQLite keeps any type in any column: a float where a number belongs
         return False
     return isinstance(row["mac"], bytes) and hmac.compare_digest(expected, row["mac"])
 
