@@ -1,0 +1,422 @@
+"""Drives any `ProtocolCore` over a Twisted transport: requests in order, answers at once or later, back-pressure, TLS, one deadline.
+
+The one invariant: while an `Ask` is open, or a `Stream` is being written, or a handshake is going on, the core is fed nothing. What arrives
+meanwhile waits here, bounded: above 64 KiB the transport is paused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from typing import Any
+
+import structlog
+from OpenSSL import SSL
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IHandshakeListener, IPushProducer
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from mailsec.errors import MailsecError, Reply
+from mailsec.interfaces import Conversation, ProtocolCore
+from mailsec.model.requests import Ask, Body, Close, Deadline, EndOfBody, Request, Send, StartTls, Stream
+from mailsec.net.tls import check_peer, tls_info
+
+__all__ = ["WireProtocol"]
+
+_HIGH_WATER = 64 * 1024
+"""Octets that wait for the core before the transport is paused."""
+_LINGER = 10.0
+"""Seconds that a peer gets to take our last words before the connection is reset."""
+_INTERNAL = Reply(451, "4.3.0", "internal error, try again later")
+_PENDING = object()
+
+_log = structlog.get_logger("mailsec.net")
+
+
+@implementer(IHandshakeListener, IPushProducer)
+class WireProtocol(Protocol):
+    """One connection.
+
+    `tls` gives the Twisted connection creator for a `StartTls` request (`net.tls`). `session_timeout`: seconds until `deadline_passed`
+    although something arrives again and again, counted anew after each message. `cancel`: whether an open question is cancelled when the
+    peer goes; without it the answer is awaited and thrown away, so that what was begun (a commit) is finished.
+    """
+
+    transport: Any
+    """A TCP, unix or TLS transport: zope interfaces say nothing to mypy."""
+
+    def __init__(
+        self,
+        core: ProtocolCore,
+        conversation: Conversation,
+        *,
+        clock: Any,
+        tls: Callable[[StartTls], Any] | None = None,
+        session_timeout: float | None = None,
+        cancel: bool = False,
+        on_lost: Callable[[WireProtocol], None] | None = None,
+    ) -> None:
+        self.core = core
+        self.conversation = conversation
+        self.received = 0
+        """Octets that came in."""
+        self.sent = 0
+        """Octets that were given to the transport."""
+        self._clock = clock
+        self._tls = tls
+        self._cancel = cancel
+        self._on_lost = on_lost
+        self._out: list[bytes] = []
+        self._input: list[bytes] = []
+        self._input_size = 0
+        self._paused = False
+        self._running = False
+        self._blocked = False
+        """True while a question, a stream or a handshake is open."""
+        self._asked: Deferred[Any] | None = None
+        self._body_fault: Reply | None = None
+        self._pieces: Iterator[bytes | memoryview] | None = None
+        self._throttled = False
+        self._handshake: StartTls | None = None
+        self._lost = False
+        self._closing = False
+        self._seconds: float | None = None
+        self._due: float | None = None
+        self._session_timeout = session_timeout
+        self._session_due: float | None = None
+        self._timer: Any = None
+
+    # -- what Twisted calls -----------------------------------------------------------------------------------------------------
+
+    def connectionMade(self) -> None:
+        no_delay = getattr(self.transport, "setTcpNoDelay", None)
+        if no_delay is not None:
+            try:
+                no_delay(True)
+            except OSError:  # a unix socket, or a peer that is gone already
+                pass
+        if self._session_timeout is not None:
+            self._session_due = self._clock.seconds() + self._session_timeout
+            self._timer = self._clock.callLater(self._session_timeout, self._wake)
+        self._run(self.core.connection_made())
+
+    def dataReceived(self, data: bytes) -> None:
+        self.received += len(data)
+        if self._blocked or self._running:
+            self._input.append(data)
+            self._input_size += len(data)
+            if self._input_size > _HIGH_WATER and not self._paused:
+                self._paused = True
+                self.transport.pauseProducing()
+        elif not self._closing:
+            self._run(self.core.receive_data(data))
+
+    def handshakeCompleted(self) -> None:
+        request, self._handshake = self._handshake, None
+        if request is None:
+            return
+        connection = self.transport.getHandle()
+        try:
+            verified = check_peer(connection, request)
+        except MailsecError as error:
+            _log.warning("tls-refused", error=error.message, hint=error.hint)
+            self._abort()
+            return
+        self._blocked = False
+        self._run(self.core.tls_started(tls_info(connection, verified=verified)))
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        if self._lost:
+            return
+        self._lost = True
+        self._closing = True
+        self._blocked = True
+        self._input.clear()
+        self._pieces = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        asked, self._asked = self._asked, None
+        if asked is not None and self._cancel:
+            asked.cancel()
+        try:
+            for request in self.core.connection_lost(_why(reason)):
+                if type(request) is Ask:
+                    self._tell(request.question)
+        finally:
+            self.conversation.closed()
+            if self._on_lost is not None:
+                self._on_lost(self)
+
+    # -- requests -------------------------------------------------------------------------------------------------------------
+
+    def _run(self, requests: Iterable[Request]) -> None:
+        """Carry out `requests` and all that answers and waiting input bring, until there is something to wait for."""
+        self._running = True
+        try:
+            while True:
+                requests = self._carry_out(requests)
+                if requests:
+                    continue
+                if self._blocked or self._closing or not self._input:
+                    break
+                data = self._input[0] if len(self._input) == 1 else b"".join(self._input)
+                self._input.clear()
+                self._input_size = 0
+                requests = self.core.receive_data(data)
+            self._flush()
+        except Exception as error:  # a programming error costs this connection, never the worker
+            _log.error("protocol-core-failed", core=type(self.core).__name__, exc_info=error)
+            self._abort()
+        finally:
+            self._running = False
+        if self._paused and not self._blocked and not self._closing:
+            self._paused = False
+            self.transport.resumeProducing()
+
+    def _carry_out(self, requests: Iterable[Request]) -> Iterable[Request]:
+        """Carry out `requests`; return those that the answer to a question brings, if it came at once."""
+        for request in requests:
+            kind = type(request)
+            if kind is Send:
+                self._out.append(request.data)  # type: ignore[union-attr]  # `kind` says so; isinstance is slower
+            elif kind is Ask:
+                value = self._ask(request.question)  # type: ignore[union-attr]
+                return self.core.answer(value) if value is not _PENDING else ()
+            elif kind is Body:
+                if self._body_fault is None:
+                    try:
+                        self.conversation.body(request.chunk)  # type: ignore[union-attr]
+                    except MailsecError as error:
+                        self._body_fault = error.reply
+            elif kind is Deadline:
+                self._set_deadline(request.seconds)  # type: ignore[union-attr]
+            elif kind is EndOfBody:
+                if self._session_timeout is not None:
+                    self._session_due = self._clock.seconds() + self._session_timeout
+                if self._body_fault is None:
+                    try:
+                        self.conversation.end_of_body()
+                    except MailsecError as error:
+                        self._body_fault = error.reply
+            elif kind is Close:
+                self._close(request.abort)  # type: ignore[union-attr]
+            elif kind is Stream:
+                self._stream(request.segments)  # type: ignore[union-attr]
+            elif kind is StartTls:
+                self._start_tls(request)  # type: ignore[arg-type]
+        return ()
+
+    def _flush(self) -> None:
+        out = self._out
+        if not out:
+            return
+        data = out[0] if len(out) == 1 else b"".join(out)
+        out.clear()
+        if self._lost:
+            return
+        self.sent += len(data)
+        self.transport.write(data)
+
+    # -- questions ------------------------------------------------------------------------------------------------------------
+
+    def _ask(self, question: object) -> Any:
+        """The answer, or _PENDING."""
+        if self._body_fault is not None:
+            fault, self._body_fault = self._body_fault, None
+            return fault
+        try:
+            value: Any = self.conversation.ask(question)
+        except MailsecError as error:
+            return error.reply
+        except Exception as error:  # the layer above failed: the peer comes back later
+            _log.error("question-failed", question=type(question).__name__, exc_info=error)
+            return _INTERNAL
+        if value is None or type(value) is Reply or not hasattr(value, "__await__"):
+            return value
+        deferred = _deferred(value)
+        if deferred.called and not deferred.paused:
+            box: list[Any] = []
+            deferred.addBoth(box.append)
+            if box:
+                return self._value(box[0], question)
+        # The peer gets what was said so far while we think.
+        self._flush()
+        self._blocked = True
+        self._asked = deferred
+        deferred.addBoth(self._answered, question)
+        return _PENDING
+
+    def _value(self, result: Any, question: object) -> Any:
+        if not isinstance(result, Failure):
+            return result
+        if isinstance(result.value, MailsecError):
+            return result.value.reply
+        _log.error("question-failed", question=type(question).__name__, exc_info=result.value)
+        return _INTERNAL
+
+    def _answered(self, result: Any, question: object) -> None:
+        if self._lost:
+            if isinstance(result, Failure) and not isinstance(result.value, (CancelledError, MailsecError)):
+                _log.error("question-failed", question=type(question).__name__, exc_info=result.value)
+            return
+        self._asked = None
+        self._blocked = False
+        self._run(self.core.answer(self._value(result, question)))
+
+    def _tell(self, question: object) -> None:
+        """Ask when nobody is there any more to hear the answer."""
+        try:
+            value: Any = self.conversation.ask(question)
+            if value is not None and hasattr(value, "__await__"):
+                _deferred(value).addErrback(lambda failure: _log.error("question-failed", exc_info=failure.value))
+        except Exception as error:
+            _log.error("question-failed", question=type(question).__name__, exc_info=error)
+
+    # -- streams: back-pressure by the transport ----------------------------------------------------------------------------------
+
+    def _stream(self, pieces: Iterable[bytes | memoryview]) -> None:
+        self._flush()
+        self._blocked = True
+        self._pieces = iter(pieces)
+        self._throttled = False
+        self.transport.registerProducer(self, True)
+        self._write_pieces()
+
+    def _write_pieces(self) -> None:
+        try:
+            while self._pieces is not None and not self._throttled:
+                piece = next(self._pieces, None)
+                if piece is None:
+                    self._pieces = None
+                    self.transport.unregisterProducer()
+                    self._blocked = False
+                    requests = self.core.streamed()
+                    if self._running:
+                        # Within _carry_out: its caller goes on with what this brings.
+                        self._out_of_stream(requests)
+                    else:
+                        self._run(requests)
+                    return
+                self.sent += len(piece)
+                self.transport.write(bytes(piece))
+        except Exception as error:  # the message cannot be sent as it must be: better no end of data than a wrong one
+            _log.error("stream-failed", exc_info=error)
+            if self._pieces is not None:
+                self._pieces = None
+                self.transport.unregisterProducer()
+            self._abort()
+
+    def _out_of_stream(self, requests: Iterable[Request]) -> None:
+        while requests := self._carry_out(requests):
+            pass
+
+    def pauseProducing(self) -> None:
+        self._throttled = True
+
+    def resumeProducing(self) -> None:
+        self._throttled = False
+        if self._seconds is not None:
+            # Something was taken: the deadline is for a peer that takes nothing.
+            self._set_deadline(self._seconds)
+        self._write_pieces()
+
+    def stopProducing(self) -> None:
+        self._pieces = None
+
+    # -- TLS and closing --------------------------------------------------------------------------------------------------------
+
+    def _start_tls(self, request: StartTls) -> None:
+        self._flush()
+        if self._tls is None or self._input:
+            # Octets that came in clear and would be read as if they had come under TLS (RFC 3207 §5).
+            self._abort()
+            return
+        self._blocked = True
+        self._handshake = request
+        self.transport.startTLS(self._tls(request))
+
+    def _close(self, abort: bool) -> None:
+        if abort:
+            self._abort()
+            return
+        self._flush()
+        self._closing = True
+        self._input.clear()
+        self._seconds = None
+        self._session_due = None
+        self._set_deadline(_LINGER)
+        self.transport.loseConnection()
+
+    def _abort(self) -> None:
+        self._closing = True
+        self._blocked = True
+        self._out.clear()
+        self._input.clear()
+        if not self._lost:
+            self.transport.abortConnection()
+
+    def abort(self) -> None:
+        """Reset the connection: at shutdown, or when a limit says so."""
+        self._abort()
+
+    # -- one deadline, and one timer that is moved as rarely as possible -----------------------------------------------------------
+
+    def _set_deadline(self, seconds: float | None) -> None:
+        self._seconds = seconds
+        if seconds is None:
+            self._due = None
+            return
+        if self._lost:
+            return
+        due = self._due = self._clock.seconds() + seconds
+        timer = self._timer
+        if timer is None:
+            self._timer = self._clock.callLater(seconds, self._wake)
+        elif timer.getTime() > due:
+            timer.reset(seconds)
+        # A timer that rings too early looks at the deadline again: cheaper than moving it for every command.
+
+    def _wake(self) -> None:
+        self._timer = None
+        now = self._clock.seconds()
+        due = self._due
+        if self._session_due is not None and (due is None or self._session_due < due):
+            due = self._session_due
+        if due is None:
+            return
+        if now < due or self._asked is not None:
+            # While a question is open the peer waits for us.
+            self._timer = self._clock.callLater(due - now if now < due else 1.0, self._wake)
+            return
+        if self._closing:
+            self._abort()
+            return
+        self._due = self._session_due = None
+        if self._handshake is not None or self._pieces is not None:
+            # The core cannot say anything in the middle of these.
+            self._abort()
+            return
+        self._run(self.core.deadline_passed())
+
+
+def _deferred(value: Any) -> Deferred[Any]:
+    if isinstance(value, Deferred):
+        return value
+    if hasattr(value, "send"):
+        return Deferred.fromCoroutine(value)
+    return Deferred.fromCoroutine(_wait(value))
+
+
+async def _wait(awaitable: Awaitable[Any]) -> Any:
+    return await awaitable
+
+
+def _why(reason: Failure) -> str:
+    """Why a connection ended, in words for a log."""
+    value = reason.value
+    if isinstance(value, SSL.Error):
+        words = [str(part[-1]) for part in value.args[0] if part] if value.args and isinstance(value.args[0], (list, tuple)) else []
+        return "TLS: " + ("; ".join(words) or "failed")
+    return str(value).rstrip(".")[:200] or "connection closed"

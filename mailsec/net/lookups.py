@@ -1,0 +1,391 @@
+"""DNS and HTTP: the only place where mailsec asks the network something that is not mail.
+
+DNS: dnspython's messages (RFC 1035, RFC 6891) over Twisted's sockets, to the resolvers of this machine; the system's stub never blocks us.
+HTTP: Twisted's Agent, to the very address that was checked. The one invariant: an address that a stranger's certificate or message names is
+connected to only if it is public (or local networks were allowed).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import struct
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import dns.exception
+import dns.flags
+import dns.message
+import dns.name
+import dns.rcode
+import dns.rdatatype
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint, wrapClientTLS
+from twisted.internet.error import ConnectError, ConnectionClosed
+from twisted.internet.protocol import ClientFactory, DatagramProtocol, Protocol, connectionDone
+from twisted.internet.ssl import optionsForClientTLS
+from twisted.python.failure import Failure
+from twisted.web.client import Agent, ResponseDone, ResponseFailed
+from twisted.web.error import SchemeNotSupported
+from twisted.web.http import PotentialDataLoss
+from twisted.web.http_headers import Headers
+from twisted.web.iweb import IAgentEndpointFactory, IBodyProducer
+from zope.interface import implementer
+
+from mailsec.errors import LimitExceeded, Unavailable
+from mailsec.model.limits import Limits
+
+__all__ = ["Fetcher", "Resolver"]
+
+_RESOLV_CONF = Path("/etc/resolv.conf")
+_HOSTS = Path("/etc/hosts")
+_TRY = 2.0
+"""Seconds for one question to one resolver."""
+_ROUNDS = 2
+# DNS Flag Day 2020: 1232 octets pass everywhere without fragments.
+_PAYLOAD = 1232
+_CACHED = 2048
+_LONGEST_TTL = 300.0
+
+
+class _Question(DatagramProtocol):
+    """One question over UDP, from a port that the kernel chose by chance, to a connected address: others' datagrams never get here."""
+
+    transport: Any
+
+    def __init__(self, query: dns.message.Message, server: str, port: int) -> None:
+        self._query = query
+        self._server = server
+        self._port = port
+        self.answer: Deferred[dns.message.Message] = Deferred()
+
+    def startProtocol(self) -> None:
+        self.transport.connect(self._server, self._port)
+        self.transport.write(self._query.to_wire())
+
+    def datagramReceived(self, datagram: bytes, addr: Any) -> None:
+        response = _read(datagram, self._query)
+        # RFC 5452 §9.1: what is not the answer to this very question is ignored, and the real one waited for.
+        if response is not None and not self.answer.called:
+            self.answer.callback(response)
+
+    def connectionRefused(self) -> None:
+        if not self.answer.called:
+            self.answer.errback(Unavailable(f"resolver {self._server} refuses", stage="dns"))
+
+
+class _QuestionTcp(Protocol):
+    """The same over TCP (RFC 7766), for answers that are too long."""
+
+    transport: Any
+
+    def __init__(self, query: dns.message.Message) -> None:
+        self._query = query
+        self._buffer = b""
+        self.answer: Deferred[dns.message.Message] = Deferred()
+
+    def connectionMade(self) -> None:
+        wire = self._query.to_wire()
+        self.transport.write(struct.pack("!H", len(wire)) + wire)
+
+    def dataReceived(self, data: bytes) -> None:
+        self._buffer += data
+        if len(self._buffer) < 2 or len(self._buffer) < 2 + int.from_bytes(self._buffer[:2], "big"):
+            return
+        response = _read(self._buffer[2 : 2 + int.from_bytes(self._buffer[:2], "big")], self._query)
+        self.transport.abortConnection()
+        if not self.answer.called:
+            if response is None:
+                self.answer.errback(Unavailable("the resolver answers something else", stage="dns"))
+            else:
+                self.answer.callback(response)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        if not self.answer.called:
+            self.answer.errback(Unavailable("the resolver closed the connection", stage="dns"))
+
+
+class _TcpFactory(ClientFactory):
+    noisy = False
+
+    def __init__(self, protocol: _QuestionTcp) -> None:
+        self._protocol = protocol
+
+    def buildProtocol(self, addr: Any) -> Protocol:
+        return self._protocol
+
+    def clientConnectionFailed(self, connector: Any, reason: Failure) -> None:
+        if not self._protocol.answer.called:
+            self._protocol.answer.errback(Unavailable("the resolver cannot be reached", stage="dns"))
+
+
+def _read(wire: bytes, query: dns.message.Message) -> dns.message.Message | None:
+    try:
+        response = dns.message.from_wire(wire, ignore_trailing=True)
+    except (dns.exception.DNSException, ValueError, struct.error, IndexError):
+        return None
+    return response if query.is_response(response) else None
+
+
+class Resolver:
+    """Asks the configured resolvers; keeps answers for at most five minutes."""
+
+    def __init__(self, reactor: Any, server: str = "", *, timeout: float = 10.0) -> None:
+        self._reactor = reactor
+        self._configured = server
+        self._timeout = timeout
+        self._cache: dict[tuple[str, str], tuple[float, tuple[Any, ...]]] = {}
+
+    def _servers(self) -> list[tuple[str, int]]:
+        if self._configured:
+            host, colon, port = self._configured.rpartition(":")
+            if not colon or (":" in host and not host.startswith("[")):
+                return [(self._configured, 53)]
+            return [(host.strip("[]"), int(port))]
+        try:
+            lines = _RESOLV_CONF.read_text("ascii", "replace").splitlines()
+        except OSError:
+            lines = []
+        servers = [line.split()[1] for line in lines if line.startswith("nameserver") and len(line.split()) > 1]
+        return [(server, 53) for server in servers[:3]] or [("127.0.0.1", 53)]
+
+    async def resolve(self, name: str, kind: str) -> Sequence[Any]:
+        """Records of `kind`: "A" and "AAAA" as addresses, "MX" as (preference, host), "TXT" as bytes, others as dnspython's rdata.
+
+        Names come without their last dot; the null MX (RFC 7505) is (0, ""). No record: empty. Raise Unavailable where nobody answers.
+        """
+        key = (name.lower(), kind)
+        now = self._reactor.seconds()
+        cached = self._cache.get(key)
+        if cached is not None and cached[0] > now:
+            return cached[1]
+        try:
+            query = dns.message.make_query(name, kind, use_edns=0, payload=_PAYLOAD)
+        except (dns.exception.DNSException, UnicodeError, ValueError) as error:
+            # A name that cannot be asked for does not exist.
+            if isinstance(error, dns.rdatatype.UnknownRdatatype):
+                raise
+            return ()
+        response = await self._ask(query)
+        ttl, records = _records(response, kind)
+        if len(self._cache) >= _CACHED:
+            self._cache.clear()
+        self._cache[key] = (now + min(max(ttl, 1.0), _LONGEST_TTL), records)
+        return records
+
+    async def addresses(self, host: str) -> list[str]:
+        """Addresses of `host` to connect to: itself if it is one, from the hosts file, else A and AAAA."""
+        try:
+            return [str(ipaddress.ip_address(host))]
+        except ValueError:
+            pass
+        local = _from_hosts(host)
+        if local:
+            return local
+        return [*await self.resolve(host, "A"), *await self.resolve(host, "AAAA")]
+
+    async def _ask(self, query: dns.message.Message) -> dns.message.Message:
+        why = "no answer"
+        deadline = self._reactor.seconds() + self._timeout
+        for _ in range(_ROUNDS):
+            for server, port in self._servers():
+                left = deadline - self._reactor.seconds()
+                if left <= 0:
+                    break
+                try:
+                    response = await self._ask_udp(query, server, port, min(_TRY, left))
+                    if response.flags & dns.flags.TC:
+                        response = await self._ask_tcp(query, server, port, min(_TRY, left))
+                except Unavailable as error:
+                    why = error.message
+                    continue
+                if response.rcode() in (dns.rcode.NOERROR, dns.rcode.NXDOMAIN):
+                    return response
+                why = f"the resolver answers {dns.rcode.to_text(response.rcode())}"
+        raise Unavailable(f"DNS: {why} for {query.question[0].name}", hint="is the resolver running?", stage="dns")
+
+    async def _ask_udp(self, query: dns.message.Message, server: str, port: int, seconds: float) -> dns.message.Message:
+        question = _Question(query, server, port)
+        listening = self._reactor.listenUDP(0, question, interface="::" if ":" in server else "")
+        try:
+            return await self._in_time(question.answer, seconds)
+        finally:
+            listening.stopListening()
+
+    async def _ask_tcp(self, query: dns.message.Message, server: str, port: int, seconds: float) -> dns.message.Message:
+        question = _QuestionTcp(query)
+        connector = self._reactor.connectTCP(server, port, _TcpFactory(question), timeout=seconds)
+        try:
+            return await self._in_time(question.answer, seconds)
+        finally:
+            connector.disconnect()
+
+    async def _in_time(self, answer: Deferred[dns.message.Message], seconds: float) -> dns.message.Message:
+        def ring() -> None:
+            if not answer.called:
+                answer.errback(Unavailable("no answer", stage="dns"))
+
+        call = self._reactor.callLater(seconds, ring)
+        try:
+            return await answer
+        finally:
+            if call.active():
+                call.cancel()
+
+
+def _records(response: dns.message.Message, kind: str) -> tuple[float, tuple[Any, ...]]:
+    if not isinstance(response, dns.message.QueryMessage):
+        return 5.0, ()
+    try:
+        # Follows CNAMEs within the answer.
+        chain = response.resolve_chaining()
+    except dns.exception.DNSException:
+        return 5.0, ()
+    answer = chain.answer
+    if answer is None:
+        return min(float(chain.minimum_ttl), 60.0), ()
+    records: list[Any] = []
+    for rdata in answer:
+        record: Any = rdata
+        if kind in ("A", "AAAA"):
+            records.append(record.address)
+        elif kind == "MX":
+            exchange = record.exchange
+            records.append((record.preference, "" if exchange == dns.name.root else exchange.to_text(omit_final_dot=True)))
+        elif kind == "TXT":
+            records.append(b"".join(record.strings))
+        else:
+            records.append(record)
+    return float(chain.minimum_ttl), tuple(sorted(records) if kind == "MX" else records)
+
+
+def _from_hosts(host: str) -> list[str]:
+    name = host.rstrip(".").lower()
+    found: list[str] = []
+    try:
+        text = _HOSTS.read_text("utf-8", "replace")
+    except OSError:
+        text = ""
+    for line in text.splitlines():
+        address, *names = line.partition("#")[0].split() or [""]
+        if name in (one.lower() for one in names):
+            try:
+                found.append(str(ipaddress.ip_address(address)))
+            except ValueError:
+                continue
+    # RFC 6761 §6.3: localhost is never asked of the network.
+    if not found and (name == "localhost" or name.endswith(".localhost")):
+        return ["127.0.0.1", "::1"]
+    return sorted(set(found), key=lambda address: (":" in address, found.index(address)))
+
+
+# -- HTTP ---------------------------------------------------------------------------------------------------------------------------
+
+
+@implementer(IBodyProducer)
+class _Octets:
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self.length = len(data)
+
+    def startProducing(self, consumer: Any) -> Deferred[None]:
+        consumer.write(self._data)
+        done: Deferred[None] = Deferred()
+        done.callback(None)
+        return done
+
+    def pauseProducing(self) -> None:
+        """It has been written at once."""
+
+    def resumeProducing(self) -> None:
+        """It has been written at once."""
+
+    def stopProducing(self) -> None:
+        """It has been written at once."""
+
+
+class _Collector(Protocol):
+    transport: Any
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._size = 0
+        self._parts: list[bytes] = []
+        self.done: Deferred[bytes] = Deferred(lambda _: self.transport.abortConnection())
+
+    def dataReceived(self, data: bytes) -> None:
+        self._size += len(data)
+        if self._size > self._limit:
+            # responders that send without end
+            self.transport.abortConnection()
+            if not self.done.called:
+                self.done.errback(LimitExceeded("fetch_octets", f"the answer is longer than {self._limit} octets", stage="fetch"))
+            return
+        self._parts.append(data)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        if self.done.called:
+            return
+        if isinstance(reason.value, (ResponseDone, PotentialDataLoss)):
+            self.done.callback(b"".join(self._parts))
+        else:
+            self.done.errback(Unavailable("the answer was cut off", stage="fetch"))
+
+
+@implementer(IAgentEndpointFactory)
+class _Pinned:
+    """Connects to one address, whatever the name says by now."""
+
+    def __init__(self, reactor: Any, address: str) -> None:
+        self._reactor = reactor
+        self._address = address
+
+    def endpointForURI(self, uri: Any) -> Any:
+        kind: Any = TCP6ClientEndpoint if ":" in self._address else TCP4ClientEndpoint
+        endpoint = kind(self._reactor, self._address, uri.port, timeout=10)
+        if uri.scheme == b"https":
+            return wrapClientTLS(optionsForClientTLS(uri.host.decode("ascii")), endpoint)
+        return endpoint
+
+
+class Fetcher:
+    """GET and POST without redirects."""
+
+    def __init__(self, reactor: Any, resolver: Resolver, limits: Limits, *, local_networks: bool = False) -> None:
+        self._reactor = reactor
+        self._resolver = resolver
+        self._limits = limits
+        self._local_networks = local_networks
+
+    async def fetch(self, url: str, *, body: bytes | None, content_type: str, limit: int) -> bytes:
+        """The body of a 200; raise Unavailable for anything else, LimitExceeded for more than `limit` octets."""
+        try:
+            parts = urlsplit(url)
+            host, _ = parts.hostname, parts.port
+            octets = url.encode("ascii")
+        except ValueError:
+            raise Unavailable(f"not a URL: {url[:80]!r}", stage="fetch") from None
+        if parts.scheme not in ("http", "https") or not host or parts.username is not None:
+            raise Unavailable(f"not an http or https URL: {url[:80]!r}", stage="fetch")
+        addresses = await self._resolver.addresses(host)
+        allowed = [one for one in addresses if self._local_networks or ipaddress.ip_address(one).is_global]
+        if not allowed:
+            # A certificate that names http://169.254.169.254/ makes us ask our own machines otherwise.
+            raise Unavailable(f"{host} has no public address", stage="fetch")
+        agent_class: Any = Agent
+        agent = agent_class.usingEndpointFactory(self._reactor, _Pinned(self._reactor, allowed[0]))
+        headers = Headers({b"User-Agent": [b"mailsec"]})
+        if content_type:
+            headers.addRawHeader(b"Content-Type", content_type.encode("ascii"))
+        try:
+            response = await agent.request(
+                b"GET" if body is None else b"POST", octets, headers, _Octets(body) if body is not None else None
+            )
+        except (ConnectError, ConnectionClosed, ResponseFailed, SchemeNotSupported) as error:
+            raise Unavailable(f"{host}: {error}".rstrip("."), stage="fetch") from None
+        if response.code != 200:
+            raise Unavailable(f"{host} answers {response.code}", stage="fetch")
+        collector = _Collector(limit)
+        response.deliverBody(collector)
+        return await collector.done
