@@ -7,37 +7,21 @@ sent to be looked at: nothing behind STARTTLS, nothing while a question is open,
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from enum import Enum
+from functools import partial
 from typing import Any, NamedTuple
 
 from mailsec.errors import Reply
-from mailsec.model.limits import DEFAULT_LIMITS, Limits
 from mailsec.model.requests import Ask, Body, Close, Deadline, EndOfBody, Request, Send, StartTls
 from mailsec.model.session import Envelope, Identity, Recipient, TlsInfo
-from mailsec.wire.smtp import questions
+from mailsec.wire.smtp import questions, words
 from mailsec.wire.smtp.commands import CommandError, parse_mail, parse_plain, parse_rcpt
 from mailsec.wire.smtp.data import DataReceiver
+from mailsec.wire.smtp.offers import ServerSettings, ehlo_reply
 from mailsec.wire.smtp.replies import encode_reply
 
 __all__ = ["ServerSettings", "SmtpServer"]
-
-
-@dataclass(frozen=True, slots=True)
-class ServerSettings:
-    """What one listener offers and demands."""
-
-    hostname: str
-    tls: str = "none"
-    """ "none", "starttls" (offered), "starttls-required" or "implicit"."""
-    authenticate: bool = False
-    """AUTH is offered (under TLS), and no mail is taken without it."""
-    mechanisms: tuple[str, ...] = ("PLAIN",)
-    normalise: bool = False
-    """Bare CR and LF in a message become CRLF instead of a refusal."""
-    smtputf8: bool = False
-    dsn: bool = False
-    limits: Limits = field(default=DEFAULT_LIMITS)
 
 
 class State(Enum):
@@ -57,38 +41,6 @@ class State(Enum):
     """The handshake is awaited."""
     CLOSED = "closed"
 
-
-_OK = Reply(250, "2.0.0", "ok")
-_SENDER_OK = Reply(250, "2.1.0", "ok")
-_RECIPIENT_OK = Reply(250, "2.1.5", "ok")
-_START_MAIL = Reply(354, "", "end data with <CR><LF>.<CR><LF>")
-_HELP = Reply(214, "2.0.0", "see RFC 5321")
-_CANNOT_VRFY = Reply(252, "2.1.5", "send some mail, it may be delivered")
-_UNKNOWN = Reply(500, "5.5.1", "command not known")
-_NOT_OFFERED = Reply(502, "5.5.1", "command not offered")
-_BAD_SEQUENCE = Reply(503, "5.5.1", "bad sequence of commands")
-_NO_RECIPIENTS = Reply(554, "5.5.1", "no valid recipients")
-_NO_ARGUMENT = Reply(501, "5.5.4", "this command has no argument")
-_NAME_NEEDED = Reply(501, "5.5.4", "say who you are: EHLO name")
-_BAD_LINE = Reply(500, "5.5.2", "bare CR or NUL in a command")
-_BARE_LF = Reply(500, "5.5.2", "lines end in CR LF")
-_LONG_LINE = Reply(500, "5.5.2", "line too long")
-_GO_TLS = Reply(220, "2.0.0", "ready to start TLS")
-_TLS_FIRST = Reply(530, "5.7.0", "must issue a STARTTLS command first")
-_AUTH_FIRST = Reply(530, "5.7.0", "authentication required")
-_AUTH_NEEDS_TLS = Reply(538, "5.7.11", "encryption required for authentication")
-_AUTH_UNKNOWN = Reply(504, "5.5.4", "mechanism not known")
-_AUTH_OK = Reply(235, "2.7.0", "authentication succeeded")
-_AUTH_FAILED = Reply(535, "5.7.8", "authentication credentials invalid")
-_AUTH_CANCELLED = Reply(501, "5.7.0", "authentication cancelled")
-_INJECTION = Reply(554, "5.5.0", "octets behind STARTTLS")
-_BARE = Reply(554, "5.6.0", "message holds a bare CR or LF (RFC 5321 section 2.3.8)")
-_NUL = Reply(554, "5.6.0", "message holds a NUL")
-_TOO_LARGE = Reply(552, "5.3.4", "message is larger than is accepted here")
-_TOO_MANY_RECIPIENTS = Reply(452, "4.5.3", "too many recipients")
-_TOO_MANY_ERRORS = Reply(421, "4.7.0", "too many errors")
-_TOO_MANY_MESSAGES = Reply(421, "4.7.0", "too many messages on one connection")
-_TIMEOUT = Reply(421, "4.4.2", "timeout")
 
 # What web clients send first. A page in a browser that makes it post to this port must not get a command through.
 _FOREIGN = frozenset({b"GET", b"POST", b"HEAD", b"PUT", b"OPTIONS", b"CONNECT", b"DELETE", b"PATCH", b"TRACE", b"PRI"})
@@ -185,7 +137,7 @@ class SmtpServer:
             self._close(abort=True)
         elif self.state is not State.CLOSED and self._answered is None:
             # RFC 5321 §4.5.3.2.7, §3.8: a server that gives up says so.
-            self._say(_TIMEOUT)
+            self._say(words.TIMEOUT)
             self._close()
         return self._take()
 
@@ -209,7 +161,7 @@ class SmtpServer:
         self._bad += 1
         self._say(reply)
         if self._bad >= self._limits.bad_commands:
-            self._say(_TOO_MANY_ERRORS)
+            self._say(words.TOO_MANY_ERRORS)
             self._close()
 
     def _say_answer(self, reply: Reply) -> None:
@@ -269,7 +221,7 @@ class SmtpServer:
             end = buffer.find(b"\n", at)
             # lines without end
             if (len(buffer) if end < 0 else end + 1) - at > self._limits.command_line:
-                self._say(_LONG_LINE)
+                self._say(words.LONG_LINE)
                 self._close()
                 return
             if end < 0:
@@ -279,7 +231,7 @@ class SmtpServer:
                 return
             # RFC 5321 §2.3.8: only CRLF ends a line. Behind a bare LF nobody knows where the next command begins.
             if end == at or buffer[end - 1] != 13:
-                self._say(_BARE_LF)
+                self._say(words.BARE_LF)
                 self._close()
                 return
             self._at = end + 1
@@ -291,40 +243,34 @@ class SmtpServer:
 
     def _command(self, line: bytes) -> None:
         if b"\r" in line or b"\0" in line:
-            self._refuse(_BAD_LINE)
+            self._refuse(words.BAD_LINE)
             return
         # RFC 5321 §4.1.1: trailing blanks are tolerated, verbs are compared without case.
         verb, _, argument = line.rstrip(b" \t").partition(b" ")
         verb = verb.upper()
         command = _COMMANDS.get(verb)
         if command is None:
-            self._refuse(_UNKNOWN)
+            self._refuse(words.UNKNOWN)
             if verb in _FOREIGN and self.state is not State.CLOSED:
                 self._close()
             return
         if not command.before_tls and self.client.tls is None and self.settings.tls == "starttls-required":
             # RFC 3207 §4: 530 to everything but NOOP, EHLO, STARTTLS and QUIT.
-            self._refuse(_TLS_FIRST)
+            self._refuse(words.TLS_FIRST)
             return
         if self.state not in command.states:
             # RFC 2920 §3.1: DATA that was sent together with recipients that were all refused.
-            self._refuse(_NO_RECIPIENTS if verb == b"DATA" and self.state is State.MAIL else _BAD_SEQUENCE)
+            self._refuse(words.NO_RECIPIENTS if verb == b"DATA" and self.state is State.MAIL else words.BAD_SEQUENCE)
             return
         try:
             command.handle(self, argument)
         except CommandError as error:
             self._refuse(error.reply)
 
-    def _ehlo(self, argument: bytes) -> None:
-        self._hello(argument, extended=True)
-
-    def _helo(self, argument: bytes) -> None:
-        self._hello(argument, extended=False)
-
     def _hello(self, argument: bytes, *, extended: bool) -> None:
         name = argument.strip()
         if not name:
-            raise CommandError(_NAME_NEEDED)
+            raise CommandError(words.NAME_NEEDED)
         # The name is the client's claim. It goes into logs and the Received field, so only what can stand there is kept.
         helo = "".join(c if "!" <= c <= "~" and c not in '()<>;,\\"' else "?" for c in name[:255].decode("latin-1"))
         # RFC 5321 §4.1.4: EHLO in mid-session is a RSET too.
@@ -335,21 +281,7 @@ class SmtpServer:
         if not extended:
             self._requests.append(Send(f"250 {self.settings.hostname}\r\n".encode("ascii", "replace")))
             return
-        settings = self.settings
-        lines = [settings.hostname, "PIPELINING", f"SIZE {self._limits.message_size}"]
-        # RFC 3207 §4.2: STARTTLS is not offered under TLS.
-        if self.client.tls is None and settings.tls in ("starttls", "starttls-required"):
-            lines.append("STARTTLS")
-        # RFC 4954 §4: PLAIN is not offered before TLS.
-        if self.client.tls is not None and settings.authenticate:
-            lines.append("AUTH " + " ".join(settings.mechanisms))
-        lines += ["8BITMIME", "ENHANCEDSTATUSCODES"]
-        if settings.smtputf8:
-            lines.append("SMTPUTF8")
-        if settings.dsn:
-            lines.append("DSN")
-        text = "".join(f"250-{line}\r\n" for line in lines[:-1]) + f"250 {lines[-1]}\r\n"
-        self._requests.append(Send(text.encode("ascii", "replace")))
+        self._requests.append(Send(ehlo_reply(self.settings, under_tls=self.client.tls is not None)))
 
     def _name_protocol(self) -> None:
         # RFC 3848: ESMTP with S for TLS and A for AUTH; plain SMTP has no such words.
@@ -359,31 +291,31 @@ class SmtpServer:
 
     def _starttls(self, argument: bytes) -> None:
         if self.settings.tls not in ("starttls", "starttls-required"):
-            raise CommandError(_NOT_OFFERED)
+            raise CommandError(words.NOT_OFFERED)
         if self.client.tls is not None:
-            raise CommandError(_BAD_SEQUENCE)
+            raise CommandError(words.BAD_SEQUENCE)
         if argument:
-            raise CommandError(_NO_ARGUMENT)
+            raise CommandError(words.NO_ARGUMENT)
         # RFC 3207 §4: the client waits for our 220. What stands behind the command already was put there by somebody else, to be
         # taken for something said under TLS.
         if self._at < len(self._buffer):
-            self._say(_INJECTION)
+            self._say(words.INJECTION)
             self._close()
             return
-        self._say(_GO_TLS)
+        self._say(words.GO_TLS)
         self._handshake()
 
     def _auth(self, argument: bytes) -> None:
         if not self.settings.authenticate:
-            raise CommandError(_NOT_OFFERED)
+            raise CommandError(words.NOT_OFFERED)
         if self.client.tls is None:
-            raise CommandError(_AUTH_NEEDS_TLS)
+            raise CommandError(words.AUTH_NEEDS_TLS)
         if self.client.identity is not None:
             # RFC 4954 §4: once authenticated, AUTH is refused.
-            raise CommandError(_BAD_SEQUENCE)
+            raise CommandError(words.BAD_SEQUENCE)
         mechanism, _, response = argument.partition(b" ")
         if mechanism.upper() != b"PLAIN" or "PLAIN" not in self.settings.mechanisms:
-            raise CommandError(_AUTH_UNKNOWN)
+            raise CommandError(words.AUTH_UNKNOWN)
         self._after_auth = self.state
         if response:
             self._authenticate(response)
@@ -395,7 +327,7 @@ class SmtpServer:
     def _auth_response(self, line: bytes) -> None:
         self.state = self._after_auth
         if line == b"*":
-            self._refuse(_AUTH_CANCELLED)
+            self._refuse(words.AUTH_CANCELLED)
             return
         try:
             self._authenticate(line)
@@ -409,12 +341,12 @@ class SmtpServer:
         if isinstance(value, Identity):
             self.client = replace(self.client, identity=value)
             self._name_protocol()
-            self._say(_AUTH_OK)
+            self._say(words.AUTH_OK)
             return
         self._auth_failures += 1
-        self._say_answer(value if isinstance(value, Reply) else _AUTH_FAILED)
+        self._say_answer(value if isinstance(value, Reply) else words.AUTH_FAILED)
         if self._auth_failures >= self._limits.auth_failures and self.state is not State.CLOSED:
-            self._say(_TOO_MANY_ERRORS)
+            self._say(words.TOO_MANY_ERRORS)
             self._close()
 
     # -- a message ------------------------------------------------------------------------------------------------------------
@@ -422,22 +354,22 @@ class SmtpServer:
     def _mail(self, argument: bytes) -> None:
         settings = self.settings
         if settings.authenticate and self.client.identity is None:
-            raise CommandError(_AUTH_FIRST)
+            raise CommandError(words.AUTH_FIRST)
         if self._messages >= self._limits.transactions:
-            self._say(_TOO_MANY_MESSAGES)
+            self._say(words.TOO_MANY_MESSAGES)
             self._close()
             return
         envelope = parse_mail(argument, smtputf8=settings.smtputf8, dsn=settings.dsn, auth=settings.authenticate)
         # RFC 1870 §6.1: a message that is declared too large is refused at once.
         if envelope.size > self._limits.message_size:
-            raise CommandError(_TOO_LARGE)
+            raise CommandError(words.TOO_LARGE)
         self._envelope = envelope
         self._ask(questions.MailFrom(envelope, self.client), self._mail_answered)
 
     def _mail_answered(self, refusal: Reply | None) -> None:
         if refusal is None or refusal.positive:
             self.state = State.MAIL
-            self._say(refusal or _SENDER_OK)
+            self._say(refusal or words.SENDER_OK)
         else:
             self._envelope = None
             self._say_answer(refusal)
@@ -448,7 +380,7 @@ class SmtpServer:
         recipient = parse_rcpt(argument, hostname=settings.hostname, smtputf8=self._envelope.smtputf8, dsn=settings.dsn)
         # RFC 5321 §4.5.3.1.10: 452 for one recipient too many; the client sends the rest in another transaction.
         if len(self._recipients) >= self._limits.recipients:
-            raise CommandError(_TOO_MANY_RECIPIENTS)
+            raise CommandError(words.TOO_MANY_RECIPIENTS)
         self._recipient = recipient
         self._ask(questions.RcptTo(recipient), self._rcpt_answered)
 
@@ -457,7 +389,7 @@ class SmtpServer:
         if refusal is None or refusal.positive:
             self._recipients.append(self._recipient)
             self.state = State.RCPT
-            self._say(refusal or _RECIPIENT_OK)
+            self._say(refusal or words.RECIPIENT_OK)
         elif refusal.code == 421:
             self._say_answer(refusal)
         else:
@@ -469,11 +401,11 @@ class SmtpServer:
 
     def _data_command(self, argument: bytes) -> None:
         if argument:
-            raise CommandError(_NO_ARGUMENT)
+            raise CommandError(words.NO_ARGUMENT)
         self.state = State.DATA
         self._refusal = None
         self._data = DataReceiver(self._limits.message_size, normalise=self.settings.normalise)
-        self._say(_START_MAIL)
+        self._say(words.START_MAIL)
 
     def _receive_message(self, data: bytes, start: int) -> None:
         receiver = self._data
@@ -483,10 +415,10 @@ class SmtpServer:
             self._requests.append(Body(piece))
         if self._refusal is None and (receiver.fault or receiver.oversize):
             # RFC 1870 §6.3: 552 after the message; the rest is read and thrown away, so that the session stays in step.
-            self._refusal = _TOO_LARGE if receiver.oversize else _NUL if receiver.fault == "NUL" else _BARE
+            self._refusal = words.TOO_LARGE if receiver.oversize else words.NUL if receiver.fault == "NUL" else words.BARE
         if behind < 0:
             if receiver.hopeless:
-                self._say(_TOO_LARGE)
+                self._say(words.TOO_LARGE)
                 self._close()
                 return
             self._requests.append(self._data_deadline)
@@ -502,16 +434,7 @@ class SmtpServer:
             return
         envelope = self._envelope
         assert envelope is not None
-        complete = Envelope(
-            envelope.reverse_path,
-            tuple(self._recipients),
-            envelope.size,
-            envelope.body,
-            envelope.smtputf8,
-            envelope.ret,
-            envelope.envid,
-            envelope.auth,
-        )
+        complete = replace(envelope, recipients=tuple(self._recipients))
         self._requests.append(_END_OF_BODY)
         self._ask(questions.MessageComplete(complete, self.client), self._message_answered)
 
@@ -522,48 +445,47 @@ class SmtpServer:
     def _message_answered(self, reply: Reply | None) -> None:
         self._reset()
         # Silence of the layer above is no promise to keep the message.
-        self._say_answer(reply if reply is not None else _NO_ANSWER)
+        self._say_answer(reply if reply is not None else words.NO_ANSWER)
 
     # -- the rest -------------------------------------------------------------------------------------------------------------
 
     def _rset(self, argument: bytes) -> None:
         if argument:
-            raise CommandError(_NO_ARGUMENT)
+            raise CommandError(words.NO_ARGUMENT)
         self._reset()
         if self.state is not State.NEW:
             self.state = State.READY
-        self._say(_OK)
+        self._say(words.OK)
 
     def _noop(self, argument: bytes) -> None:
-        self._say(_OK)
+        self._say(words.OK)
 
     def _vrfy(self, argument: bytes) -> None:
         # RFC 5321 §3.5.3, §7.3: 252, so that nobody learns which addresses exist.
-        self._say(_CANNOT_VRFY)
+        self._say(words.CANNOT_VRFY)
 
     def _expn(self, argument: bytes) -> None:
-        raise CommandError(_NOT_OFFERED)
+        raise CommandError(words.NOT_OFFERED)
 
     def _help(self, argument: bytes) -> None:
-        self._say(_HELP)
+        self._say(words.HELP)
 
     def _quit(self, argument: bytes) -> None:
         if argument:
-            raise CommandError(_NO_ARGUMENT)
+            raise CommandError(words.NO_ARGUMENT)
         self._requests.append(Send(f"221 2.0.0 {self.settings.hostname} closing connection\r\n".encode("ascii", "replace")))
         self._close()
 
 
 _END_OF_BODY = EndOfBody()
-_NO_ANSWER = Reply(451, "4.3.0", "local error, try again later")
 
 _ANY = frozenset({State.NEW, State.READY, State.MAIL, State.RCPT})
 _GREETED = frozenset({State.READY, State.MAIL, State.RCPT})
 
 # RFC 5321 §4.1.4: the order of commands. What is not listed for a state is answered with 503.
 _COMMANDS: Mapping[bytes, _Command] = {
-    b"EHLO": _Command(SmtpServer._ehlo, _ANY, before_tls=True),
-    b"HELO": _Command(SmtpServer._helo, _ANY),
+    b"EHLO": _Command(partial(SmtpServer._hello, extended=True), _ANY, before_tls=True),
+    b"HELO": _Command(partial(SmtpServer._hello, extended=False), _ANY),
     b"MAIL": _Command(SmtpServer._mail, frozenset({State.READY})),
     b"RCPT": _Command(SmtpServer._rcpt, frozenset({State.MAIL, State.RCPT})),
     b"DATA": _Command(SmtpServer._data_command, frozenset({State.RCPT})),
