@@ -162,7 +162,7 @@ def encode_quoted_printable(data: bytes) -> bytes:
     lines: list[bytes] = []
     for line in data.split(b"\r\n"):
         encoded = binascii.b2a_qp(line, quotetabs=False, istext=False)
-        if len(line) > 70:  # the only ones that can have got soft line breaks; their own line feeds are "=0A" by now
+        if b"=\n" in encoded:  # soft line breaks; the line's own line feeds are "=0A" by now
             encoded = encoded.replace(b"=\n", b"=\r\n")
         if b"From " in encoded:
             encoded = b"\r\n".join([_escape_from(one) for one in encoded.split(b"\r\n")])
