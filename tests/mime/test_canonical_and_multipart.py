@@ -183,7 +183,7 @@ def test_outer_fields_keep_every_octet_and_content_fields_move() -> None:
     assert dict(root.content_type.parameters) == {"protocol": "application/pkcs7-signature", "micalg": "sha-256", "boundary": "=_x"}
     assert second.content_type.name == "application/pkcs7-signature" and second.filename == "smime.p7s"
     assert b"".join(decode(second.encoding, [signed[second.body_start : second.end]])) == b"DER" * 100
-    independent = message_from_bytes(signed.replace(b"no field\r\n", b""))
+    independent = message_from_bytes(signed.replace(b"no field\r\n", b"").replace(b"Subject :", b"Subject:"))
     assert independent.get_payload(1).get_payload(decode=True) == b"DER" * 100
 
 
