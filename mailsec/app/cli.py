@@ -42,7 +42,11 @@ GROUPS: dict[str, str] = {
     "queue": "mail that waits",
 }
 
-COMMANDS: dict[str, tuple[str, str]] = {}
+COMMANDS: dict[str, tuple[str, str]] = {
+    "init": ("mailsec.app.commands.init:init", "write a configuration, a database and a server certificate"),
+    "check": ("mailsec.app.commands.check:check", "find every mistake in a configuration and around it"),
+    "serve": ("mailsec.app.commands.serve:serve", "run the gateway"),
+}
 """Name ("smime verify") to ("module:attribute", one line of help), in the order in which `--help` shows them."""
 
 

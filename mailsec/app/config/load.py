@@ -22,7 +22,7 @@ from mailsec.app.config.semantics import find_problems
 from mailsec.app.files import reason_of
 from mailsec.errors import ConfigurationError
 
-__all__ = ["Configuration", "load_configuration", "read_configuration"]
+__all__ = ["Configuration", "describe", "load_configuration", "read_configuration"]
 
 S = TypeVar("S", bound=models.Section)
 
@@ -67,23 +67,26 @@ class Configuration:
     plugins: models.Plugins
     plugin_tables: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     lines: Mapping[Path, int] = field(default_factory=dict, repr=False)
+    text: str = field(default="", repr=False)
+    """The file as it was read."""
 
     def errors(self, problems: Sequence[Problem], consequence: str = "nothing was started") -> ConfigurationErrors:
         """Problems found later, as errors with file and line."""
         return ConfigurationErrors(located(self.path, dict(self.lines), problems), consequence)
 
 
-def load_configuration(path: str) -> Configuration:
-    """The configuration in the file `path`; raise ConfigurationErrors with everything that is wrong in it."""
-    configuration, problems, lines = read_configuration(path)
+def load_configuration(path: str, text: str | None = None) -> Configuration:
+    """The configuration in the file `path` (or in `text`, which was read from there); raise ConfigurationErrors with all that is wrong."""
+    configuration, problems, lines = read_configuration(path, text)
     if problems or configuration is None:
         raise ConfigurationErrors(located(path, lines, problems))
     return configuration
 
 
-def read_configuration(path: str) -> tuple[Configuration | None, list[Problem], dict[Path, int]]:
+def read_configuration(path: str, text: str | None = None) -> tuple[Configuration | None, list[Problem], dict[Path, int]]:
     """The configuration (None where a section cannot be read), what is wrong with it, and the lines of its keys."""
-    text = _text(path)
+    if text is None:
+        text = _text(path)
     try:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -114,6 +117,7 @@ def read_configuration(path: str) -> tuple[Configuration | None, list[Problem], 
         rules=tuple(sections.pop("rule")),
         plugin_tables=plugin_tables,
         lines=lines,
+        text=text,
         **sections,
     )
     return configuration, problems, lines
@@ -157,7 +161,7 @@ def _section(model: type[S], path: Path, value: Any, base: str, problems: list[P
         return model.model_validate(value, context={"base": base})
     except ValidationError as error:
         details = error.errors(include_url=False)
-    problems.extend(_problem(model, path, detail) for detail in details)
+    problems.extend(describe(model, path, detail) for detail in details)
     return _repair(model, value, details, base)
 
 
@@ -213,7 +217,8 @@ _EXPECTED = {
 }
 
 
-def _problem(model: type[BaseModel], path: Path, detail: Any) -> Problem:
+def describe(model: type[BaseModel], path: Path, detail: Any) -> Problem:
+    """One of pydantic's errors about the section at `path`, in our words."""
     steps: Path = tuple(detail["loc"])
     where = (*path, *steps)
     kind: str = detail["type"]

@@ -160,6 +160,8 @@ class Rule(Section):
     """Which messages it is for: all, where this is left out."""
     sign: Literal["", "required", "if-possible", "never"] = ""
     """Whether mail of "submission" and "trusted" is signed: "required", "if-possible" or "never"; empty: this rule does not say."""
+    inbound: Literal["", "report", "required"] = ""
+    """What is asked of mail from "internet": "required" (a trusted signature; see `failure`) or "report" (any, with its verdict)."""
     signer: str = "from"
     """Who signs: "from" (the key whose certificate names the From address), or a nickname."""
     form: Literal["detached", "opaque"] = "detached"

@@ -1,0 +1,31 @@
+"""`mailsec check`: every mistake in a configuration and around it; nothing is bound or started."""
+
+from __future__ import annotations
+
+import click
+
+from mailsec.app.options import config_option
+from mailsec.app.output import Output, json_option, plural
+
+__all__ = ["check"]
+
+
+@json_option
+@click.command()
+@config_option
+@click.pass_obj
+def check(output: Output, configuration: str) -> None:
+    """Find every mistake in the configuration, and in the files, certificates and plugins that it names."""
+    from mailsec.app.opening import open_configuration
+
+    found, database = open_configuration(configuration, consequence="nothing was changed")
+    with database:
+        users = sum(1 for user in database.users() if not user.disabled)
+        keys = sum(1 for entry in database.entries() if entry.has_key)
+    if not users and any(listener.origin == "submission" for listener in found.listeners):
+        output.warning("nobody can submit mail: the database has no user", f"mailsec user add -c {configuration} NAME --address ADDRESS")
+    listeners = [f"{listener.origin} on {listener.address}" for listener in found.listeners]
+    output.result(
+        {"valid": True, "configuration": configuration, "listeners": listeners, "users": users, "keys": keys},
+        f"{configuration} is fine: {', '.join(listeners)}; {plural(len(found.rules), 'rule')}, {plural(keys, 'key')}, {plural(users, 'user')}",
+    )

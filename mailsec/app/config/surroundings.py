@@ -1,0 +1,154 @@
+"""What a valid configuration needs around it: files, directories, the database and its nicknames, plugins. Nothing is bound or started.
+
+`mailsec check` and `mailsec serve` look at the same things, so what `check` finds good, `serve` starts with.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from mailsec.app.config.addresses import parse_endpoint, parse_hop
+from mailsec.app.config.lines import Path as Place
+from mailsec.app.config.load import Configuration
+from mailsec.app.config.problems import Problem, near
+from mailsec.app.files import reason_of
+from mailsec.errors import CertificateError, MailsecError
+from mailsec.store.certdb import CertDb
+from mailsec.x509.certificate import load_certificate
+
+__all__ = ["find_surrounding_problems", "read_anchor_file"]
+
+
+def find_surrounding_problems(configuration: Configuration, database: CertDb | None, at: datetime) -> list[Problem]:
+    """Everything that is missing or wrong outside the file. `database`: the open one, None where it could not be opened."""
+    problems: list[Problem] = []
+    _directories(configuration, problems)
+    _files(configuration, problems)
+    if database is not None:
+        _nicknames(configuration, database, at, problems)
+        try:
+            for trouble in database.check():
+                problems.append(Problem(("database", "location"), trouble, '"mailsec db check" tells more'))
+        except MailsecError as error:
+            problems.append(Problem(("database", "location"), error.message, error.hint))
+    return problems
+
+
+def read_anchor_file(path: str) -> Sequence[bytes]:
+    """The certificates (DER) of an anchor file; raise MailsecError or OSError."""
+    data = Path(path).read_bytes()
+    try:
+        if data.startswith(b"\x30"):
+            return [x509.load_der_x509_certificate(data).public_bytes(Encoding.DER)]
+        return [certificate.public_bytes(Encoding.DER) for certificate in x509.load_pem_x509_certificates(data)]
+    except ValueError as error:
+        raise CertificateError("holds no certificate that can be read", hint="PEM or DER") from error
+
+
+def _directories(configuration: Configuration, problems: list[Problem]) -> None:
+    for place, directory in (
+        (("spool", "directory"), configuration.spool.directory),
+        (("gateway", "run_directory"), configuration.gateway.run_directory),
+    ):
+        _directory(place, Path(directory), problems)
+    for index, listener in enumerate(configuration.listeners):
+        endpoint = parse_endpoint(listener.address)
+        if endpoint.path and not Path(endpoint.path).parent.is_dir():
+            message = f"there is no directory {Path(endpoint.path).parent}"
+            problems.append(Problem(("listener", index, "address"), message, "make it, for the user that mailsec runs as"))
+    if configuration.log.file and not os.access(Path(configuration.log.file).parent, os.W_OK | os.X_OK):
+        problems.append(Problem(("log", "file"), f"cannot write in {Path(configuration.log.file).parent}"))
+
+
+def _directory(place: Place, directory: Path, problems: list[Problem]) -> None:
+    """One that is there and ours, or that can be made."""
+    if directory.exists():
+        if not directory.is_dir():
+            problems.append(Problem(place, f"{directory} is no directory"))
+        elif not os.access(directory, os.R_OK | os.W_OK | os.X_OK):
+            problems.append(Problem(place, f"{directory} is not writable", f"chown {os.geteuid()} {directory}"))
+        elif stat.S_IMODE(directory.stat().st_mode) & 0o002:
+            problems.append(Problem(place, f"everybody may write in {directory}", f"chmod 700 {directory}"))
+        return
+    if not os.access(directory.parent, os.W_OK | os.X_OK):
+        problems.append(Problem(place, f"there is no {directory}, and it cannot be made", f"mkdir -p {directory}"))
+
+
+def _files(configuration: Configuration, problems: list[Problem]) -> None:
+    if configuration.passphrase.method == "file":
+        _secret_file(("passphrase", "file"), configuration.passphrase.file, problems)
+    relay = configuration.relay
+    hops = [(("relay", "next_hop"), relay.next_hop), *((("relay", "routes", domain), hop) for domain, hop in relay.routes.items())]
+    for place, hop in hops:
+        target = parse_hop(hop)
+        if target.password_file:
+            _secret_file((*place, "password_file"), target.password_file, problems)
+    for index, path in enumerate(configuration.trust.anchor_files):
+        _certificates(("trust", "anchor_files", index), path, problems)
+    if relay.ca_file:
+        _certificates(("relay", "ca_file"), relay.ca_file, problems)
+
+
+def _secret_file(place: Place, path: str, problems: list[Problem]) -> None:
+    try:
+        facts = Path(path).stat()
+        with Path(path).open("rb"):
+            pass
+    except OSError as error:
+        problems.append(Problem(place, f"cannot read {path}: {reason_of(error)}"))
+        return
+    if facts.st_mode & 0o077:
+        problems.append(Problem(place, f"others may read the secret in {path}", f"chmod 600 {path}"))
+
+
+def _certificates(place: Place, path: str, problems: list[Problem]) -> None:
+    try:
+        found = read_anchor_file(path)
+    except OSError as error:
+        problems.append(Problem(place, f"cannot read {path}: {reason_of(error)}"))
+        return
+    except MailsecError as error:
+        problems.append(Problem(place, f"{path}: {error.message}", error.hint))
+        return
+    if not found:
+        problems.append(Problem(place, f"{path} holds no certificate"))
+
+
+def _nicknames(configuration: Configuration, database: CertDb, at: datetime, problems: list[Problem]) -> None:
+    entries = database.entries()
+    known = sorted({entry.nickname for entry in entries})
+    with_key = sorted({entry.nickname for entry in entries if entry.has_key})
+    for index, listener in enumerate(configuration.listeners):
+        if listener.certificate:
+            _server_certificate(("listener", index, "certificate"), listener.certificate, database, with_key, at, problems)
+    for index, rule in enumerate(configuration.rules):
+        if rule.signer != "from" and rule.signer not in with_key:
+            missing = "has no private key" if rule.signer in known else "is not in the database"
+            problems.append(Problem(("rule", index, "signer"), f'"{rule.signer}" {missing}', near(rule.signer, with_key)))
+
+
+def _server_certificate(
+    place: Place, nickname: str, database: CertDb, with_key: Sequence[str], at: datetime, problems: list[Problem]
+) -> None:
+    found = database.find(nickname, at=at)
+    if not found:
+        hint = near(nickname, with_key) or '"mailsec cert issue" makes one, "mailsec p12 import" brings one'
+        problems.append(Problem(place, f'there is no certificate "{nickname}" in {database.name}', hint))
+        return
+    entry = found[0]
+    certificate = load_certificate(entry.der)
+    if not entry.verified:
+        problems.append(Problem(place, f'"{nickname}" was not put into the database by mailsec', '"mailsec db check" tells more'))
+    elif not entry.has_key:
+        problems.append(Problem(place, f'there is no private key for "{nickname}"', '"mailsec p12 import" brings certificate and key'))
+    elif certificate.not_after is not None and certificate.not_after < at:
+        problems.append(Problem(place, f'"{nickname}" expired on {certificate.not_after:%Y-%m-%d}', '"mailsec cert issue" makes a new one'))
+    elif certificate.not_before is not None and certificate.not_before > at:
+        problems.append(Problem(place, f'"{nickname}" is not valid before {certificate.not_before:%Y-%m-%d %H:%M}', "is the clock right?"))

@@ -1,0 +1,72 @@
+"""From a configuration file to a running supervisor: everything is checked and opened first, then ports, then workers."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+
+from mailsec.app.config import Configuration, gateway_settings
+from mailsec.app.files import reason_of
+from mailsec.app.hardening import harden_process
+from mailsec.app.logs import configure_logs, watch_twisted
+from mailsec.app.opening import open_configuration
+from mailsec.app.output import Output
+from mailsec.app.ports import open_ports
+from mailsec.errors import ConfigurationError, MailsecError
+
+__all__ = ["run_gateway"]
+
+
+def run_gateway(path: str, output: Output) -> int:
+    """Run until stopped; the exit code. Raise ConfigurationErrors before anything was bound or started."""
+    harden_process()
+    configuration, database = open_configuration(path)
+    data_key = database.data_key
+    database.close()
+    lock = _make_directories(configuration)
+    sockets, problems = open_ports([listener.address for listener in gateway_settings(configuration).listeners])
+    if problems:
+        raise configuration.errors(problems)
+    configure_logs(configuration.log.format, configuration.log.level, configuration.log.file)
+    watch_twisted()
+
+    from twisted.internet import reactor
+
+    from mailsec.app.supervisor import Supervisor, Timing
+
+    supervisor = Supervisor(
+        reactor,
+        path=path,
+        configuration=configuration.text,
+        data_key=data_key,
+        sockets=sockets,
+        workers=configuration.gateway.workers or len(os.sched_getaffinity(0)),
+        timing=Timing(drain=configuration.gateway.drain_timeout),
+    )
+    try:
+        return supervisor.run()
+    finally:
+        os.close(lock)
+
+
+def _make_directories(configuration: Configuration) -> int:
+    """Make spool and run directory, and hold the lock of the run directory: two supervisors on one spool would fight."""
+    run = Path(configuration.gateway.run_directory)
+    try:
+        for directory in (run, Path(configuration.spool.directory)):
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(run / "mailsec.pid", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise MailsecError(f"cannot write in {error.filename}: {reason_of(error)}") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        holder = os.read(descriptor, 20).decode("ascii", "replace").strip()
+        os.close(descriptor)
+        raise ConfigurationError(
+            f"mailsec is running already (process {holder or 'unknown'})", hint=f"it holds {run / 'mailsec.pid'}"
+        ) from error
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+    return descriptor

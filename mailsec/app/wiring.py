@@ -1,0 +1,72 @@
+"""What is made of `[[rule]]`, `[plugins]` and `[plugin.NAME]`: compiled rules, loaded plugins, checked tables of plugins."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from mailsec.app.config import Configuration
+from mailsec.app.config.load import describe
+from mailsec.app.config.models import Rule as RuleModel
+from mailsec.app.config.problems import Problem
+from mailsec.errors import ConfigurationError
+from mailsec.plugins import PluginManager
+from mailsec.rules.ruleset import Rule, RuleSet, compile_rule
+
+__all__ = ["compile_rules", "find_plugin_problems", "load_plugins"]
+
+
+def compile_rules(configuration: Configuration) -> RuleSet:
+    """The rules in their order; raise ConfigurationErrors with every one that cannot be used."""
+    rules, problems = _compile(configuration)
+    if problems:
+        raise configuration.errors(problems)
+    return RuleSet(rules)
+
+
+def load_plugins(configuration: Configuration, built_in: Sequence[tuple[str, object]] = ()) -> PluginManager:
+    """The manager with the built-in plugins and the enabled ones; raise ConfigurationError for one that cannot be loaded."""
+    manager = PluginManager()
+    for name, plugin in built_in:
+        manager.add(plugin, name)
+    manager.load(configuration.plugins.enabled)
+    return manager
+
+
+def find_plugin_problems(configuration: Configuration) -> list[Problem]:
+    """Rules that cannot be used, plugins that cannot be loaded, and tables that their plugins refuse."""
+    problems = _compile(configuration)[1]
+    try:
+        manager = load_plugins(configuration)
+        models: dict[str, type[BaseModel]] = dict(manager.providers("register_config_models"))
+    except ConfigurationError as error:
+        return [*problems, Problem(("plugins", "enabled"), error.message, error.hint)]
+    for name, table in configuration.plugin_tables.items():
+        model = models.get(name)
+        if model is None:
+            problems.append(Problem(("plugin", name), f"the plugin {name} reads no settings of this name"))
+            continue
+        try:
+            model.model_validate(table)
+        except ValidationError as error:
+            problems.extend(describe(model, ("plugin", name), detail) for detail in error.errors(include_url=False))
+    return problems
+
+
+def _compile(configuration: Configuration) -> tuple[list[Rule], list[Problem]]:
+    rules, problems = [], []
+    for index, rule in enumerate(configuration.rules):
+        try:
+            rules.append(_rule(rule))
+        except ConfigurationError as error:
+            problems.append(Problem(("rule", index), error.message, error.hint))
+    return rules, problems
+
+
+def _rule(rule: RuleModel) -> Rule:
+    # What a match leaves out matches everything; an empty list would match nothing.
+    match: dict[str, Any] = {name: value for name, value in rule.match.model_dump().items() if value}
+    words = {name: getattr(rule, name) for name in ("sign", "inbound", "signer", "form", "profile", "failure")}
+    return compile_rule(rule.name, match, **words)
