@@ -26,6 +26,7 @@ __all__ = [
     "algorithm_of",
     "digest_identifier",
     "digest_of",
+    "hashes_inside",
     "message_digest",
     "signature_mechanism",
     "signer_identifier",
@@ -221,6 +222,14 @@ def signature_mechanism(digest: str, algorithm: bytes, key_type: str) -> Signatu
     if digest and mechanism.kind in _MESSAGE_DIGESTS and digest not in _MESSAGE_DIGESTS[mechanism.kind]:
         raise CryptoError(f"message digest {digest} does not go with {mechanism.kind}")
     return mechanism
+
+
+def hashes_inside(algorithm: bytes) -> bool:
+    """Whether an AlgorithmIdentifier is of a signature over octets, never over a digest (EdDSA, ML-DSA); False where it cannot be read."""
+    try:
+        return algorithm_of(read_single(algorithm, SEQUENCE))[0] in _HASHING_INSIDE
+    except Asn1Error:
+        return False
 
 
 def _fits(kind: str, key_type: str) -> bool:
