@@ -357,6 +357,12 @@ class WireProtocol(Protocol):
         if not self._lost:
             self.transport.abortConnection()
 
+    def drain(self) -> None:
+        """We are about to stop: a core that has a `drain` says goodbye as soon as it may."""
+        drain = getattr(self.core, "drain", None)
+        if drain is not None and not self._closing:
+            self._run(drain())
+
     def abort(self) -> None:
         """Reset the connection: at shutdown, or when a limit says so."""
         self._abort()

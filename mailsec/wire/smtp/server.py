@@ -76,6 +76,7 @@ class SmtpServer:
         self._bad = 0
         self._auth_failures = 0
         self._messages = 0
+        self._draining = False
         self._command_deadline = Deadline(self._limits.command_timeout)
         self._data_deadline = Deadline(self._limits.data_timeout)
 
@@ -141,6 +142,13 @@ class SmtpServer:
             self._close()
         return self._take()
 
+    def drain(self) -> list[Request]:
+        """We are about to stop: say so now, or behind the message that is being received."""
+        self._draining = True
+        if self._answered is None and self.state not in (State.CLOSED, State.TLS, State.DATA):
+            self._say_goodbye()
+        return self._take()
+
     def connection_lost(self, reason: str) -> list[Request]:
         self.state = State.CLOSED
         self._answered = None
@@ -169,6 +177,11 @@ class SmtpServer:
         self._say(reply)
         if reply.code == 421:
             self._close()
+
+    def _say_goodbye(self) -> None:
+        # RFC 5321 §3.8: a server that shuts down answers 421.
+        self._say(words.STOPPING)
+        self._close()
 
     def _ask(self, question: object, answered: Callable[[Any], None]) -> None:
         self._answered = answered
@@ -446,6 +459,8 @@ class SmtpServer:
         self._reset()
         # Silence of the layer above is no promise to keep the message.
         self._say_answer(reply if reply is not None else words.NO_ANSWER)
+        if self._draining and self.state is not State.CLOSED:
+            self._say_goodbye()
 
     # -- the rest -------------------------------------------------------------------------------------------------------------
 

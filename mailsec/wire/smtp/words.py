@@ -38,5 +38,6 @@ TOO_MANY_RECIPIENTS = Reply(452, "4.5.3", "too many recipients")
 TOO_MANY_ERRORS = Reply(421, "4.7.0", "too many errors")
 TOO_MANY_MESSAGES = Reply(421, "4.7.0", "too many messages on one connection")
 TIMEOUT = Reply(421, "4.4.2", "timeout")
+STOPPING = Reply(421, "4.3.2", "shutting down, try again later")
 
 NO_ANSWER = Reply(451, "4.3.0", "local error, try again later")
