@@ -1,1 +1,1 @@
-"""What happens to a message: admission, the outbound and the inbound path, results, bounces. Plain `async def`; no Twisted."""
+"""What happens to a message: admission, the outbound and the inbound path, one commit. Plain `async def`; no Twisted, no database."""

@@ -1,0 +1,101 @@
+"""The gateway's half of an SMTP session: answers `wire.smtp.questions` from the pipeline, and collects the octets of a message.
+
+The one invariant: every message's scratch is given back, whether it was accepted, refused, abandoned, or cut off with the connection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from dataclasses import replace
+
+from mailsec.errors import LocalProtocolError, MailsecError, Reply
+from mailsec.gateway.pipeline import Pipeline
+from mailsec.interfaces import Scratch
+from mailsec.model.octets import Octets
+from mailsec.model.session import Envelope, Identity, Session
+from mailsec.wire.smtp.questions import Authenticate, ClientState, Connected, MailFrom, MessageAbandoned, MessageComplete, RcptTo
+
+__all__ = ["SmtpConversation"]
+
+
+class SmtpConversation:
+    """One for each connection; an `interfaces.Conversation`."""
+
+    def __init__(self, pipeline: Pipeline, session: Session) -> None:
+        self.session = session
+        """As it is known at this moment."""
+        self._pipeline = pipeline
+        self._client: ClientState | None = None
+        self._envelope: Envelope | None = None
+        self._scratch: Scratch | None = None
+
+    def ask(self, question: object) -> object | Awaitable[object]:
+        """Answer at once where nothing must be waited for."""
+        if isinstance(question, RcptTo):
+            reverse_path = self._envelope.reverse_path if self._envelope is not None else None
+            return self._pipeline.admit_recipient(self.session, reverse_path, question.recipient.address)
+        if isinstance(question, MessageComplete):
+            self._know(question.client)
+            return self._complete(question.envelope)
+        if isinstance(question, MailFrom):
+            self._discard()
+            self._know(question.client)
+            self._envelope = question.envelope
+            return self._pipeline.admit_sender(self.session, question.envelope.reverse_path)
+        if isinstance(question, Authenticate):
+            self._know(question.client)
+            return self._authenticate(question)
+        if isinstance(question, Connected):
+            if question.tls is not None:
+                self.session = replace(self.session, tls=question.tls)
+            return self._pipeline.admit_connection(self.session)
+        if isinstance(question, MessageAbandoned):
+            self._discard()
+            return None
+        raise LocalProtocolError(f"an unknown question: {type(question).__name__}")
+
+    def body(self, chunk: bytes | memoryview) -> None:
+        """A piece of a message; raise StorageFull or StoreError, which becomes the reply when the message ends."""
+        if self._scratch is None:
+            self._scratch = self._pipeline.spool.scratch()
+        self._scratch.append(chunk)
+
+    def end_of_body(self) -> None:
+        """`MessageComplete` follows."""
+
+    def closed(self) -> None:
+        """The connection is gone. A message that is being committed goes on; what was not yet complete is given back."""
+        self._discard()
+
+    # -- answers --------------------------------------------------------------------------------------------------------------
+
+    async def _complete(self, envelope: Envelope) -> Reply:
+        # taken out of self first: a connection that closes meanwhile must not pull the octets from under the commit
+        scratch, self._scratch = self._scratch, None
+        if scratch is None:
+            scratch = self._pipeline.spool.scratch()
+        try:
+            octets: Octets = scratch.seal()
+            return await self._pipeline.receive(self.session, envelope, octets)
+        except MailsecError as error:
+            return error.reply
+        finally:
+            scratch.discard()
+
+    async def _authenticate(self, question: Authenticate) -> Identity | Reply | None:
+        try:
+            return await self._pipeline.authenticate(question.credentials, self.session)
+        except MailsecError as error:
+            # RFC 4954 §6: 454 4.7.0, temporary authentication failure
+            return Reply(454, "4.7.0", "temporary authentication failure") if error.temporary else None
+
+    def _know(self, client: ClientState) -> None:
+        """Take over what the core has learnt; the same object means that nothing has changed."""
+        if client is not self._client:
+            self._client = client
+            self.session = replace(self.session, helo=client.helo, protocol=client.protocol, tls=client.tls, identity=client.identity)
+
+    def _discard(self) -> None:
+        scratch, self._scratch = self._scratch, None
+        if scratch is not None:
+            scratch.discard()

@@ -1,0 +1,96 @@
+"""Keys from all key stores: who may sign for an address, and what a key is called (promise 8).
+
+The one invariant: a key is offered for an address only where it is assigned to it. A store that answers with another's key is not believed.
+Stores keep their own caches and return without suspending where they can; nothing is kept here, so a key that was taken away is gone at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+from mailsec.errors import KeyUnavailable
+from mailsec.interfaces import KeyHandle, KeyStore
+from mailsec.model.address import Address
+from mailsec.model.verdict import Reason
+from mailsec.rules.conditions import Addresses
+
+__all__ = ["NO_SIGNERS", "KeyRing", "Signers"]
+
+
+@dataclass(frozen=True, slots=True)
+class Signers:
+    """The keys that may sign for one address, by name, best first."""
+
+    handles: Mapping[str, KeyHandle] = field(default_factory=dict)
+    names: tuple[str, ...] = ()
+    missing: tuple[Reason, ...] = ()
+    wait: str = ""
+    """What a further key waits for, where there is none at hand."""
+
+
+NO_SIGNERS = Signers()
+
+
+class KeyRing:
+    """All key stores, in the order of the plugins."""
+
+    def __init__(self, stores: Sequence[KeyStore] = ()) -> None:
+        self.stores = tuple(stores)
+
+    async def signers(self, sender: Address) -> Signers:
+        """Keys that may sign for `sender`; a store that is out becomes something to wait for, not an error."""
+        handles: dict[str, KeyHandle] = {}
+        missing: list[Reason] = []
+        wait = ""
+        for store in self.stores:
+            try:
+                for handle in await store.keys_for(sender, "sign"):
+                    if _belongs(handle.assigned, sender):
+                        handles.setdefault(handle.name, handle)
+            except KeyUnavailable as error:
+                wait = wait or need_of(error, store.name)
+                missing.append(Reason("key-unavailable", "policy", error.message, hint=error.hint))
+        if not handles and not wait:
+            missing.append(_no_key(sender))
+        return Signers(handles, tuple(handles), tuple(missing), wait)
+
+    async def keys_to_open(self, recipients: Sequence[Address]) -> list[KeyHandle]:
+        """Keys that may open mail for each of `recipients` (a key that only one of several may use is left out)."""
+        common: dict[str, KeyHandle] | None = None
+        for recipient in recipients:
+            mine: dict[str, KeyHandle] = {}
+            for store in self.stores:
+                for handle in await store.keys_for(recipient, "decrypt"):
+                    if _belongs(handle.assigned, recipient):
+                        mine.setdefault(handle.name, handle)
+            common = mine if common is None else {name: handle for name, handle in common.items() if name in mine}
+        return list((common or {}).values())
+
+    async def key(self, reference: str) -> KeyHandle | None:
+        """The key that the first store knows by that name."""
+        for store in self.stores:
+            handle = await store.key(reference)
+            if handle is not None:
+                return handle
+        return None
+
+
+def need_of(error: KeyUnavailable, store: str) -> str:
+    """The need that a raw row is committed with: a store names its token in `stage` ("token:HSM 1"), else the store itself is meant."""
+    return error.stage if error.stage.startswith("token:") else f"token:{store}"
+
+
+@lru_cache(maxsize=4096)
+def _belongs(assigned: tuple[str, ...], address: Address) -> bool:
+    return Addresses(assigned).match(address)
+
+
+def _no_key(sender: Address) -> Reason:
+    return Reason(
+        "no-signing-key",
+        "policy",
+        f"a signature is required, and there is no signing key for {sender}",
+        hint=f"import or issue a certificate with its key for {sender}, or assign one to it",
+    )

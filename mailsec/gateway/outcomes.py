@@ -1,0 +1,120 @@
+"""From outcomes to rows of the spool and one reply: all or nothing (promise 1).
+
+The one invariant: what gets a 250 is in a row; what gets a 4yz or 5yz is in none. Where a part is refused after another part was taken, the
+refusal becomes a DSN (`submission`, `trusted`) or a held row (`internet`), never silence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from mailsec.errors import Reply
+from mailsec.gateway.groups import envelope_for
+from mailsec.gateway.waiting import write_session
+from mailsec.interfaces import Outcome
+from mailsec.model.address import Address
+from mailsec.model.octets import Segments
+from mailsec.model.queue import NewEntry, State
+from mailsec.model.session import Transaction
+
+__all__ = ["LATER", "Bounce", "Receipt", "receipt_of", "rows_of"]
+
+LATER = "process"
+"""The need of an outcome that is committed raw and processed at once by `Pipeline.resume`; the row itself then needs nothing."""
+
+Bounce = Callable[[Transaction, Sequence[tuple[Address, Reply]], str], NewEntry | None]
+"""Make the DSN row about refused recipients, with the id given; None where nobody may be told (a null reverse path)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What is committed, and what the client is told: one reply, or one for each recipient (LMTP, RFC 2033 §4.2)."""
+
+    rows: tuple[NewEntry, ...]
+    reply: Reply
+    replies: tuple[Reply, ...]
+
+
+def receipt_of(transaction: Transaction, outcomes: Sequence[Outcome], bounce: Bounce | None, *, each: bool = False) -> Receipt:
+    """Rows and replies for outcomes of a fresh transaction. `each`: every recipient gets a reply of its own."""
+    accepted = Reply(250, "2.0.0", f"accepted as {transaction.id}")
+    if len(outcomes) == 1:
+        outcome = outcomes[0]
+        reply = outcome.decision.reply
+        if reply is not None and outcome.decision.action in ("refuse", "defer"):
+            return Receipt((), reply, (reply,) * len(outcome.recipients))
+        return Receipt(rows_of(transaction, outcomes, bounce), accepted, (accepted,) * len(outcome.recipients))
+    own: dict[Address, Reply] = {}
+    for outcome in outcomes:
+        negative = outcome.decision.reply if outcome.decision.action in ("refuse", "defer") else None
+        own.update(dict.fromkeys(outcome.recipients, negative or accepted))
+    replies = tuple(own[recipient.address] for recipient in transaction.envelope.recipients)
+    if each:
+        taken = [outcome for outcome in outcomes if outcome.decision.action in ("deliver", "hold")]
+        reply = accepted if taken else replies[0]
+        return Receipt(rows_of(transaction, taken, bounce), reply, replies)
+    # one recipient that must be tried again makes the client try all again; nothing of it is kept, so nobody gets it twice
+    for outcome in outcomes:
+        if outcome.decision.action == "defer" and outcome.decision.reply is not None:
+            return Receipt((), outcome.decision.reply, (outcome.decision.reply,) * len(replies))
+    if all(outcome.decision.action == "refuse" for outcome in outcomes):
+        return Receipt((), replies[0], replies)
+    return Receipt(rows_of(transaction, outcomes, bounce), accepted, (accepted,) * len(replies))
+
+
+def rows_of(transaction: Transaction, outcomes: Sequence[Outcome], bounce: Bounce | None, *, resumed: bool = False) -> tuple[NewEntry, ...]:
+    """The rows for outcomes that are answered with 250, or that a resumed row becomes (under new ids). None is deferred."""
+    rows: list[NewEntry] = []
+    refused: list[tuple[Address, Reply]] = []
+    for outcome in outcomes:
+        action = outcome.decision.action
+        # RFC 5321 §4.5.5: nobody is told about what came with a null reverse path; on `internet` the sender may be forged, so it is held
+        tell = bounce is not None and transaction.session.origin.outbound and transaction.envelope.reverse_path is not None
+        if action == "refuse" and tell:
+            assert outcome.decision.reply is not None
+            refused += [(address, outcome.decision.reply) for address in outcome.recipients]
+            continue
+        rows.append(
+            _row(transaction, outcome, transaction.id if len(outcomes) == 1 and not resumed else f"{transaction.id}.{len(rows) + 1}")
+        )
+    if refused and bounce is not None:
+        row = bounce(transaction, refused, f"{transaction.id}.{len(rows) + 1}")
+        if row is not None:
+            rows.append(row)
+    return tuple(rows)
+
+
+def _row(transaction: Transaction, outcome: Outcome, row_id: str) -> NewEntry:
+    session, message = transaction.session, transaction.message
+    envelope = envelope_for(transaction.envelope, outcome.recipients)
+    identity = session.identity.name if session.identity is not None else ""
+    state = State.READY
+    need = ""
+    if outcome.decision.action != "deliver":
+        state = State.HELD
+    elif outcome.need:
+        state, need = State.RAW, "" if outcome.need == LATER else outcome.need
+    elif outcome.segments is None:
+        # a copy that was not made does not leave: a person looks at it
+        state = State.HELD
+    ready = state is State.READY and outcome.segments is not None
+    return NewEntry(
+        row_id,
+        state,
+        envelope,
+        outcome.segments if ready and outcome.segments is not None else Segments.of(message.octets),
+        transaction.received_at,
+        session.origin,
+        session.listener,
+        outcome.secret or not ready,
+        identity,
+        need,
+        outcome.decision.reason,
+        bytes(message.octets.view(0, message.header_end)),
+        message.first("message-id") or "",
+        outcome.rule,
+        outcome.verdict.word.value if outcome.verdict is not None else "",
+        (outcome.verdict is not None and outcome.verdict.encrypted) or outcome.need == LATER,
+        b"" if ready else write_session(session),
+    )

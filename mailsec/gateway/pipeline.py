@@ -1,0 +1,260 @@
+"""The pipeline: admission, processing, one commit, the reply. What every listener, the resume loop and `mailsec explain` call.
+
+The one invariant (promise 1): `receive` returns a positive reply only after `Spool.commit` has returned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Sequence
+from dataclasses import replace
+
+from mailsec.errors import KeyUnavailable, MailsecError, Reply
+from mailsec.gateway.admission import Admission
+from mailsec.gateway.annotation import check_first_line
+from mailsec.gateway.engine import Engine
+from mailsec.gateway.evidence import EvidenceDesk, TrustStore
+from mailsec.gateway.explanation import Explanation, Steps, note
+from mailsec.gateway.identity import identity_of
+from mailsec.gateway.inbound import handle_inbound
+from mailsec.gateway.keyring import KeyRing, need_of
+from mailsec.gateway.outbound import handle_outbound
+from mailsec.gateway.outcomes import Bounce, Receipt, receipt_of, rows_of
+from mailsec.gateway.settling import DELIVER, decision_of
+from mailsec.gateway.tools import Tools
+from mailsec.gateway.waiting import read_session
+from mailsec.interfaces import Authenticator, CertificateDirectory, Credentials, FoundCertificate, KeyHandle, Outcome, Runtime, Spool
+from mailsec.mime.index import index_message
+from mailsec.model.address import NULL_PATH, Address
+from mailsec.model.octets import Octets
+from mailsec.model.queue import SpooledEntry
+from mailsec.model.session import Envelope, Identity, Session, Transaction
+from mailsec.model.settings import GatewaySettings
+from mailsec.model.verdict import Event
+from mailsec.plugins import PluginManager
+
+__all__ = ["Pipeline"]
+
+
+class Pipeline:
+    """One for each worker; it is the `interfaces.Gateway` that plugins are given, too.
+
+    `plugins` is loaded; `engine` and `trust` come from the caller, everything else from the plugins' providers.
+    """
+
+    def __init__(
+        self,
+        settings: GatewaySettings,
+        *,
+        runtime: Runtime,
+        plugins: PluginManager,
+        spool: Spool,
+        engine: Engine,
+        trust: TrustStore | None,
+        bounce: Bounce | None = None,
+    ) -> None:
+        self.settings = settings
+        self.runtime = runtime
+        self.plugins = plugins
+        self.spool = spool
+        self._bounce = bounce
+        lent = {"settings": settings, "runtime": runtime}
+        self.admission = Admission(settings, plugins.providers("register_recipient_directories", **lent))
+        self.authenticators: tuple[Authenticator, ...] = tuple(plugins.providers("register_authenticators", **lent))
+        self.directories: tuple[CertificateDirectory, ...] = tuple(plugins.providers("register_certificate_directories", **lent))
+        self._tools = Tools(
+            settings,
+            settings.limits,
+            runtime,
+            plugins,
+            engine,
+            KeyRing(plugins.providers("register_key_stores", **lent)),
+            EvidenceDesk(engine, runtime, trust, plugins.providers("register_revocation_sources", **lent)),
+        )
+        self._records = bool(plugins.implementations("record_event"))
+
+    # -- before the octets ----------------------------------------------------------------------------------------------------
+
+    def admit_connection(self, session: Session) -> Reply | None:
+        """None: welcome."""
+        return self.admission.admit_connection(session)
+
+    def admit_sender(self, session: Session, reverse_path: Address | None) -> Reply | None:
+        """None: welcome; a reply: refused with it."""
+        return self.admission.admit_sender(session, reverse_path)
+
+    def admit_recipient(self, session: Session, reverse_path: Address | None, recipient: Address) -> Reply | Awaitable[Reply | None] | None:
+        """None: welcome; a reply: refused with it; an awaitable where a recipient directory must be asked."""
+        refused = self.admission.admit_recipient(session, recipient)
+        if refused is not None or session.origin.outbound or not self.admission.directories:
+            return refused
+        return self.admission.admit_known_recipient(recipient)
+
+    async def authenticate(self, credentials: Credentials, session: Session) -> Identity | None:
+        """The identity that the first authenticator gives; None where none does. Raise MailsecError where one cannot say and none did."""
+        doubt: MailsecError | None = None
+        for authenticator in self.authenticators:
+            if credentials.mechanism not in authenticator.mechanisms:
+                continue
+            try:
+                identity = await authenticator.authenticate(credentials, session)
+            except MailsecError as error:
+                doubt = doubt or error
+                continue
+            if identity is not None:
+                return identity
+        if doubt is not None:
+            raise doubt
+        return None
+
+    @property
+    def mechanisms(self) -> frozenset[str]:
+        """The SASL mechanisms that an authenticator can verify."""
+        return frozenset().union(*(one.mechanisms for one in self.authenticators))
+
+    # -- a message ------------------------------------------------------------------------------------------------------------
+
+    async def receive(self, session: Session, envelope: Envelope, octets: Octets) -> Reply:
+        """Process, commit once, reply. Errors that mailsec understands become replies; nothing is kept then."""
+        return (await self._receive(session, envelope, octets, each=False)).reply
+
+    async def receive_each(self, session: Session, envelope: Envelope, octets: Octets) -> tuple[Reply, ...]:
+        """The same with a reply for each recipient (LMTP, RFC 2033 §4.2)."""
+        return (await self._receive(session, envelope, octets, each=True)).replies
+
+    async def _receive(self, session: Session, envelope: Envelope, octets: Octets, *, each: bool) -> Receipt:
+        try:
+            transaction = self.begin(session, envelope, octets)
+            outcomes = await self._outcomes(transaction)
+            receipt = receipt_of(transaction, outcomes, self._bounce, each=each)
+            if receipt.rows:
+                await self.spool.commit(receipt.rows)
+        except MailsecError as error:
+            decision = decision_of(error)
+            assert decision.reply is not None
+            return Receipt((), decision.reply, (decision.reply,) * len(envelope.recipients))
+        if self._records:
+            self._record(transaction, outcomes, receipt.reply)
+        return receipt
+
+    def begin(self, session: Session, envelope: Envelope, octets: Octets, transaction_id: str = "", attempt: int = 0) -> Transaction:
+        """The transaction of one message. Raise LimitExceeded for a header over the limits."""
+        now = self.runtime.now()
+        if not transaction_id:
+            # the instant in microseconds and 40 random bits: unique over workers and restarts, and ids sort by time
+            transaction_id = f"{int(now.timestamp() * 1_000_000):x}{self.runtime.random(5).hex()}"
+        identity = identity_of(session, envelope.reverse_path)
+        if identity is not session.identity:
+            session = replace(session, identity=identity)
+        return Transaction(transaction_id, session, envelope, index_message(octets, self.settings.limits), now, attempt)
+
+    async def process(self, transaction: Transaction) -> AsyncIterator[Outcome]:
+        """Everything up to the spool: an outcome for each group of recipients. Errors that mailsec understands are outcomes too."""
+        for outcome in await self._outcomes(transaction):
+            yield outcome
+
+    async def explain(self, transaction: Transaction) -> Explanation:
+        """What would happen, step by step; nothing is signed, stored, sent or recorded."""
+        steps: Steps = []
+        outcomes = await self._outcomes(transaction, steps)
+        return Explanation(tuple(steps), tuple(outcomes))
+
+    async def _outcomes(self, transaction: Transaction, steps: Steps | None = None, *, resumed: bool = False) -> list[Outcome]:
+        everybody = tuple(recipient.address for recipient in transaction.envelope.recipients)
+        try:
+            self.admission.check_message(transaction.message)
+            check_first_line(transaction.message)
+            if transaction.session.origin.outbound:
+                return await handle_outbound(self._tools, transaction, steps)
+            return await handle_inbound(self._tools, transaction, steps, resumed=resumed)
+        except KeyUnavailable as error:
+            return [Outcome(everybody, DELIVER, None, None, need=need_of(error, "keys"))]
+        except MailsecError as error:
+            decision = decision_of(error)
+            note(steps, "decision", f"{decision.action}: {error.message}", decision.rule)
+            return [Outcome(everybody, decision, None, None, rule=decision.rule)]
+
+    # -- a row that waited ----------------------------------------------------------------------------------------------------
+
+    async def resume(self, row: SpooledEntry) -> None:
+        """Process a raw row (or a held one that was released) under the rules of this moment. Raise StoreError: the row stays.
+
+        The spool counts attempts, durably and before this is called; it holds a row that took its worker down too often.
+        """
+        entry = row.entry
+        try:
+            transaction = self.begin(read_session(entry.session), entry.envelope, row.octets, entry.id, row.attempts + 1)
+        except MailsecError as error:
+            await self.spool.hold(entry.id, error.message)
+            return
+        transaction = replace(transaction, received_at=entry.received_at)
+        outcomes = await self._outcomes(transaction, resumed=True)
+        if all(outcome.decision.action == "hold" for outcome in outcomes):
+            await self.spool.hold(entry.id, outcomes[0].decision.reason)
+        elif all(outcome.need or outcome.decision.action == "defer" for outcome in outcomes):
+            await self.spool.postpone(entry.id, need=outcomes[0].need, reason=outcomes[0].decision.reason)
+        else:
+            rows = rows_of(transaction, [_waiting_on(outcome) for outcome in outcomes], self._bounce, resumed=True)
+            await self.spool.commit(rows, replaces=entry.id)
+        if self._records:
+            self._record(transaction, outcomes, None)
+
+    def _record(self, transaction: Transaction, outcomes: Sequence[Outcome], reply: Reply | None) -> None:
+        """One event for each message that was answered. No subject, nothing from inside encryption."""
+        session, envelope, message = transaction.session, transaction.envelope, transaction.message
+        first = outcomes[0]
+        self.plugins.record(
+            Event(
+                "received" if transaction.attempt == 0 else "resumed",
+                transaction.received_at,
+                {
+                    "id": transaction.id,
+                    "message_id": message.first("message-id") or "",
+                    "reverse_path": NULL_PATH if envelope.reverse_path is None else str(envelope.reverse_path),
+                    "recipients": [str(recipient.address) for recipient in envelope.recipients],
+                    "size": len(message.octets),
+                    "listener": session.listener,
+                    "origin": session.origin.value,
+                    "peer": session.peer,
+                    "user": session.identity.name if session.identity is not None else "",
+                    "rule": first.rule if len(outcomes) == 1 else ", ".join(dict.fromkeys(one.rule for one in outcomes if one.rule)),
+                    "verdict": first.verdict.word.value if first.verdict is not None else "",
+                    "action": first.need or first.decision.action
+                    if len(outcomes) == 1
+                    else ", ".join(dict.fromkeys(one.need or one.decision.action for one in outcomes)),
+                    "reason": first.decision.reason,
+                    "reply": reply.code if reply is not None else 0,
+                },
+            )
+        )
+
+    # -- interfaces.Gateway ---------------------------------------------------------------------------------------------------
+
+    async def certificates(self, address: Address) -> Sequence[FoundCertificate]:
+        """What all certificate directories know of `address`, in their order; one that is out is passed over."""
+        found: list[FoundCertificate] = []
+        for directory in self.directories:
+            try:
+                found += await directory.certificates(address)
+            except MailsecError as error:
+                if not error.temporary:
+                    raise
+        return found
+
+    def may_send(self, identity: Identity, address: Address) -> bool:
+        """True where `identity` may use `address`."""
+        return identity.may_use(address)
+
+    async def recipient_exists(self, address: Address) -> bool | None:
+        """What the recipient directories say."""
+        return await self.admission.recipient_exists(address)
+
+    async def key(self, name: str) -> KeyHandle | None:
+        """The key that a key store calls `name`."""
+        return await self._tools.keys.key(name)
+
+
+def _waiting_on(outcome: Outcome) -> Outcome:
+    """Within a resumed row one group cannot be deferred by itself: it becomes a raw row of its own."""
+    if outcome.decision.action == "defer":
+        return replace(outcome, decision=replace(DELIVER, reason=outcome.decision.reason), need="retry")
+    return outcome

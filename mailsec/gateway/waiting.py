@@ -1,0 +1,65 @@
+"""The session that a raw or held row came from, written down so that it can be processed again under the rules of that moment.
+
+The one invariant: what is read back is what was written, or an error; a row never gains an identity or an origin that it did not have.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from mailsec.errors import Tampered
+from mailsec.model.session import Identity, Origin, Session, TlsInfo
+
+__all__ = ["read_session", "write_session"]
+
+
+def write_session(session: Session) -> bytes:
+    """The session as JSON. The client's certificate is left out: the identity that came of it is what counts."""
+    tls, identity = session.tls, session.identity
+    return json.dumps(
+        {
+            "id": session.id,
+            "listener": session.listener,
+            "origin": session.origin.value,
+            "peer": session.peer,
+            "peer_port": session.peer_port,
+            "local": session.local,
+            "hostname": session.hostname,
+            "helo": session.helo,
+            "protocol": session.protocol,
+            "tls": None if tls is None else [tls.version, tls.cipher, tls.cipher_bits],
+            "identity": None if identity is None else [identity.name, list(identity.addresses), identity.mechanism],
+            "behind_own_mta": session.behind_own_mta,
+        },
+        separators=(",", ":"),
+    ).encode()
+
+
+def read_session(data: bytes) -> Session:
+    """The session of a row; raise Tampered for anything that `write_session` does not write."""
+    try:
+        value: dict[str, Any] = json.loads(data)
+        tls, identity = value["tls"], value["identity"]
+        return Session(
+            id=_text(value["id"]),
+            listener=_text(value["listener"]),
+            origin=Origin(value["origin"]),
+            peer=_text(value["peer"]),
+            peer_port=int(value["peer_port"]),
+            local=_text(value["local"]),
+            hostname=_text(value["hostname"]),
+            helo=_text(value["helo"]),
+            protocol=_text(value["protocol"]),
+            tls=None if tls is None else TlsInfo(_text(tls[0]), _text(tls[1]), int(tls[2])),
+            identity=None if identity is None else Identity(_text(identity[0]), tuple(map(_text, identity[1])), _text(identity[2])),
+            behind_own_mta=value["behind_own_mta"] is True,
+        )
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError) as error:
+        raise Tampered("the session of a waiting row cannot be read", hint="look at it with mailsec queue show") from error
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError("not a text")
+    return value
