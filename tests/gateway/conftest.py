@@ -174,7 +174,9 @@ class _Recorder:
 @pytest.fixture
 def kit() -> SimpleNamespace:
     """Makers for tests: `kit.Gate(...)`, `kit.FakeKeys(...)`, `kit.FakeKey(...)`."""
-    return SimpleNamespace(Gate=Gate, FakeKeys=FakeKeys, FakeKey=FakeKey, settings=settings, UNSIGNED=UNSIGNED, NONE=NONE, Limits=Limits, octets_of=octets_of)
+    return SimpleNamespace(
+        Gate=Gate, FakeKeys=FakeKeys, FakeKey=FakeKey, settings=settings, UNSIGNED=UNSIGNED, NONE=NONE, Limits=Limits, octets_of=octets_of
+    )
 
 
 @pytest.fixture

@@ -46,7 +46,9 @@ def test_open_relay_stranger_to_stranger_is_refused(gate, recipient):
     assert answer(gate, recipient) == Reply(550, "5.7.1", "relaying denied")
 
 
-@pytest.mark.parametrize("recipient", ["victim%evil.example@example.org", "evil.example!victim@example.org", '"victim@evil.example"@example.org'])
+@pytest.mark.parametrize(
+    "recipient", ["victim%evil.example@example.org", "evil.example!victim@example.org", '"victim@evil.example"@example.org']
+)
 def test_open_relay_by_a_route_in_the_local_part_is_refused(gate, recipient):
     assert answer(gate, recipient).code == 550
 
