@@ -21,6 +21,8 @@ from sqlalchemy import ColumnElement, Connection, select
 
 from mailsec.errors import KeyUnavailable, PrivateKeyError, Tampered, UsageError
 from mailsec.model.address import Address, normalise_domain
+from mailsec.model.limits import DEFAULT_LIMITS
+from mailsec.model.session import matches_pattern
 from mailsec.model.trust import Anchor, CertificateEntry, TrustFlags
 from mailsec.store.connection import fetch
 from mailsec.store.database import now
@@ -30,6 +32,7 @@ from mailsec.store.nicknames import check_nickname
 from mailsec.store.patterns import check_patterns
 from mailsec.store.schema import assignments, certificate_addresses, certificates, learnt, private_keys
 from mailsec.store.users import Users
+from mailsec.x509.certificate import load_certificate
 
 __all__ = ["CertDb"]
 
@@ -69,8 +72,6 @@ class CertDb(Users):
 
     def assigned_to(self, address: Address, usage: str = "", *, at: datetime | None = None) -> Sequence[CertificateEntry]:
         """Verified entries whose key may be used for `address`, newest valid first; expired ones come last."""
-        from mailsec.model.session import matches_pattern
-
         with self.reading() as connection:
             built = self._build(connection, self._rows(connection, certificates.c.key_id.in_(select(private_keys.c.key_id))))
             patterns = self._patterns(connection, usage)
@@ -106,6 +107,25 @@ class CertDb(Users):
                 for entry, row in self._build(connection, self._rows(connection))
                 if "p" in (entry.trust.email if purpose == "email" else entry.trust.tls) or row["state"] == "blocked"
             ]
+
+    def chain(self, entry: CertificateEntry) -> tuple[bytes, ...]:
+        """Certificates of the entry's issuers that are here, nearest first; a self-signed one, the anchor, is left out.
+
+        Only names and key identifiers are compared: whoever gets the chain checks it.
+        """
+        chain: list[bytes] = []
+        below = load_certificate(entry.der)
+        with self.reading() as connection:
+            while len(chain) < DEFAULT_LIMITS.path_length:
+                found = self._entries(connection, certificates.c.subject == below.issuer.der)
+                issuers = [load_certificate(each.der) for each in found if each.verified and not each.trust.email_distrusted]
+                wanted = below.authority_key_id.key_id if below.authority_key_id else None
+                fitting = [each for each in issuers if wanted is None or each.subject_key_id in (None, wanted)]
+                if not fitting or fitting[-1].is_self_issued or fitting[-1].der in chain:
+                    break
+                below = fitting[-1]
+                chain.append(below.der)
+        return tuple(chain)
 
     def private_key(self, entry: CertificateEntry) -> bytes | None:
         """PKCS#8 DER of the entry's key; None where the database has none. Raise Tampered where a row was changed."""

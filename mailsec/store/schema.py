@@ -76,6 +76,7 @@ certificates = Table(
     Column("mac", LargeBinary(32), nullable=False),
     Index("certificates_nickname", "nickname"),
     Index("certificates_key_id", "key_id"),
+    Index("certificates_subject", "subject"),
 )
 """Certificates with nickname, trust letters per purpose, and the domains that an anchor may vouch for.
 

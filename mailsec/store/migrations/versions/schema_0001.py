@@ -58,6 +58,7 @@ def upgrade() -> None:
     )
     op.create_index("certificates_key_id", "certificates", ["key_id"], unique=False)
     op.create_index("certificates_nickname", "certificates", ["nickname"], unique=False)
+    op.create_index("certificates_subject", "certificates", ["subject"], unique=False)
     op.create_table(
         "crls",
         sa.Column("id", sa.Integer(), autoincrement=True, nullable=False),

@@ -1,0 +1,225 @@
+"""The certificate database as a plugin: keys, users, certificates and anchors for the gateway.
+
+All database work goes to the lane "database"; what was asked before is answered from memory without suspending. The database is
+asked at most once a second whether somebody changed it, and then everything kept is forgotten; nothing is kept longer than
+`LONGEST` seconds, because what is valid depends on the time. The one invariant: where the database cannot be asked, the question
+fails (a temporary error); an old answer is never given for longer than `GRACE` seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
+from typing import Any, Final, TypeVar
+
+from mailsec.hookspecs import hookimpl
+from mailsec.interfaces import Credentials, FoundCertificate, KeyHandle, Runtime
+from mailsec.keys.software import SoftwareKey
+from mailsec.model.address import Address
+from mailsec.model.session import Identity, Session
+from mailsec.model.trust import Anchor, CertificateEntry, UserEntry
+from mailsec.store.certdb import CertDb
+from mailsec.store.logins import Logins
+from mailsec.x509.certificate import load_certificate
+
+__all__ = ["DatabaseAuthenticator", "DatabaseDirectory", "DatabaseKeys", "DatabasePlugin"]
+
+T = TypeVar("T")
+
+CHECKED_EVERY: Final = 1.0
+GRACE: Final = 5.0
+LONGEST: Final = 60.0
+_MOST_ANSWERS: Final = 10_000
+
+_SIGNING = frozenset({"digitalSignature", "nonRepudiation", "contentCommitment"})
+_DECRYPTING = frozenset({"keyEncipherment", "keyAgreement"})
+_EMAIL_PROTECTION = frozenset({"1.3.6.1.5.5.7.3.4", "2.5.29.37.0"})
+
+
+class _Answers:
+    """Answers of the database, kept until it changes."""
+
+    def __init__(self, database: CertDb, runtime: Runtime) -> None:
+        self.database = database
+        self.runtime = runtime
+        self.logins = Logins(runtime.random(32))
+        self._kept: dict[tuple[Any, ...], Any] = {}
+        self._handles: dict[tuple[Any, ...], SoftwareKey] = {}
+        self._changes = -1
+        self._checked = float("-inf")
+        self._since = float("-inf")
+        self._checking = False
+
+    async def fresh(self) -> None:
+        """Forget what is out of date."""
+        now = self.runtime.monotonic()
+        # While one message asks, the others go on with what is known, but not for long.
+        if now < self._checked + (GRACE if self._checking else CHECKED_EVERY):
+            return
+        self._checking = True
+        try:
+            changes = await self.runtime.in_thread(self.database.changes, lane="database")
+        finally:
+            self._checking = False
+        if changes != self._changes:
+            # New objects, not emptied ones: an answer that is still on its way goes into the old ones.
+            self._changes, self._handles, self.logins = changes, {}, Logins(self.runtime.random(32))
+            self._since = float("-inf")
+        if now >= self._since + LONGEST or len(self._kept) > _MOST_ANSWERS:
+            self._kept, self._since = {}, now
+        self._checked = now
+
+    async def ask(self, question: tuple[Any, ...], function: Callable[..., T], *args: Any) -> T:
+        """The answer to `question`, from memory or by `function(*args)` in a thread."""
+        await self.fresh()
+        kept = self._kept
+        if question in kept:
+            answer: T = kept[question]
+            return answer
+        answer = await self.runtime.in_thread(function, *args, lane="database")
+        kept[question] = answer
+        return answer
+
+    def handle(self, entry: CertificateEntry) -> SoftwareKey | None:
+        """The key of an entry, loaded once. (Called in a thread.)"""
+        name = (entry.der, entry.nickname, entry.assigned)
+        handles = self._handles
+        handle = handles.get(name)
+        if handle is None:
+            private_key = self.database.private_key(entry)
+            if private_key is None:
+                return None
+            handle = SoftwareKey(
+                entry.nickname,
+                private_key,
+                certificate=entry.der,
+                chain=self.database.chain(entry),
+                assigned=entry.assigned or entry.addresses,
+                in_thread=self.runtime.in_thread,
+            )
+            handles[name] = handle
+        return handle
+
+
+class DatabaseKeys:
+    """Private keys of the database: a `KeyStore`."""
+
+    name = "database"
+
+    def __init__(self, answers: _Answers) -> None:
+        self._answers = answers
+
+    async def key(self, reference: str) -> KeyHandle | None:
+        """The key called by this nickname: of several, our newest valid one. None for names of tokens, URIs and unknown ones."""
+        if ":" in reference:
+            return None
+        at = self._answers.runtime.now()
+        return await self._answers.ask(("key", reference), self._key, reference, at)
+
+    def _key(self, reference: str, at: datetime) -> KeyHandle | None:
+        for entry in self._answers.database.find(reference, at=at):
+            if entry.has_key and entry.verified:
+                return self._answers.handle(entry)
+        return None
+
+    async def keys_for(self, address: Address, usage: str) -> Sequence[KeyHandle]:
+        """Keys assigned to `address`, newest valid first; ones that expired, or are not valid yet, only for "decrypt"."""
+        at = self._answers.runtime.now()
+        return await self._answers.ask(("keys", address.key, usage), self._keys_for, address, usage, at)
+
+    def _keys_for(self, address: Address, usage: str, at: datetime) -> Sequence[KeyHandle]:
+        found = []
+        for entry in self._answers.database.assigned_to(address, usage, at=at):
+            if _fits(entry, usage, at):
+                handle = self._answers.handle(entry)
+                if handle is not None:
+                    found.append(handle)
+        return tuple(found)
+
+
+class DatabaseAuthenticator:
+    """Users of the database: an `Authenticator`."""
+
+    name = "database"
+    mechanisms = frozenset({"PLAIN"})
+
+    def __init__(self, answers: _Answers) -> None:
+        self._answers = answers
+
+    async def authenticate(self, credentials: Credentials, session: Session) -> Identity | None:
+        """The identity; None where login and password do not fit, the user is disabled, or wants to be somebody else."""
+        # RFC 4616 §2: the authorisation identity says as whom to act; nobody acts as somebody else here.
+        if credentials.mechanism != "PLAIN" or credentials.authorisation not in ("", credentials.login):
+            return None
+        answers = self._answers
+        await answers.fresh()
+        now, logins = answers.runtime.monotonic(), answers.logins
+        user = logins.find(credentials.login, credentials.secret, now)
+        if user is None:
+            user = await answers.runtime.in_thread(self._check, credentials, lane="database")
+            if user is None:
+                return None
+            logins.keep(credentials.login, credentials.secret, user, now)
+        return Identity(user.login, user.addresses, credentials.mechanism)
+
+    def _check(self, credentials: Credentials) -> UserEntry | None:
+        return self._answers.database.check_password(credentials.login, credentials.secret)
+
+
+class DatabaseDirectory:
+    """Correspondents' certificates in the database: a `CertificateDirectory`."""
+
+    name = "database"
+
+    def __init__(self, answers: _Answers) -> None:
+        self._answers = answers
+
+    async def certificates(self, address: Address) -> Sequence[FoundCertificate]:
+        """Certificates for `address`, best first. An administrator vouches for those with the trust letter P."""
+        return await self._answers.ask(("certificates", address.key), self._certificates, address, self._answers.runtime.now())
+
+    def _certificates(self, address: Address, at: datetime) -> Sequence[FoundCertificate]:
+        entries = self._answers.database.for_address(address, at=at)
+        return tuple(FoundCertificate(entry.der, "database", trusted_binding=entry.trust.email_peer) for entry in entries)
+
+
+class DatabasePlugin:
+    """What `app` registers for the database that the configuration names."""
+
+    def __init__(self, database: CertDb, runtime: Runtime) -> None:
+        self._answers = _Answers(database, runtime)
+
+    @hookimpl
+    def register_key_stores(self) -> Iterable[DatabaseKeys]:
+        return [DatabaseKeys(self._answers)]
+
+    @hookimpl
+    def register_authenticators(self) -> Iterable[DatabaseAuthenticator]:
+        return [DatabaseAuthenticator(self._answers)]
+
+    @hookimpl
+    def register_certificate_directories(self) -> Iterable[DatabaseDirectory]:
+        return [DatabaseDirectory(self._answers)]
+
+    async def anchors(self, purpose: str = "email") -> Sequence[Anchor]:
+        """Anchors for "email", "tls-server" or "tls-client"."""
+        return await self._answers.ask(("anchors", purpose), self._answers.database.anchors, purpose)
+
+    async def distrusted(self, purpose: str = "email") -> Sequence[bytes]:
+        """Certificates that no path may hold."""
+        return await self._answers.ask(("distrusted", purpose), self._answers.database.distrusted, purpose)
+
+
+def _fits(entry: CertificateEntry, usage: str, at: datetime) -> bool:
+    """True where the entry's certificate may be used like this now."""
+    certificate = load_certificate(entry.der)
+    # RFC 8550 §4.4.2: a keyUsage that is there must allow it; RFC 8550 §4.4.4: an extendedKeyUsage must name emailProtection.
+    if certificate.extended_key_usage is not None and not certificate.extended_key_usage & _EMAIL_PROTECTION:
+        return False
+    wanted = _DECRYPTING if usage == "decrypt" else _SIGNING
+    if certificate.key_usage is not None and not certificate.key_usage & wanted:
+        return False
+    if usage == "decrypt":
+        return True
+    begins, ends = certificate.not_before, certificate.not_after
+    return begins is not None and ends is not None and begins <= at <= ends
