@@ -35,10 +35,10 @@ _CURVES: Final = {
 
 # RFC 8410 §3, RFC 9881 §2, RFC 9935 §3: keys whose algorithm says all.
 _PLAIN: Final = {
-    "1.3.101.110": ("x25519", 255),
+    "1.3.101.110": ("x25519", 256),
     "1.3.101.111": ("x448", 448),
-    "1.3.101.112": ("ed25519", 255),
-    "1.3.101.113": ("ed448", 448),
+    "1.3.101.112": ("ed25519", 256),
+    "1.3.101.113": ("ed448", 456),
     "2.16.840.1.101.3.4.3.17": ("ml-dsa-44", 10496),
     "2.16.840.1.101.3.4.3.18": ("ml-dsa-65", 15616),
     "2.16.840.1.101.3.4.3.19": ("ml-dsa-87", 20736),
@@ -68,10 +68,13 @@ class KeyFacts(NamedTuple):
     """What is known of a public key without using it."""
 
     type: str
-    """ "rsa", "dsa", "ec:secp256r1", "ed25519", "ml-dsa-65" …; "ec:explicit" for curves written out; "unknown:OID"."""
+    """ "rsa", "rsa-pss" (for PSS only, RFC 4055 §1.2), "dsa", "ec:secp256r1", "ed25519", "ml-dsa-65" …
+
+    "ec:explicit" for curves that are written out, "unknown:OID" for the rest.
+    """
     bits: int
     algorithm: str
-    """The OID of the SubjectPublicKeyInfo: it tells an RSA key for PSS only from one for everything."""
+    """The OID of the SubjectPublicKeyInfo."""
     weaknesses: tuple[str, ...]
     """ "rsa-exponent", "rsa-exponent-long", "rsa-modulus-even", "roca"."""
     parameters: bool
@@ -133,7 +136,7 @@ def _rsa(key: bytes, algorithm: str, parameters: bool) -> KeyFacts:
         weaknesses.append("roca")
     if exponent.bit_length() > 64:
         weaknesses.append("rsa-exponent-long")
-    return KeyFacts("rsa", modulus.bit_length(), algorithm, tuple(weaknesses), parameters)
+    return KeyFacts("rsa-pss" if algorithm == RSASSA_PSS else "rsa", modulus.bit_length(), algorithm, tuple(weaknesses), parameters)
 
 
 def _product() -> int:

@@ -60,7 +60,7 @@ _CODECS: Final = {
 """How the string types are read: UTF8, Numeric, Printable, T61 (as everybody does: latin-1), IA5, Visible, Universal, BMP."""
 
 _KEPT = 2048
-_MOST_RDNS = 256
+_MOST_RDNS = 2000
 _PLAIN = re.compile(r"[A-Za-z0-9 .,'()/:=?@_&*!+-]*\Z")
 _PLAIN_VALUE = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9 .'()/:?@_&*!-]*[A-Za-z0-9.'()/:?@_&*!-])?\Z")
 _SPACES = re.compile(r"\s+")
