@@ -26,7 +26,7 @@ from mailsec.model.queue import NewEntry, RecipientState, SpooledEntry, State
 from mailsec.store.scratch import FileScratch
 from mailsec.store.spool_faults import storage_fault
 from mailsec.store.spool_files import BodyFiles
-from mailsec.store.spool_rows import WHOLE, create_schema, pack_progress, pack_row, spooled_entry
+from mailsec.store.spool_rows import WHOLE, connect, create_schema, pack_progress, pack_row, spooled_entry
 from mailsec.store.spool_seal import Sealer
 from mailsec.store.spool_wishes import carry_out
 from mailsec.store.spool_writer import Commit, GroupWriter
@@ -63,8 +63,8 @@ class SqliteSpool:
         self.runtime = runtime
         self.on_ready: Callable[[list[SpooledEntry]], None] | None = None
         """Who takes READY rows that have just become durable (the relay); None: they are due at once, for `take_ready`."""
-        self.on_wish: Callable[[int, str], None] | None = None
-        """Who is told that a person wished "hold" or "delete" for a row that may be in the relay's hands."""
+        self.on_wish: Callable[[int], bool] | None = None
+        """Who is told that a person holds or deletes a row that may be in the relay's hands; True: it is not, or no more."""
         self.on_raw: Callable[[], None] | None = None
         """Who is told that there are RAW rows to process."""
         self._reserve = reserve
@@ -293,11 +293,11 @@ class SqliteSpool:
         if next_attempt is None and not hold and file is not None:
             await self.runtime.in_thread(self._files.remove, (file,), lane="spool")
 
-    async def give_back(self, rows: Sequence[int]) -> None:
-        """Rows that were handed over and not begun: due at once, read again when there is time."""
-        now = self.runtime.now().timestamp()
+    async def give_back(self, rows: Sequence[int], due: float | None = None) -> None:
+        """Rows that were handed over and not begun: read again at `due` (POSIX seconds; now)."""
+        due = self.runtime.now().timestamp() if due is None else due
         statement = "UPDATE entry SET next_attempt = ? WHERE row = ? AND next_attempt IS NULL"
-        await self._writer.submit(Commit([], changes=[(statement, (now, row)) for row in rows], durable=False))
+        await self._writer.submit(Commit([], changes=[(statement, (due, row)) for row in rows], durable=False))
         for row in rows:
             self._in_hand.pop(row, None)
 
@@ -312,10 +312,9 @@ class SqliteSpool:
         wishes = await self._writer.submit(Commit([], job=lambda connection: carry_out(connection, now, raw_in_hand)))
         removed = []
         for wish in wishes:
-            if wish.word in ("hold", "delete") and self.on_wish is not None:
-                self.on_wish(wish.row, wish.word)
-            if wish.word == "delete":
+            if wish.word in ("hold", "delete") and (self.on_wish is None or self.on_wish(wish.row)):
                 self._in_hand.pop(wish.row, None)
+            if wish.word == "delete":
                 removed.append(wish.file)
         files = [file for file in removed if file is not None]
         if files:
@@ -323,6 +322,22 @@ class SqliteSpool:
         if any(wish.word in ("release", "flush") for wish in wishes) and self.on_raw is not None:
             self.on_raw()
         return len(wishes)
+
+    # -- for adoption -------------------------------------------------------------------------------------------------
+
+    def new_row(self) -> int:
+        """A number that no row has."""
+        number = self._next_row
+        self._next_row += 1
+        return number
+
+    def adopt_file(self, path: str, name: str) -> None:
+        """Give a body of another spool a name here, durably. Blocks."""
+        self._files.adopt(path, name)
+
+    async def change(self, commit: Commit) -> Any:
+        """Have `commit` done with the next group."""
+        return await self._writer.submit(commit)
 
     # -- inside -------------------------------------------------------------------------------------------------------
 
@@ -335,8 +350,7 @@ class SqliteSpool:
             self.check_room()
         try:
             for entry in entries:
-                number = self._next_row
-                self._next_row += 1
+                number = self.new_row()
                 state = entry.state
                 sealer = self._sealer if entry.secret or state is not State.READY else None
                 size = len(entry.segments)
@@ -397,20 +411,3 @@ class SqliteSpool:
                     "UPDATE entry SET next_attempt = ?, begun = 0, reason = ? WHERE row = ?", (later, error.message, values[0])
                 )
         return read
-
-
-def connect(path: str, *, read_only: bool = False) -> sqlite3.Connection:
-    """A connection to a spool's database. Transactions are begun by hand; checkpoints are the owner's."""
-    mode = "ro" if read_only else "rwc"
-    connection = sqlite3.connect(
-        f"file:{path.replace('?', '%3f').replace('#', '%23')}?mode={mode}", uri=True, isolation_level=None, check_same_thread=False
-    )
-    connection.execute("PRAGMA busy_timeout = 5000")
-    if not read_only:
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = NORMAL")
-        connection.execute("PRAGMA wal_autocheckpoint = 0")
-        connection.execute("PRAGMA journal_size_limit = 67108864")
-        # Debian's SQLite overwrites what is deleted; bodies that must not be read are encrypted, the others came in clear.
-        connection.execute("PRAGMA secure_delete = OFF")
-    return connection

@@ -25,6 +25,7 @@ __all__ = [
     "METADATA",
     "SCHEMA_VERSION",
     "WHOLE",
+    "connect",
     "create_schema",
     "delete_statement",
     "insert_statement",
@@ -97,6 +98,23 @@ WHOLE = (
 
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 _ONE_ROW = "(" + ",".join("?" * len(_INSERTED)) + ")"
+
+
+def connect(path: str, *, read_only: bool = False) -> sqlite3.Connection:
+    """A connection to a spool's database. Transactions are begun by hand; checkpoints are the owner's."""
+    mode = "ro" if read_only else "rwc"
+    connection = sqlite3.connect(
+        f"file:{path.replace('?', '%3f').replace('#', '%23')}?mode={mode}", uri=True, isolation_level=None, check_same_thread=False
+    )
+    connection.execute("PRAGMA busy_timeout = 5000")
+    if not read_only:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute("PRAGMA wal_autocheckpoint = 0")
+        connection.execute("PRAGMA journal_size_limit = 67108864")
+        # Debian's SQLite overwrites what is deleted; bodies that must not be read are encrypted, the others came in clear.
+        connection.execute("PRAGMA secure_delete = OFF")
+    return connection
 
 
 def create_schema(connection: sqlite3.Connection) -> None:

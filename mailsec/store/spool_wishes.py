@@ -41,7 +41,12 @@ def carry_out(connection: sqlite3.Connection, now: float, in_hand: Collection[in
                 "UPDATE entry SET state = 'held', next_attempt = NULL, reason = 'held by the operator' WHERE row = ?", (row,)
             )
         elif word == "release" and state == "ready":
-            connection.execute("UPDATE entry SET paused = 0, next_attempt = ?, reason = '' WHERE row = ? AND paused = 1", (now, row))
+            # Recipients that nobody could be told about are tried again; inside a reply the pattern would be escaped.
+            connection.execute(
+                "UPDATE entry SET paused = 0, next_attempt = ?, reason = '', progress = replace(progress, '[\"failed\"', '[\"waiting\"') "
+                "WHERE row = ? AND paused = 1",
+                (now, row),
+            )
         elif word == "release" and state == "held":
             # Released means processed again, under the rules of that moment; nothing that is held ever becomes ready by itself.
             connection.execute(
