@@ -15,7 +15,6 @@ from mailsec.model.octets import Segments
 from mailsec.model.protection import ProtectionPlan
 from mailsec.model.trust import Anchor
 from mailsec.model.verdict import SmimeResult, Verdict
-from mailsec.x509.certificate import Certificate
 
 __all__ = ["Engine"]
 
@@ -32,7 +31,7 @@ class Engine(Protocol):
         ...
 
     def assess(
-        self, result: SmimeResult, message: Message, anchors: Sequence[Anchor], intermediates: Sequence[Certificate], at: datetime
+        self, result: SmimeResult, message: Message, anchors: Sequence[Anchor], distrusted: Sequence[bytes], at: datetime
     ) -> Verdict:
         """The four answers (promise 4)."""
         ...

@@ -1,4 +1,4 @@
-"""What a verdict rests on: anchors and intermediates, and the instant. Revocation is not asked for yet, and verdicts say so ("not-checked").
+"""What a verdict rests on: anchors, what is distrusted, and the instant. Revocation is not asked for yet, and verdicts say so ("not-checked").
 
 The one invariant: evidence is brought, never judged here; `Engine.assess` judges, at the instant that it is given.
 """
@@ -14,7 +14,6 @@ from mailsec.interfaces import KeyHandle, RevocationSource, Runtime
 from mailsec.model.message import Message
 from mailsec.model.trust import Anchor
 from mailsec.model.verdict import Reason, Revocation, SmimeResult, SmimeWord, Verdict
-from mailsec.x509.certificate import Certificate
 
 __all__ = ["EvidenceDesk", "TrustStore"]
 
@@ -22,12 +21,12 @@ __all__ = ["EvidenceDesk", "TrustStore"]
 class TrustStore(Protocol):
     """Where anchors and known certificates are: the certificate database, with its cache."""
 
-    async def anchors(self, purpose: str) -> Sequence[Anchor]:
-        """Anchors for `purpose` ("email"); raise Unavailable or StoreError where that cannot be said now."""
+    async def anchors(self, purpose: str = "email") -> Sequence[Anchor]:
+        """Anchors for `purpose`; raise Unavailable or StoreError where that cannot be said now."""
         ...
 
-    async def intermediates(self) -> Sequence[Certificate]:
-        """Certificates that may help to build a path; none of them is believed for being here."""
+    async def distrusted(self, purpose: str = "email") -> Sequence[bytes]:
+        """Certificates (DER) that no path may hold."""
         ...
 
 
@@ -44,9 +43,9 @@ class EvidenceDesk:
         """The verdict on what `unprotect` showed. A message without any layer costs no look-up."""
         if not result.signed or self._trust is None:
             return self._engine.assess(result, message, (), (), self._runtime.now())
-        anchors = await self._trust.anchors("email")
-        intermediates = await self._trust.intermediates()
-        return self._engine.assess(result, message, anchors, intermediates, self._runtime.now())
+        anchors = await self._trust.anchors()
+        distrusted = await self._trust.distrusted()
+        return self._engine.assess(result, message, anchors, distrusted, self._runtime.now())
 
     async def examine(self, message: Message, keys: Sequence[KeyHandle]) -> tuple[SmimeResult, Verdict]:
         """Unprotect and judge; what cannot be read or is over a limit gets the word that says so, and is delivered with it."""

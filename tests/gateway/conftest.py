@@ -83,7 +83,7 @@ class FakeEngine:
             raise result
         return result[0]
 
-    def assess(self, result, message, anchors, intermediates, at):
+    def assess(self, result, message, anchors, distrusted, at):
         return self.shown(message)[1]
 
     def results(self, authserv_id, verdict):
