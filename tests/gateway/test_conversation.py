@@ -1,0 +1,191 @@
+"""The SMTP conversation with the real server core: what a client says, what it hears, and that nothing is left behind."""
+
+from __future__ import annotations
+
+import base64
+
+import pytest
+
+from mailsec.errors import StorageFull, Unavailable
+from mailsec.gateway.conversation import SmtpConversation
+from mailsec.hookspecs import hookimpl
+from mailsec.interfaces import Conversation
+from mailsec.model.requests import Ask, Body, Close, EndOfBody, Send, StartTls
+from mailsec.model.session import Identity, Origin, TlsInfo
+from mailsec.testing import values
+from mailsec.wire.smtp.questions import MessageAbandoned
+from mailsec.wire.smtp.server import ServerSettings, SmtpServer
+
+MESSAGE = "From: carol@example.net\r\nTo: alice@example.org\r\nSubject: hi\r\n\r\nbody\r\n"
+
+
+class Client:
+    """Speaks to a server core and its conversation as the driver of `net` does."""
+
+    def __init__(self, gate, origin: Origin = Origin.INTERNET, **changes) -> None:
+        self.gate = gate
+        who = {"helo": "", "protocol": "SMTP", "identity": None, "tls": None}
+        self.conversation = SmtpConversation(gate.pipeline, values.session(origin, **who | changes))
+        settings = {"hostname": "gw.example.org"}
+        if origin is Origin.SUBMISSION:
+            settings |= {"tls": "starttls-required", "authenticate": True}
+        self.core = SmtpServer(ServerSettings(**settings))
+        self.heard = ""
+        self.closed = False
+        self.carry_out(self.core.connection_made())
+
+    def carry_out(self, requests) -> None:
+        error = None
+        for request in requests:
+            if isinstance(request, Send):
+                self.heard += request.data.decode()
+            elif isinstance(request, Ask):
+                try:
+                    answer = self.conversation.ask(request.question)
+                    if hasattr(answer, "__await__"):
+                        answer = self.gate.runtime.run(answer)
+                except Unavailable as unavailable:
+                    answer = unavailable.reply
+                if error is not None:
+                    answer, error = error, None
+                self.carry_out(self.core.answer(answer))
+            elif isinstance(request, Body):
+                try:
+                    self.conversation.body(request.chunk)
+                except StorageFull as full:
+                    error = full.reply
+            elif isinstance(request, EndOfBody):
+                self.conversation.end_of_body()
+            elif isinstance(request, StartTls):
+                self.carry_out(self.core.tls_started(TlsInfo("TLSv1.3", "TLS_AES_256_GCM_SHA384", 256)))
+            elif isinstance(request, Close):
+                self.closed = True
+
+    def say(self, *lines: str) -> list[str]:
+        """Send lines; return what was heard since."""
+        self.heard = ""
+        for line in lines:
+            self.carry_out(self.core.receive_data(line.encode() + b"\r\n"))
+        return self.heard.splitlines()
+
+    def message(self, text: str = MESSAGE) -> str:
+        self.say("DATA")
+        return self.say(text.removesuffix("\r\n"), ".")[-1]
+
+
+def test_conversation_is_the_interface(gate):
+    conversation: Conversation = SmtpConversation(gate.pipeline, values.session())
+    conversation.closed()
+
+
+def test_message_from_the_internet(gate):
+    client = Client(gate)
+    client.say("EHLO client.example.net", "MAIL FROM:<carol@example.net>")
+    assert client.say("RCPT TO:<alice@example.org>")[0].startswith("250")
+    assert client.say("RCPT TO:<x@example.com>")[0].startswith("550 5.7.1 relaying denied")
+    reply = client.message()
+    assert reply.startswith("250 2.0.0 accepted as ")
+    assert gate.rows[0].id in reply
+    assert b"from client.example.net ([192.0.2.7])\r\n\tby gw.example.org with ESMTP\r\n" in gate.ready[0]
+    assert gate.ready[0].endswith(MESSAGE.encode())
+    assert [scratch.discarded for scratch in gate.spool.scratches] == [True]
+
+
+def test_several_messages_on_one_connection(gate):
+    client = Client(gate)
+    client.say("EHLO x")
+    for _ in range(3):
+        client.say("MAIL FROM:<carol@example.net>", "RCPT TO:<alice@example.org>")
+        assert client.message().startswith("250")
+    assert len(gate.rows) == 3 and len({row.id for row in gate.rows}) == 3
+
+
+class Users:
+    name = "users"
+    mechanisms = frozenset({"PLAIN"})
+
+    def __init__(self) -> None:
+        self.away = False
+
+    @hookimpl
+    def register_authenticators(self):
+        return [self]
+
+    async def authenticate(self, credentials, session):
+        if self.away:
+            raise Unavailable("the database is away")
+        if (credentials.login, credentials.secret) == ("alice", b"secret"):
+            return Identity("alice", ("alice@example.org",), credentials.mechanism)
+        return None
+
+
+def plain(login: str, secret: str) -> str:
+    return "AUTH PLAIN " + base64.b64encode(f"\0{login}\0{secret}".encode()).decode()
+
+
+@pytest.fixture
+def users() -> Users:
+    return Users()
+
+
+def test_submission_needs_a_login_and_gets_a_signature(kit, users):
+    gate = kit.Gate(users)
+    client = Client(gate, Origin.SUBMISSION)
+    client.say("EHLO x", "STARTTLS", "EHLO x")
+    assert client.say("MAIL FROM:<alice@example.org>")[0].startswith("530")
+    assert client.say(plain("alice", "wrong"))[0].startswith("535")
+    assert client.say(plain("alice", "secret"))[0].startswith("235")
+    assert client.say("MAIL FROM:<bob@example.org>")[0].startswith("550 5.7.1")
+    client.say("MAIL FROM:<alice@example.org>", "RCPT TO:<bob@example.net>")
+    assert client.message(MESSAGE.replace("carol@example.net", "alice@example.org")).startswith("250")
+    assert len(gate.engine.signed) == 1 and b"with ESMTPSA" in gate.ready[0]
+    assert gate.rows[0].identity == "alice"
+
+
+def test_authenticator_that_is_away_says_come_back(kit, users):
+    users.away = True
+    client = Client(kit.Gate(users), Origin.SUBMISSION)
+    client.say("EHLO x", "STARTTLS", "EHLO x")
+    assert client.say(plain("alice", "secret"))[0].startswith("454")
+
+
+def test_second_authenticator_is_asked_where_the_first_is_away(kit):
+    first, second = Users(), Users()
+    first.away = True
+    client = Client(kit.Gate(first, second), Origin.SUBMISSION)
+    client.say("EHLO x", "STARTTLS", "EHLO x")
+    assert client.say(plain("alice", "secret"))[0].startswith("235")
+
+
+def test_peer_that_may_not_connect_hears_so(gate):
+    client = Client(gate, Origin.TRUSTED, peer="192.0.2.1")
+    assert client.heard.startswith("554") and client.closed
+
+
+def test_connection_that_closes_in_mid_message_leaves_nothing(gate):
+    client = Client(gate)
+    client.say("EHLO x", "MAIL FROM:<carol@example.net>", "RCPT TO:<alice@example.org>", "DATA", "half a message")
+    client.conversation.closed()
+    assert gate.rows == [] and all(scratch.discarded for scratch in gate.spool.scratches)
+
+
+def test_message_that_the_core_abandons_leaves_nothing(gate):
+    conversation = SmtpConversation(gate.pipeline, values.session())
+    conversation.body(b"half")
+    assert conversation.ask(MessageAbandoned(StorageFull("x").reply)) is None
+    assert gate.spool.scratches[0].discarded
+
+
+def test_empty_message_is_a_message(gate):
+    client = Client(gate)
+    client.say("EHLO x", "MAIL FROM:<>", "RCPT TO:<alice@example.org>", "DATA")
+    assert client.say(".")[-1].startswith("250")
+    assert len(gate.rows) == 1
+
+
+def test_smuggled_second_message_is_not_a_message(gate):
+    client = Client(gate)
+    client.say("EHLO x", "MAIL FROM:<carol@example.net>", "RCPT TO:<alice@example.org>", "DATA")
+    smuggled = "x\n.\nMAIL FROM:<mallory@example.org>\r\nRCPT TO:<bob@example.org>\r\nDATA\r\nFrom: alice@example.org\r\n\r\nsign me"
+    assert client.say(smuggled, ".")[-1].startswith("554")
+    assert gate.rows == [] and gate.engine.signed == []
