@@ -131,6 +131,9 @@ class WireProtocol(Protocol):
             return
         self._lost = True
         self._closing = True
+        if self._pieces is not None and self._input:
+            # What the peer said before it closed in the middle of our stream: the core may learn why from it.
+            self.core.receive_data(b"".join(self._input))
         self._blocked = True
         self._input.clear()
         self._pieces = None

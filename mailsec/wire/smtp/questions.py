@@ -152,3 +152,5 @@ class Ended:
     error: MailsecError | None = None
     tls_failed: bool = False
     """True where STARTTLS was begun and no TLS session came of it: with `opportunistic` the caller may connect again without TLS."""
+    reply: Reply | None = None
+    """What the next hop said, where its words ended the session."""
