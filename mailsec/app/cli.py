@@ -46,6 +46,12 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "init": ("mailsec.app.commands.init:init", "write a configuration, a database and a server certificate"),
     "check": ("mailsec.app.commands.check:check", "find every mistake in a configuration and around it"),
     "serve": ("mailsec.app.commands.serve:serve", "run the gateway"),
+    "queue list": ("mailsec.app.commands.queue:list_entries", "list the mail that waits"),
+    "queue show": ("mailsec.app.commands.queue:show", "show all that is known of a message"),
+    "queue hold": ("mailsec.app.commands.queue:hold", "keep messages from going on"),
+    "queue release": ("mailsec.app.commands.queue:release", "let held messages go on"),
+    "queue flush": ("mailsec.app.commands.queue:flush", "try messages now that wait for their next attempt"),
+    "queue delete": ("mailsec.app.commands.queue:delete", "throw messages away"),
 }
 """Name ("smime verify") to ("module:attribute", one line of help), in the order in which `--help` shows them."""
 
