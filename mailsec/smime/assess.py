@@ -1,0 +1,213 @@
+"""What may be believed of a message: the four answers for each signer, and one verdict (promise 4; RFC 8550, RFC 7281 §3).
+
+The one invariant: `trusted` needs every answer of every signer of the innermost signed layer, nothing beside it, and no broken signature
+around it; each no has a reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+
+from mailsec.interfaces import CryptoBackend
+from mailsec.model.limits import DEFAULT_LIMITS, Limits
+from mailsec.model.message import Message
+from mailsec.model.trust import Anchor
+from mailsec.model.verdict import LayerReport, LayerResult, Reason, Revocation, SignerReport, SignerResult, SmimeResult, SmimeWord, Verdict
+from mailsec.pki.anchors import AnchorSet, anchor_set
+from mailsec.pki.budget import Budget
+from mailsec.pki.build import CertificatePool
+from mailsec.pki.path import DEFAULT_OPTIONS, PathOptions, PathResult, validate
+from mailsec.smime.identity import Author, matches_author, read_author
+from mailsec.x509.certificate import Certificate, load_certificate, summary
+
+__all__ = ["assess"]
+
+_NOT_CHECKED = Reason(
+    "revocation-not-checked", "revocation", "whether the certificate was revoked was not checked", "revocation is off, or has no source"
+)
+
+
+def assess(
+    result: SmimeResult,
+    message: Message | None,
+    *,
+    anchors: Sequence[Anchor] | AnchorSet,
+    intermediates: Iterable[Certificate],
+    at: datetime,
+    backend: CryptoBackend,
+    options: PathOptions = DEFAULT_OPTIONS,
+    budget: Budget | None = None,
+    limits: Limits = DEFAULT_LIMITS,
+) -> Verdict:
+    """Judge what `unprotect_message` found. `message` is what carried it, for From; None for a CMS object without a message.
+
+    `intermediates` are certificates at hand besides those of the message; `at` is the instant of the judgement, never the time that the
+    signer claims. `budget` is shared by all judgements of one message.
+    """
+    judge = _Judge(
+        anchor_set(anchors),
+        intermediates,
+        at,
+        backend,
+        options,
+        budget or Budget(limits),
+        None if message is None else read_author(message, limits),
+    )
+    signed_layers = [index for index, layer in enumerate(result.layers) if layer.type == "signed-data"]
+    innermost = signed_layers[-1] if signed_layers else -1
+    reports = [judge.layer(layer, index in signed_layers) for index, layer in enumerate(result.layers)]
+    reasons: list[Reason] = [*result.reasons, *(reason for layer in result.layers for reason in layer.reasons)]
+    if innermost < 0:
+        return _verdict(result, reports, reasons, _word_unsigned(reasons), None)
+    signers = reports[innermost].signers
+    reasons += [reason for signer in signers for reason in signer.reasons]
+    broken_outside = [index for index in signed_layers[:-1] if not _is_intact(reports[index])]
+    if broken_outside:
+        reasons.append(
+            Reason("outer-signature-broken", "integrity", "a signature around this one is broken", "it may have been sent on by somebody")
+        )
+        reasons += [reason for index in broken_outside for signer in reports[index].signers for reason in signer.reasons]
+    intact = _is_intact(reports[innermost])
+    trusted = (
+        intact
+        and not broken_outside
+        and all(signer.trusted and not _forbids(signer.reasons) for signer in signers)
+        and all(layer.covers_all and not _forbids(layer.reasons) for layer in result.layers[: innermost + 1])
+        and not _forbids(result.reasons)
+    )
+    return _verdict(result, reports, reasons, _word(trusted, intact and not broken_outside, reports[innermost], reasons), signers, trusted)
+
+
+def _is_intact(layer: LayerReport) -> bool:
+    return bool(layer.signers) and all(signer.intact for signer in layer.signers)
+
+
+def _forbids(reasons: Iterable[Reason]) -> bool:
+    """Reasons that stand against trust though every answer is yes: a weak algorithm, something beside the layer, a limit."""
+    return any(reason.stage in ("policy", "limits", "integrity") or reason.code == "ambiguous-structure" for reason in reasons)
+
+
+def _word_unsigned(reasons: Sequence[Reason]) -> SmimeWord:
+    if any(reason.stage == "limits" for reason in reasons):
+        return SmimeWord.PERMERROR
+    return SmimeWord.NEUTRAL if any(reason.stage == "parse" for reason in reasons) else SmimeWord.NONE
+
+
+def _word(trusted: bool, intact: bool, layer: LayerReport, reasons: Sequence[Reason]) -> SmimeWord:
+    if trusted:
+        return SmimeWord.PASS
+    if any(reason.stage == "limits" for reason in reasons):
+        return SmimeWord.PERMERROR
+    if not intact:
+        # RFC 7281 §3: neutral is for a signature that cannot be read; one that can, and is wrong, fails.
+        unread = not layer.signers and any(reason.stage == "parse" for reason in layer.reasons)
+        return SmimeWord.NEUTRAL if unread else SmimeWord.FAIL
+    if any(signer.revocation is Revocation.UNKNOWN and signer.chains for signer in layer.signers):
+        return SmimeWord.TEMPERROR
+    return SmimeWord.POLICY
+
+
+def _all(answers: Iterable[bool | None]) -> bool | None:
+    """One no is a no; without one, one that cannot be said leaves it open."""
+    found = list(answers)
+    if any(answer is False for answer in found):
+        return False
+    return None if not found or any(answer is None for answer in found) else True
+
+
+def _verdict(
+    result: SmimeResult,
+    reports: Sequence[LayerReport],
+    reasons: Iterable[Reason],
+    word: SmimeWord,
+    signers: Sequence[SignerReport] | None,
+    trusted: bool = False,
+) -> Verdict:
+    revocation = Revocation.worst(*(signer.revocation for signer in signers or ()))
+    chain_valid = None if signers is None else _all(signer.chains for signer in signers)
+    return Verdict(
+        word=word,
+        signed=result.signed,
+        encrypted=result.encrypted,
+        signature_valid=None if signers is None else bool(signers) and all(signer.intact for signer in signers),
+        chain_valid=False if revocation is Revocation.REVOKED else chain_valid,
+        revocation=revocation,
+        identity_match=None if signers is None else _all(signer.matches_from for signer in signers),
+        trusted=trusted,
+        layers=tuple(reports),
+        reasons=tuple(dict.fromkeys(reasons)),
+        protected_headers=result.protected_fields,
+        text=result.text,
+    )
+
+
+class _Judge:
+    """Asks the four questions, within one budget."""
+
+    def __init__(
+        self,
+        anchors: AnchorSet,
+        intermediates: Iterable[Certificate],
+        at: datetime,
+        backend: CryptoBackend,
+        options: PathOptions,
+        budget: Budget,
+        author: Author | None,
+    ) -> None:
+        self.anchors = anchors
+        self.intermediates = tuple(intermediates)
+        self.at = at
+        self.backend = backend
+        self.options = options
+        self.budget = budget
+        self.author = author
+
+    def layer(self, layer: LayerResult, signed: bool) -> LayerReport:
+        signers: tuple[SignerReport, ...] = ()
+        if signed and layer.signers:
+            # Certificates of the message may help to build a path; none of them is believed.
+            pool = CertificatePool((*self.intermediates, *map(load_certificate, layer.certificates)))
+            signers = tuple(self.signer(signer, pool) for signer in layer.signers)
+        return LayerReport(layer.type, signers, layer.opened, layer.algorithm, layer.reasons)
+
+    def signer(self, signer: SignerResult, pool: CertificatePool) -> SignerReport:
+        certificate = None if signer.certificate is None else load_certificate(signer.certificate)
+        chains: bool | None = None
+        revocation = Revocation.NOT_CHECKED
+        matched: bool | None = None
+        reasons: list[Reason] = list(signer.reasons)
+        path: PathResult | None = None
+        if signer.intact and certificate is not None:
+            # A broken signature proves nothing about anybody: its certificate is shown, and not judged.
+            path = validate(
+                certificate,
+                anchors=self.anchors,
+                intermediates=pool,
+                at=self.at,
+                purpose="email-sign",
+                backend=self.backend,
+                budget=self.budget,
+                options=self.options,
+            )
+            # Without any anchor the question was not asked.
+            chains = path.valid if self.anchors.anchors else None
+            revocation = path.revocation
+            reasons += path.reasons
+            if path.valid and revocation is Revocation.NOT_CHECKED:
+                reasons.append(_NOT_CHECKED)
+            if self.author is not None:
+                matched, why = matches_author(certificate, self.author)
+                reasons += why
+        return SignerReport(
+            intact=signer.intact,
+            chains=chains,
+            revocation=revocation,
+            matches_from=matched,
+            certificate=None if certificate is None or not certificate.readable else summary(certificate),
+            digest=signer.digest,
+            signature=signer.signature,
+            signing_time=signer.signing_time,
+            reasons=tuple(reasons),
+            chain=() if path is None else tuple(map(summary, path.chain)),
+        )
