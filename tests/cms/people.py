@@ -81,15 +81,18 @@ def authority_der() -> bytes:
     return authority()[0].public_bytes(serialization.Encoding.DER)
 
 
-@cache
 def person(kind: str, number: int = 0) -> SoftwareKey:
-    """A key of this kind with a certificate."""
+    """A key of this kind with a certificate: always the same one for the same arguments."""
+    return _person(kind, number)
+
+
+@cache
+def _person(kind: str, number: int) -> SoftwareKey:
     key = KINDS[kind]()
     serial = 1000 + 100 * number + list(KINDS).index(kind)
     return SoftwareKey(f"{kind}-{number}", pkcs8(key), certificate=issue(key, f"{kind}-{number}", serial), chain=(authority_der(),))
 
 
-@cache
 def private_key(kind: str, number: int = 0) -> bytes:
     """PKCS#8 of that person."""
     return pkcs8(person(kind, number)._key)
