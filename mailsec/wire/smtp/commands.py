@@ -14,7 +14,7 @@ from mailsec.interfaces import Credentials
 from mailsec.model.address import Address
 from mailsec.model.session import Envelope, Recipient
 
-__all__ = ["CommandError", "encode_plain", "parse_mail", "parse_plain", "parse_rcpt", "xtext"]
+__all__ = ["CommandError", "client_name", "encode_plain", "parse_mail", "parse_plain", "parse_rcpt", "xtext"]
 
 # A quoted local part may hold ">" (RFC 5321 §4.1.2), so the path ends at the first ">" outside quotes. The alternatives begin with
 # different octets: matching is linear. A blank behind the colon is no part of the grammar, but many clients send it.
@@ -25,6 +25,7 @@ _TO = re.compile(rf"TO:{_PATH}", re.IGNORECASE | re.DOTALL)
 _PARAMETER = re.compile(r"([A-Za-z0-9][A-Za-z0-9-]*)(?:=([^\x00-\x20=\x7f]+))?\Z")
 # RFC 3461 §4: xtext
 _XTEXT = re.compile(r"(?:[\x21-\x2a\x2c-\x3c\x3e-\x7e]|\+[0-9A-F]{2})*\Z")
+_NO_NAME = re.compile(r'[^!-~]|[()<>;,\\"]')
 _SIZE = re.compile(r"[0-9]{1,20}\Z")
 
 _SYNTAX_MAIL = Reply(501, "5.5.4", "syntax: MAIL FROM:<address> [parameters]")
@@ -81,6 +82,11 @@ def _text(argument: bytes) -> str:
         return argument.decode("utf-8")
     except UnicodeDecodeError:
         raise CommandError(Reply(501, "5.5.2", "octets that are not UTF-8")) from None
+
+
+def client_name(argument: bytes) -> str:
+    """How a client calls itself in EHLO. It is a claim, and goes into logs and the Received field: only what can stand there is kept."""
+    return _NO_NAME.sub("?", argument[:255].decode("latin-1"))
 
 
 def parse_mail(argument: bytes, *, smtputf8: bool, dsn: bool, auth: bool) -> Envelope:

@@ -16,7 +16,7 @@ from mailsec.errors import Reply
 from mailsec.model.requests import Ask, Body, Close, Deadline, EndOfBody, Request, Send, StartTls
 from mailsec.model.session import Envelope, Identity, Recipient, TlsInfo
 from mailsec.wire.smtp import questions, words
-from mailsec.wire.smtp.commands import CommandError, parse_mail, parse_plain, parse_rcpt
+from mailsec.wire.smtp.commands import CommandError, client_name, parse_mail, parse_plain, parse_rcpt
 from mailsec.wire.smtp.data import DataReceiver
 from mailsec.wire.smtp.offers import ServerSettings, ehlo_reply
 from mailsec.wire.smtp.replies import encode_reply
@@ -284,8 +284,7 @@ class SmtpServer:
         name = argument.strip()
         if not name:
             raise CommandError(words.NAME_NEEDED)
-        # The name is the client's claim. It goes into logs and the Received field, so only what can stand there is kept.
-        helo = "".join(c if "!" <= c <= "~" and c not in '()<>;,\\"' else "?" for c in name[:255].decode("latin-1"))
+        helo = client_name(name)
         # RFC 5321 §4.1.4: EHLO in mid-session is a RSET too.
         self._reset()
         self.state = State.READY
@@ -472,18 +471,8 @@ class SmtpServer:
             self.state = State.READY
         self._say(words.OK)
 
-    def _noop(self, argument: bytes) -> None:
-        self._say(words.OK)
-
-    def _vrfy(self, argument: bytes) -> None:
-        # RFC 5321 §3.5.3, §7.3: 252, so that nobody learns which addresses exist.
-        self._say(words.CANNOT_VRFY)
-
-    def _expn(self, argument: bytes) -> None:
-        raise CommandError(words.NOT_OFFERED)
-
-    def _help(self, argument: bytes) -> None:
-        self._say(words.HELP)
+    def _always(self, argument: bytes, *, reply: Reply) -> None:
+        self._say(reply)
 
     def _quit(self, argument: bytes) -> None:
         if argument:
@@ -505,10 +494,11 @@ _COMMANDS: Mapping[bytes, _Command] = {
     b"RCPT": _Command(SmtpServer._rcpt, frozenset({State.MAIL, State.RCPT})),
     b"DATA": _Command(SmtpServer._data_command, frozenset({State.RCPT})),
     b"RSET": _Command(SmtpServer._rset, _ANY),
-    b"NOOP": _Command(SmtpServer._noop, _ANY, before_tls=True),
-    b"VRFY": _Command(SmtpServer._vrfy, _ANY),
-    b"EXPN": _Command(SmtpServer._expn, _ANY),
-    b"HELP": _Command(SmtpServer._help, _ANY),
+    b"NOOP": _Command(partial(SmtpServer._always, reply=words.OK), _ANY, before_tls=True),
+    # RFC 5321 §3.5.3, §7.3: 252, so that nobody learns which addresses exist.
+    b"VRFY": _Command(partial(SmtpServer._always, reply=words.CANNOT_VRFY), _ANY),
+    b"EXPN": _Command(partial(SmtpServer._always, reply=words.NOT_OFFERED), _ANY),
+    b"HELP": _Command(partial(SmtpServer._always, reply=words.HELP), _ANY),
     b"QUIT": _Command(SmtpServer._quit, _ANY, before_tls=True),
     b"STARTTLS": _Command(SmtpServer._starttls, frozenset({State.NEW, State.READY}), before_tls=True),
     b"AUTH": _Command(SmtpServer._auth, frozenset({State.READY})),
