@@ -21,7 +21,6 @@ _ENHANCED = re.compile(r"([245]\.[0-9]{1,3}\.[0-9]{1,3})(?: +|\Z)")
 _KEPT_TEXT = 1000
 
 
-@lru_cache(maxsize=256)
 def encode_reply(reply: Reply) -> bytes:
     """Return `reply` as one reply line. Characters that cannot stand in a reply (RFC 5321 §4.2: textstring) become "?"."""
     text = _UNPRINTABLE.sub("?", reply.text)[:_TEXT_OCTETS]

@@ -9,15 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from enum import Enum
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 from mailsec.errors import Reply
 from mailsec.model.requests import Ask, Body, Close, Deadline, EndOfBody, Request, Send, StartTls
-from mailsec.model.session import Envelope, Identity, Recipient, TlsInfo
+from mailsec.model.session import Identity, TlsInfo
 from mailsec.wire.smtp import questions, words
 from mailsec.wire.smtp.commands import CommandError, client_name, parse_mail, parse_plain, parse_rcpt
-from mailsec.wire.smtp.data import DataReceiver
+from mailsec.wire.smtp.incoming import Incoming
 from mailsec.wire.smtp.offers import ServerSettings, ehlo_reply
 from mailsec.wire.smtp.replies import encode_reply
 
@@ -55,6 +55,11 @@ class _Command(NamedTuple):
     """True where it is answered although TLS is required and has not begun (RFC 3207 §4)."""
 
 
+@lru_cache(maxsize=256)
+def _send(reply: Reply) -> Send:
+    return Send(encode_reply(reply))
+
+
 class SmtpServer:
     """The server's side of one connection: a `ProtocolCore`."""
 
@@ -68,11 +73,7 @@ class SmtpServer:
         self._at = 0
         self._answered: Callable[[Any], None] | None = None
         self._after_auth = State.READY
-        self._envelope: Envelope | None = None
-        self._recipients: list[Recipient] = []
-        self._recipient: Recipient | None = None
-        self._data: DataReceiver | None = None
-        self._refusal: Reply | None = None
+        self._incoming: Incoming | None = None
         self._bad = 0
         self._auth_failures = 0
         self._messages = 0
@@ -124,7 +125,7 @@ class SmtpServer:
         # RFC 3207 §4.2: everything that was learnt before the handshake is discarded.
         greeted = self.client.helo != "" or self.settings.tls != "implicit"
         self.client = questions.ClientState(tls=info)
-        self._reset()
+        self._incoming = None
         self._buffer, self._at = b"", 0
         if greeted:
             self.state = State.NEW
@@ -145,8 +146,8 @@ class SmtpServer:
     def drain(self) -> list[Request]:
         """We are about to stop: say so now, or behind the message that is being received."""
         self._draining = True
-        if self._answered is None and self.state not in (State.CLOSED, State.TLS, State.DATA):
-            self._say_goodbye()
+        if self._answered is None:
+            self._stop_if_draining()
         return self._take()
 
     def connection_lost(self, reason: str) -> list[Request]:
@@ -162,7 +163,7 @@ class SmtpServer:
         return requests
 
     def _say(self, reply: Reply) -> None:
-        self._requests.append(Send(encode_reply(reply)))
+        self._requests.append(_send(reply))
 
     def _refuse(self, reply: Reply) -> None:
         """A refusal that counts: guessing, scanning, and clients of other protocols end soon."""
@@ -178,10 +179,11 @@ class SmtpServer:
         if reply.code == 421:
             self._close()
 
-    def _say_goodbye(self) -> None:
+    def _stop_if_draining(self) -> None:
         # RFC 5321 §3.8: a server that shuts down answers 421.
-        self._say(words.STOPPING)
-        self._close()
+        if self._draining and self.state not in (State.CLOSED, State.TLS, State.DATA):
+            self._say(words.STOPPING)
+            self._close()
 
     def _ask(self, question: object, answered: Callable[[Any], None]) -> None:
         self._answered = answered
@@ -208,11 +210,6 @@ class SmtpServer:
             return
         # RFC 5321 §4.2: the greeting begins with the host's name.
         self._requests.append(Send(f"220 {self.settings.hostname} ESMTP\r\n".encode("ascii", "replace")))
-
-    def _reset(self) -> None:
-        self._envelope = None
-        self._recipients = []
-        self._data = None
 
     # -- commands -------------------------------------------------------------------------------------------------------------
 
@@ -286,7 +283,7 @@ class SmtpServer:
             raise CommandError(words.NAME_NEEDED)
         helo = client_name(name)
         # RFC 5321 §4.1.4: EHLO in mid-session is a RSET too.
-        self._reset()
+        self._incoming = None
         self.state = State.READY
         self.client = replace(self.client, helo=helo, protocol="ESMTP" if extended else "SMTP")
         self._name_protocol()
@@ -375,7 +372,7 @@ class SmtpServer:
         # RFC 1870 §6.1: a message that is declared too large is refused at once.
         if envelope.size > self._limits.message_size:
             raise CommandError(words.TOO_LARGE)
-        self._envelope = envelope
+        self._incoming = Incoming(envelope)
         self._ask(questions.MailFrom(envelope, self.client), self._mail_answered)
 
     def _mail_answered(self, refusal: Reply | None) -> None:
@@ -383,96 +380,90 @@ class SmtpServer:
             self.state = State.MAIL
             self._say(refusal or words.SENDER_OK)
         else:
-            self._envelope = None
+            self._incoming = None
             self._say_answer(refusal)
 
     def _rcpt(self, argument: bytes) -> None:
-        assert self._envelope is not None
-        settings = self.settings
-        recipient = parse_rcpt(argument, hostname=settings.hostname, smtputf8=self._envelope.smtputf8, dsn=settings.dsn)
+        incoming, settings = self._incoming, self.settings
+        assert incoming is not None
+        recipient = parse_rcpt(argument, hostname=settings.hostname, smtputf8=incoming.envelope.smtputf8, dsn=settings.dsn)
         # RFC 5321 §4.5.3.1.10: 452 for one recipient too many; the client sends the rest in another transaction.
-        if len(self._recipients) >= self._limits.recipients:
+        if len(incoming.recipients) >= self._limits.recipients:
             raise CommandError(words.TOO_MANY_RECIPIENTS)
-        self._recipient = recipient
+        incoming.recipient = recipient
         self._ask(questions.RcptTo(recipient), self._rcpt_answered)
 
     def _rcpt_answered(self, refusal: Reply | None) -> None:
-        assert self._recipient is not None
+        incoming = self._incoming
+        assert incoming is not None and incoming.recipient is not None
         if refusal is None or refusal.positive:
-            self._recipients.append(self._recipient)
+            incoming.recipients.append(incoming.recipient)
             self.state = State.RCPT
             self._say(refusal or words.RECIPIENT_OK)
-        elif refusal.code == 421:
+        elif refusal.code == 421 or incoming.recipients:
             self._say_answer(refusal)
         else:
             # Counted: a dictionary of guessed names ends as guessed commands do, unless some recipient was right.
-            if self._recipients:
-                self._say(refusal)
-            else:
-                self._refuse(refusal)
+            self._refuse(refusal)
 
-    def _data_command(self, argument: bytes) -> None:
+    def _data(self, argument: bytes) -> None:
         if argument:
             raise CommandError(words.NO_ARGUMENT)
+        assert self._incoming is not None
+        self._incoming.begin_data(self._limits.message_size, normalise=self.settings.normalise)
         self.state = State.DATA
-        self._refusal = None
-        self._data = DataReceiver(self._limits.message_size, normalise=self.settings.normalise)
         self._say(words.START_MAIL)
 
     def _receive_message(self, data: bytes, start: int) -> None:
-        receiver = self._data
-        assert receiver is not None
-        piece, behind = receiver.receive(data, start)
+        incoming = self._incoming
+        assert incoming is not None
+        piece, behind = incoming.receive(data, start)
         if piece:
             self._requests.append(Body(piece))
-        if self._refusal is None and (receiver.fault or receiver.oversize):
-            # RFC 1870 §6.3: 552 after the message; the rest is read and thrown away, so that the session stays in step.
-            self._refusal = words.TOO_LARGE if receiver.oversize else words.NUL if receiver.fault == "NUL" else words.BARE
         if behind < 0:
-            if receiver.hopeless:
+            if incoming.hopeless:
                 self._say(words.TOO_LARGE)
                 self._close()
-                return
-            self._requests.append(self._data_deadline)
+            else:
+                self._requests.append(self._data_deadline)
             return
         self._buffer, self._at = data, behind
         self._messages += 1
         self._bad = 0
         self.state = State.READY
-        self._data = None
-        refusal = self._refusal
+        refusal = incoming.refusal
         if refusal is not None:
             self._ask(questions.MessageAbandoned(refusal), lambda _: self._abandoned(refusal))
-            return
-        envelope = self._envelope
-        assert envelope is not None
-        complete = replace(envelope, recipients=tuple(self._recipients))
-        self._requests.append(_END_OF_BODY)
-        self._ask(questions.MessageComplete(complete, self.client), self._message_answered)
+        else:
+            self._requests.append(_END_OF_BODY)
+            self._ask(questions.MessageComplete(incoming.complete(), self.client), self._message_answered)
 
     def _abandoned(self, refusal: Reply) -> None:
-        self._reset()
+        self._incoming = None
         self._refuse(refusal)
+        self._stop_if_draining()
 
     def _message_answered(self, reply: Reply | None) -> None:
-        self._reset()
+        self._incoming = None
         # Silence of the layer above is no promise to keep the message.
         self._say_answer(reply if reply is not None else words.NO_ANSWER)
-        if self._draining and self.state is not State.CLOSED:
-            self._say_goodbye()
+        self._stop_if_draining()
 
     # -- the rest -------------------------------------------------------------------------------------------------------------
 
     def _rset(self, argument: bytes) -> None:
         if argument:
             raise CommandError(words.NO_ARGUMENT)
-        self._reset()
+        self._incoming = None
         if self.state is not State.NEW:
             self.state = State.READY
         self._say(words.OK)
 
     def _always(self, argument: bytes, *, reply: Reply) -> None:
-        self._say(reply)
+        if reply.positive:
+            self._say(reply)
+        else:
+            self._refuse(reply)
 
     def _quit(self, argument: bytes) -> None:
         if argument:
@@ -492,7 +483,7 @@ _COMMANDS: Mapping[bytes, _Command] = {
     b"HELO": _Command(partial(SmtpServer._hello, extended=False), _ANY),
     b"MAIL": _Command(SmtpServer._mail, frozenset({State.READY})),
     b"RCPT": _Command(SmtpServer._rcpt, frozenset({State.MAIL, State.RCPT})),
-    b"DATA": _Command(SmtpServer._data_command, frozenset({State.RCPT})),
+    b"DATA": _Command(SmtpServer._data, frozenset({State.RCPT})),
     b"RSET": _Command(SmtpServer._rset, _ANY),
     b"NOOP": _Command(partial(SmtpServer._always, reply=words.OK), _ANY, before_tls=True),
     # RFC 5321 §3.5.3, §7.3: 252, so that nobody learns which addresses exist.
