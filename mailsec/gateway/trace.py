@@ -38,20 +38,16 @@ def message_id(transaction_id: str, hostname: str) -> str:
     return f"<{transaction_id}@{hostname}>"
 
 
-def received(session: Session, transaction_id: str, at: datetime, recipients: tuple[Address, ...]) -> bytes:
+def received(session: Session, transaction_id: str, at: datetime, recipients: tuple[Address, ...], *, smtputf8: bool = False) -> bytes:
     """The Received field of this hop, folded, with its CRLF.
 
     RFC 5321 §4.4: from, by, with, id and for; `for` only where there is one recipient, so that a hidden one stays hidden (§7.2).
     """
     tls = session.tls
-    begin = _begin(
-        session.helo,
-        session.peer,
-        session.hostname,
-        session.protocol,
-        "" if tls is None else tls.version,
-        "" if tls is None else tls.cipher,
-    )
+    # RFC 6531 §4.3: UTF8SMTP, UTF8SMTPS, UTF8SMTPA, UTF8SMTPSA for a transaction with SMTPUTF8
+    protocol = session.protocol.replace("ESMTP", "UTF8SMTP") if smtputf8 else session.protocol
+    version, cipher = ("", "") if tls is None else (tls.version, tls.cipher)
+    begin = _begin(session.helo, session.peer, session.hostname, protocol, version, cipher)
     ends = ""
     if len(recipients) == 1 and recipients[0].is_ascii:
         ends = f"\r\n\tfor <{recipients[0]}>"

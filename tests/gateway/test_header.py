@@ -150,6 +150,12 @@ def test_helo_that_forges_trace_information_is_not_written(helo):
     assert field.count(b"\r\n") == 4
 
 
+def test_protocol_of_a_transaction_with_smtputf8(gate):
+    envelope = values.envelope("carol@example.net", "alice@example.org", smtputf8=True)
+    gate.runtime.run(gate.pipeline.receive(values.session(protocol="ESMTPS"), envelope, values.message(FROM + "\n").octets))
+    assert b"with UTF8SMTPS\r\n" in gate.ready[0]
+
+
 def test_path_of_a_unix_socket_is_not_told():
     assert b"/run" not in received(values.session(peer="unix:/run/secret", helo=""), "id1", EPOCH, ())
 
