@@ -18,6 +18,9 @@ from mailsec.model.verdict import Reason, Revocation, SmimeResult, SmimeWord, Ve
 __all__ = ["EvidenceDesk", "TrustStore"]
 
 
+_UNSIGNED = Verdict(SmimeWord.NONE, False, False, None, None, Revocation.NOT_CHECKED, None, False)
+
+
 class TrustStore(Protocol):
     """Where anchors and known certificates are: the certificate database, with its cache."""
 
@@ -40,7 +43,9 @@ class EvidenceDesk:
         self._trust = trust
 
     async def judge(self, result: SmimeResult, message: Message) -> Verdict:
-        """The verdict on what `unprotect` showed. A message without any layer costs no look-up."""
+        """The verdict on what `unprotect` showed. A message without any layer costs nothing."""
+        if not result.layers and not result.reasons:
+            return _UNSIGNED
         if not result.signed or self._trust is None:
             return self._engine.assess(result, message, (), (), self._runtime.now())
         anchors = await self._trust.anchors()

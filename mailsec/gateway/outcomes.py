@@ -6,11 +6,12 @@ refusal becomes a DSN (`submission`, `trusted`) or a held row (`internet`), neve
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mailsec.errors import Reply
+from mailsec.errors import Refused, Reply
 from mailsec.gateway.groups import envelope_for
+from mailsec.gateway.notices import Notices
 from mailsec.gateway.waiting import write_session
 from mailsec.interfaces import Outcome
 from mailsec.model.address import Address
@@ -18,13 +19,12 @@ from mailsec.model.octets import Segments
 from mailsec.model.queue import NewEntry, State
 from mailsec.model.session import Transaction
 
-__all__ = ["LATER", "Bounce", "Receipt", "receipt_of", "rows_of"]
+__all__ = ["LATER", "Receipt", "is_told", "must_report", "receipt_of", "rows_of"]
 
 LATER = "process"
 """The need of an outcome that is committed raw and processed at once by `Pipeline.resume`; the row itself then needs nothing."""
 
-Bounce = Callable[[Transaction, Sequence[tuple[Address, Reply]], str], NewEntry | None]
-"""Make the DSN row about refused recipients, with the id given; None where nobody may be told (a null reverse path)."""
+REFUSED = Refused.default_reply
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class Receipt:
     replies: tuple[Reply, ...]
 
 
-def receipt_of(transaction: Transaction, outcomes: Sequence[Outcome], bounce: Bounce | None, *, each: bool = False) -> Receipt:
+def receipt_of(transaction: Transaction, outcomes: Sequence[Outcome], notices: Notices, *, each: bool = False) -> Receipt:
     """Rows and replies for outcomes of a fresh transaction. `each`: every recipient gets a reply of its own."""
     accepted = Reply(250, "2.0.0", f"accepted as {transaction.id}")
     if len(outcomes) == 1:
@@ -44,7 +44,7 @@ def receipt_of(transaction: Transaction, outcomes: Sequence[Outcome], bounce: Bo
         reply = outcome.decision.reply
         if reply is not None and outcome.decision.action in ("refuse", "defer"):
             return Receipt((), reply, (reply,) * len(outcome.recipients))
-        return Receipt(rows_of(transaction, outcomes, bounce), accepted, (accepted,) * len(outcome.recipients))
+        return Receipt(rows_of(transaction, outcomes, notices), accepted, (accepted,) * len(outcome.recipients))
     own: dict[Address, Reply] = {}
     for outcome in outcomes:
         negative = outcome.decision.reply if outcome.decision.action in ("refuse", "defer") else None
@@ -53,36 +53,57 @@ def receipt_of(transaction: Transaction, outcomes: Sequence[Outcome], bounce: Bo
     if each:
         taken = [outcome for outcome in outcomes if outcome.decision.action in ("deliver", "hold")]
         reply = accepted if taken else replies[0]
-        return Receipt(rows_of(transaction, taken, bounce), reply, replies)
+        return Receipt(rows_of(transaction, taken, notices), reply, replies)
     # one recipient that must be tried again makes the client try all again; nothing of it is kept, so nobody gets it twice
     for outcome in outcomes:
         if outcome.decision.action == "defer" and outcome.decision.reply is not None:
             return Receipt((), outcome.decision.reply, (outcome.decision.reply,) * len(replies))
     if all(outcome.decision.action == "refuse" for outcome in outcomes):
         return Receipt((), replies[0], replies)
-    return Receipt(rows_of(transaction, outcomes, bounce), accepted, (accepted,) * len(replies))
+    return Receipt(rows_of(transaction, outcomes, notices), accepted, (accepted,) * len(replies))
 
 
-def rows_of(transaction: Transaction, outcomes: Sequence[Outcome], bounce: Bounce | None, *, resumed: bool = False) -> tuple[NewEntry, ...]:
+def rows_of(transaction: Transaction, outcomes: Sequence[Outcome], notices: Notices, *, resumed: bool = False) -> tuple[NewEntry, ...]:
     """The rows for outcomes that are answered with 250, or that a resumed row becomes (under new ids). None is deferred."""
+    if len(outcomes) == 1 and not resumed and outcomes[0].decision.action != "refuse":
+        return (_row(transaction, outcomes[0], transaction.id),)
     rows: list[NewEntry] = []
-    refused: list[tuple[Address, Reply]] = []
+    refused: list[Outcome] = []
     for outcome in outcomes:
-        action = outcome.decision.action
-        # RFC 5321 §4.5.5: nobody is told about what came with a null reverse path; on `internet` the sender may be forged, so it is held
-        tell = bounce is not None and transaction.session.origin.outbound and transaction.envelope.reverse_path is not None
-        if action == "refuse" and tell:
-            assert outcome.decision.reply is not None
-            refused += [(address, outcome.decision.reply) for address in outcome.recipients]
+        if outcome.decision.action == "refuse" and is_told(transaction):
+            refused.append(outcome)
             continue
-        rows.append(
-            _row(transaction, outcome, transaction.id if len(outcomes) == 1 and not resumed else f"{transaction.id}.{len(rows) + 1}")
-        )
-    if refused and bounce is not None:
-        row = bounce(transaction, refused, f"{transaction.id}.{len(rows) + 1}")
-        if row is not None:
-            rows.append(row)
+        row = _row(transaction, outcome, _next_id(transaction, rows))
+        rows.append(row)
+        if row.state is State.HELD and must_report(transaction, outcome):
+            rows.append(notices.held(transaction, row.id, row.reason, _next_id(transaction, rows)))
+    if refused:
+        told = [(address, outcome.decision.reply or REFUSED) for outcome in refused for address in outcome.recipients]
+        report = notices.refused(transaction, told, _next_id(transaction, rows))
+        if report is not None:
+            rows.append(report)
+        else:
+            # the sender wants no report: then a person looks at it, for nothing accepted is forgotten
+            for outcome in refused:
+                rows.append(_row(transaction, outcome, _next_id(transaction, rows)))
     return tuple(rows)
+
+
+def is_told(transaction: Transaction) -> bool:
+    """True where the sender may be told of a refusal after the 250.
+
+    RFC 5321 §4.5.5: not where the reverse path is null. Not on `internet` either: who is written there may never have sent anything.
+    """
+    return transaction.session.origin.outbound and transaction.envelope.reverse_path is not None
+
+
+def must_report(transaction: Transaction, outcome: Outcome) -> bool:
+    """True where our postmaster is told: what was encrypted on arrival is held without a word to its sender (promise 6)."""
+    return not transaction.session.origin.outbound and outcome.verdict is not None and outcome.verdict.encrypted
+
+
+def _next_id(transaction: Transaction, rows: Sequence[NewEntry]) -> str:
+    return f"{transaction.id}.{len(rows) + 1}"
 
 
 def _row(transaction: Transaction, outcome: Outcome, row_id: str) -> NewEntry:

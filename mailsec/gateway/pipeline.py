@@ -17,8 +17,9 @@ from mailsec.gateway.explanation import Explanation, Steps, note
 from mailsec.gateway.identity import identity_of
 from mailsec.gateway.inbound import handle_inbound
 from mailsec.gateway.keyring import KeyRing, need_of
+from mailsec.gateway.notices import Notices
 from mailsec.gateway.outbound import handle_outbound
-from mailsec.gateway.outcomes import Bounce, Receipt, receipt_of, rows_of
+from mailsec.gateway.outcomes import Receipt, is_told, must_report, receipt_of, rows_of
 from mailsec.gateway.settling import DELIVER, decision_of
 from mailsec.gateway.tools import Tools
 from mailsec.gateway.waiting import read_session
@@ -50,13 +51,12 @@ class Pipeline:
         spool: Spool,
         engine: Engine,
         trust: TrustStore | None,
-        bounce: Bounce | None = None,
     ) -> None:
         self.settings = settings
         self.runtime = runtime
         self.plugins = plugins
         self.spool = spool
-        self._bounce = bounce
+        self._notices = Notices(settings, runtime)
         lent = {"settings": settings, "runtime": runtime}
         self.admission = Admission(settings, plugins.providers("register_recipient_directories", **lent))
         self.authenticators: tuple[Authenticator, ...] = tuple(plugins.providers("register_authenticators", **lent))
@@ -125,7 +125,7 @@ class Pipeline:
         try:
             transaction = self.begin(session, envelope, octets)
             outcomes = await self._outcomes(transaction)
-            receipt = receipt_of(transaction, outcomes, self._bounce, each=each)
+            receipt = receipt_of(transaction, outcomes, self._notices, each=each)
             if receipt.rows:
                 await self.spool.commit(receipt.rows)
         except MailsecError as error:
@@ -188,12 +188,16 @@ class Pipeline:
             return
         transaction = replace(transaction, received_at=entry.received_at)
         outcomes = await self._outcomes(transaction, resumed=True)
-        if all(outcome.decision.action == "hold" for outcome in outcomes):
-            await self.spool.hold(entry.id, outcomes[0].decision.reason)
+        told = is_told(transaction)
+        if all(outcome.decision.action == "hold" or (outcome.decision.action == "refuse" and not told) for outcome in outcomes):
+            reason = outcomes[0].decision.reason
+            if must_report(transaction, outcomes[0]):
+                await self.spool.commit([self._notices.held(transaction, entry.id, reason, f"{entry.id}.{row.attempts + 1}.report")])
+            await self.spool.hold(entry.id, reason)
         elif all(outcome.need or outcome.decision.action == "defer" for outcome in outcomes):
             await self.spool.postpone(entry.id, need=outcomes[0].need, reason=outcomes[0].decision.reason)
         else:
-            rows = rows_of(transaction, [_waiting_on(outcome) for outcome in outcomes], self._bounce, resumed=True)
+            rows = rows_of(transaction, [_waiting_on(outcome) for outcome in outcomes], self._notices, resumed=True)
             await self.spool.commit(rows, replaces=entry.id)
         if self._records:
             self._record(transaction, outcomes, None)

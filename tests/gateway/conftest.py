@@ -110,7 +110,7 @@ def settings(**changes) -> GatewaySettings:
 class Gate:
     """One gateway. `send` is a whole message by one of the three ways in."""
 
-    def __init__(self, *plugins: object, rules: Sequence = (), keys: FakeKeys | None = None, bounce=None, limits=None, **changes) -> None:
+    def __init__(self, *plugins: object, rules: Sequence = (), keys: FakeKeys | None = None, limits=None, **changes) -> None:
         self.keys = keys or FakeKeys(FakeKey("alice key", "alice@example.org"))
         self.engine = FakeEngine()
         self.spool = MemorySpool()
@@ -125,9 +125,7 @@ class Gate:
         manager.add(_Recorder(self.events), "recorder")
         manager.load()
         self.plugins = manager
-        self.pipeline = Pipeline(
-            self.settings, runtime=self.runtime, plugins=manager, spool=self.spool, engine=self.engine, trust=None, bounce=bounce
-        )
+        self.pipeline = Pipeline(self.settings, runtime=self.runtime, plugins=manager, spool=self.spool, engine=self.engine, trust=None)
 
     def transaction(self, text: str | bytes, origin: Origin, sender: str | None, *recipients: str, **session):
         octets = values.message(text).octets

@@ -6,10 +6,10 @@ import pytest
 
 from mailsec.errors import CryptoError, KeyUnavailable, Refused, Reply, StorageFull, StoreError
 from mailsec.hookspecs import hookimpl
+from mailsec.model.address import Address
 from mailsec.model.message import Message
-from mailsec.model.octets import Segments
-from mailsec.model.queue import NewEntry, State
-from mailsec.model.session import Origin
+from mailsec.model.queue import State
+from mailsec.model.session import Envelope, Origin, Recipient
 from mailsec.model.verdict import (
     Decision,
     LayerReport,
@@ -187,9 +187,9 @@ def test_resumed_row_follows_the_rules_of_that_moment(kit):
     gate.keys.out = None
     gate.keys.keys.clear()
     gate.resume(gate.rows[0].id)
-    assert [(one.state, one.reason) for one in gate.rows] == [
-        (State.HELD, "a signature is required, and there is no signing key for alice@example.org")
-    ]
+    (report,) = gate.rows
+    assert report.state is State.READY and str(report.envelope.recipients[0].address) == "alice@example.org"
+    assert b"no signing key" in gate.ready[0] and gate.engine.signed == []
 
 
 def test_resumed_row_with_a_session_that_was_tampered_with_is_held(kit):
@@ -227,19 +227,6 @@ class Decides:
         }[str(recipient.address)[0]]
 
 
-def notice(transaction, refused, row_id) -> NewEntry:
-    text = "\n".join(f"{address} {reply.text}" for address, reply in refused)
-    return NewEntry(
-        row_id,
-        State.READY,
-        values.envelope(None, str(transaction.envelope.reverse_path)),
-        Segments((text.encode(),)),
-        transaction.received_at,
-        transaction.session.origin,
-        transaction.session.listener,
-    )
-
-
 @pytest.mark.parametrize(
     ("origin", "recipients", "code", "states"),
     [
@@ -258,7 +245,7 @@ def notice(transaction, refused, row_id) -> NewEntry:
     ],
 )
 def test_reply_and_rows(kit, origin, recipients, code, states):
-    gate = kit.Gate(Decides(), bounce=notice)
+    gate = kit.Gate(Decides())
     addresses = [f"{letter}{number}@example.org" for number, letter in enumerate(recipients)]
     reply = gate.send(FOREIGN if origin is Origin.INTERNET else OWN, origin, "alice@example.org", *addresses)
     assert reply.code == code
@@ -267,21 +254,30 @@ def test_reply_and_rows(kit, origin, recipients, code, states):
 
 
 def test_refused_group_on_submission_is_told_to_the_sender(kit):
-    gate = kit.Gate(Decides(), bounce=notice)
+    gate = kit.Gate(Decides())
     gate.submit(OWN, "d@example.org", "r@example.org")
     report = gate.rows[1]
     assert report.envelope.reverse_path is None and str(report.envelope.recipients[0].address) == "alice@example.org"
-    assert gate.ready[1] == b"r@example.org refused one"
+    assert b"Final-Recipient: rfc822; r@example.org" in gate.ready[1] and b"refused one" in gate.ready[1]
+    assert b"d@example.org" not in gate.ready[1] and b"body" not in gate.ready[1].partition(b"Subject: hi")[2]
+
+
+def test_refused_group_whose_sender_wants_no_report_is_held(kit):
+    gate = kit.Gate(Decides())
+    recipients = (Recipient(Address.parse("d@example.org")), Recipient(Address.parse("r@example.org"), notify="NEVER"))
+    envelope = Envelope(Address.parse("alice@example.org"), recipients)
+    gate.runtime.run(gate.pipeline.receive(values.session(Origin.SUBMISSION), envelope, values.message(OWN).octets))
+    assert [row.state for row in gate.rows] == [State.READY, State.HELD]
 
 
 def test_refused_group_of_a_null_path_is_held_and_nobody_is_told(kit):
-    gate = kit.Gate(Decides(), bounce=notice)
+    gate = kit.Gate(Decides())
     gate.submit(OWN, "d@example.org", "r@example.org", sender=None)
     assert [row.state for row in gate.rows] == [State.READY, State.HELD]
 
 
 def test_lmtp_answers_each_recipient(kit):
-    gate = kit.Gate(Decides(), bounce=notice)
+    gate = kit.Gate(Decides())
     envelope = values.envelope("alice@example.org", "d@example.org", "r@example.org", "l@example.org", "h@example.org")
     octets = values.message(OWN).octets
     replies = gate.runtime.run(gate.pipeline.receive_each(values.session(Origin.SUBMISSION), envelope, octets))
@@ -303,7 +299,7 @@ def test_spool_that_cannot_commit_is_no_250(gate, error, code):
 def verdict(word: SmimeWord, trusted: bool = False, encrypted: bool = False):
     reason = () if trusted else (Reason("code", "path", "why not"),)
     return lambda message: (
-        SmimeResult(True, encrypted),
+        SmimeResult(True, encrypted, (LayerResult("enveloped-data" if encrypted else "signed-data"),)),
         Verdict(word, True, encrypted, True, trusted, Revocation.NOT_CHECKED, True, trusted, reasons=reason),
     )
 
@@ -348,8 +344,9 @@ def test_encrypted_message_from_internet_is_answered_before_it_is_processed(kit)
     (row,) = gate.spool.in_state(State.RAW)
     assert (row.entry.need, row.entry.sensitive, row.entry.secret) == ("", True, True)
     gate.resume(row.entry.id)
-    (row,) = gate.spool.rows
-    assert row.entry.state is State.HELD and row.entry.sensitive
+    held, report = gate.spool.rows
+    assert held.entry.state is State.HELD and held.entry.sensitive
+    assert str(report.entry.envelope.recipients[0].address) == "postmaster@example.org" and b"seen inside" in report.octets
 
 
 def test_encrypted_message_is_delivered_after_it_was_processed(gate):
