@@ -5,18 +5,28 @@ The one invariant: nothing here decides. Plans come from `choose_protection`, ve
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
-from mailsec.interfaces import KeyHandle
+from mailsec.interfaces import CryptoBackend, KeyHandle, Runtime
+from mailsec.model.limits import DEFAULT_LIMITS, Limits
 from mailsec.model.message import Message
 from mailsec.model.octets import Segments
 from mailsec.model.protection import ProtectionPlan
 from mailsec.model.trust import Anchor
 from mailsec.model.verdict import SmimeResult, Verdict
+from mailsec.pki.anchors import anchor_set
+from mailsec.pki.path import DEFAULT_OPTIONS, PathOptions
+from mailsec.smime.assess import assess
+from mailsec.smime.protect import protect_message
+from mailsec.smime.report import authentication_results
+from mailsec.smime.unprotect import unprotect_message
+from mailsec.x509.certificate import load_certificate
 
-__all__ = ["Engine"]
+__all__ = ["Engine", "SmimeEngine"]
+
+T = TypeVar("T")
 
 
 class Engine(Protocol):
@@ -39,3 +49,60 @@ class Engine(Protocol):
     def results(self, authserv_id: str, verdict: Verdict) -> str:
         """The value of the Authentication-Results field that tells the verdict (RFC 8601, RFC 7281)."""
         ...
+
+
+class SmimeEngine:
+    """The engine of `mailsec.smime`, for one backend."""
+
+    def __init__(self, backend: CryptoBackend, runtime: Runtime, limits: Limits = DEFAULT_LIMITS) -> None:
+        self._backend = backend
+        self._runtime = runtime
+        self._limits = limits
+        self._given: tuple[Sequence[Anchor], Sequence[bytes]] = ((), ())
+        self._anchors = anchor_set(())
+        self._options = DEFAULT_OPTIONS
+
+    async def protect(self, message: Message, plan: ProtectionPlan, signers: Sequence[KeyHandle], at: datetime) -> Segments:
+        return await protect_message(
+            message,
+            plan,
+            signers=signers,
+            backend=self._backend,
+            random=self._runtime.random,
+            work=self.work,
+            at=at,
+            limits=self._limits,
+        )
+
+    async def unprotect(self, message: Message, keys: Sequence[KeyHandle]) -> SmimeResult:
+        return await unprotect_message(
+            message, keys=keys, backend=self._backend, scratch=self._runtime.scratch, work=self.work, limits=self._limits
+        )
+
+    def assess(
+        self, result: SmimeResult, message: Message, anchors: Sequence[Anchor], distrusted: Sequence[bytes], at: datetime
+    ) -> Verdict:
+        # a trust store gives the same objects until something changes: what is made of them is kept as long
+        if self._given[0] is not anchors or self._given[1] is not distrusted:
+            self._anchors = anchor_set(anchors)
+            self._options = PathOptions(distrusted=frozenset(load_certificate(der).fingerprint for der in distrusted))
+            self._given = (anchors, distrusted)
+        return assess(
+            result,
+            message,
+            anchors=self._anchors,
+            intermediates=(),
+            at=at,
+            backend=self._backend,
+            options=self._options,
+            limits=self._limits,
+        )
+
+    def results(self, authserv_id: str, verdict: Verdict) -> str:
+        return authentication_results(verdict, authserv_id)
+
+    async def work(self, cost: int, function: Callable[..., T], *args: Any) -> T:
+        """`interfaces.Work`: inline where it is small, since a thread hop costs more than it spares; else in the lane for bulk."""
+        if cost <= self._limits.bulk_threshold:
+            return function(*args)
+        return await self._runtime.in_thread(function, *args, lane="bulk")
