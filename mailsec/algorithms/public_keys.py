@@ -8,12 +8,13 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import NamedTuple
 
-from mailsec.algorithms.table import CURVES, algorithm_of
+from mailsec.algorithms.table import CURVES, algorithm_of, signature_mechanism
 from mailsec.asn1.reader import SEQUENCE, read_single
 from mailsec.asn1.values import read_bit_string, read_integer, read_oid
 from mailsec.errors import Asn1Error, CryptoError
+from mailsec.model.mechanism import SignatureMechanism
 
-__all__ = ["PublicKeyFacts", "public_key_facts"]
+__all__ = ["PublicKeyFacts", "algorithm_parameters", "public_key_facts"]
 
 _PLAIN = {
     "1.3.101.110": ("x25519", 256),
@@ -33,11 +34,28 @@ _DSA = "1.2.840.10040.4.1"
 
 
 class PublicKeyFacts(NamedTuple):
-    """The type of a key in the words of `interfaces.KeyHandle`, its bits, and the bits of an RSA exponent (else 0)."""
+    """What kind of key it is."""
 
     key_type: str
+    """In the words of `interfaces.KeyHandle`."""
     bits: int
     exponent_bits: int = 0
+    """Of an RSA key."""
+    pss: SignatureMechanism | None = None
+    """RSASSA-PSS keys: hash, mask and shortest salt that the key is bound to (RFC 4055 §1.2), where it is."""
+
+    def allows(self, mechanism: SignatureMechanism) -> bool:
+        """False where the key is bound to other RSASSA-PSS parameters than these, or to no other kind at all."""
+        if self.key_type != "rsa-pss":
+            return True
+        # RFC 4055 §3.3: the same hash and mask, and a salt at least as long.
+        return mechanism.kind == "rsassa-pss" and (
+            self.pss is None
+            or (
+                (mechanism.digest, mechanism.mgf_digest) == (self.pss.digest, self.pss.mgf_digest)
+                and mechanism.salt_length >= self.pss.salt_length
+            )
+        )
 
 
 @lru_cache(maxsize=512)
@@ -54,7 +72,10 @@ def public_key_facts(spki: bytes) -> PublicKeyFacts:
         modulus, exponent = map(read_integer, numbers)
         if modulus <= 0 or exponent <= 0:
             raise Asn1Error("an RSAPublicKey with numbers that cannot be")
-        return PublicKeyFacts(_RSA[oid], modulus.bit_length(), exponent.bit_length())
+        bound = None
+        if _RSA[oid] == "rsa-pss" and parameters is not None and parameters.tag == SEQUENCE:
+            bound = signature_mechanism("", parts[0].encoding, "rsa-pss")
+        return PublicKeyFacts(_RSA[oid], modulus.bit_length(), exponent.bit_length(), bound)
     if oid == _EC:
         # RFC 5480 §2.1.1: namedCurve only; curves by their parameters are how CVE-2020-0601 forged certificates.
         if parameters is None or parameters.tag != 0x06:
@@ -71,3 +92,9 @@ def public_key_facts(spki: bytes) -> PublicKeyFacts:
     if oid in _PLAIN:
         return PublicKeyFacts(*_PLAIN[oid])
     raise CryptoError(f"a public key of algorithm {oid} is not known")
+
+
+def algorithm_parameters(spki: bytes) -> bytes | None:
+    """The parameters of a SubjectPublicKeyInfo's algorithm; None where they are absent or NULL. Raises Asn1Error."""
+    parameters = algorithm_of(read_single(spki, SEQUENCE, "SubjectPublicKeyInfo").children()[0])[1]
+    return None if parameters is None or parameters.tag == 0x05 else parameters.encoding

@@ -14,6 +14,7 @@ from typing import Final
 
 from mailsec.algorithms import table
 from mailsec.algorithms.profiles import PROFILES, Profile
+from mailsec.algorithms.public_keys import algorithm_parameters
 from mailsec.asn1.reader import Element
 from mailsec.asn1.writer import oid, set_of, to_der
 from mailsec.cms import attributes as attrs
@@ -282,6 +283,8 @@ class _Checker:
                 error = caught
                 continue
             facts.kind = mechanism.kind
+            if mechanism.kind == "dsa":
+                _check_dsa_parameters(certificate)
             if self._is_signed_by(info, certificate, mechanism, digest, facts):
                 facts.certificate = certificate
                 return mechanism
@@ -327,6 +330,15 @@ class _Checker:
         key_type, bits = (certificate.key_type, certificate.bits) if certificate is not None else ("", 0)
         reasons = (self.profile.accepts(mechanism, key_type, bits), self.profile.accepts_digest(digest))
         return list(dict.fromkeys(reason for reason in reasons if reason is not None))
+
+
+def _check_dsa_parameters(certificate: Certificate) -> None:
+    # RFC 3279 §2.3.2: a DSA key may inherit its parameters from its issuer. Taken from a certificate that nobody has validated yet, they
+    # could be chosen so that anybody can sign: such keys are refused, with their own reason.
+    if algorithm_parameters(certificate.spki) is None:
+        raise _Refused(
+            "key-parameters-missing", "a DSA key that inherits its parameters", "the sender should use another key", "RFC 3279 §2.3.2"
+        )
 
 
 def _set_der(attributes: Element) -> bytes:

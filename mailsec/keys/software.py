@@ -154,7 +154,7 @@ class SoftwareBackend:
             key = load_public_key(public_key, self._limits)
             kind = mechanism.kind
             if kind in ("rsassa-pkcs1-v1_5", "rsassa-pss") and isinstance(key, rsa.RSAPublicKey):
-                if kind != "rsassa-pss" and _PSS_OID in public_key[:32]:
+                if _PSS_OID in public_key[:32] and not public_key_facts(public_key).allows(mechanism):
                     return False
                 key.verify(signature, data, _rsa_padding(mechanism), _hash_argument(mechanism))
             elif kind == "ecdsa" and isinstance(key, ec.EllipticCurvePublicKey):
@@ -166,7 +166,7 @@ class SoftwareBackend:
                 key.verify(signature, data)
             else:
                 return False
-        except (*_BAD_INPUT, CryptoError):
+        except (*_BAD_INPUT, CryptoError, Asn1Error):
             return False
         return True
 
@@ -211,7 +211,8 @@ class SoftwareKey:
         self.name = name
         self.public_key = _public_der(self._key)
         """DER of its SubjectPublicKeyInfo."""
-        self.key_type, self.bits, _ = public_key_facts(self.public_key)
+        facts = public_key_facts(self.public_key)
+        self.key_type, self.bits = facts.key_type, facts.bits
         if self.key_type == "rsa" and self.bits > limits.rsa_bits:
             raise PrivateKeyError(f"the private key of {name!r} has {self.bits} bits, more than {limits.rsa_bits}")
         if self.key_type == "rsa" and _PSS_OID in private_key[:40]:
