@@ -1,0 +1,334 @@
+"""The relay: delivers READY rows of a spool to their next hops, again and again, until each recipient is served or told about.
+
+The one invariant: a row leaves the spool only after every recipient was taken by a next hop (2yz), or failed and its report was
+committed in the same transaction, or a person has to see it. A kill in between delivers twice; nothing delivers zero times.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import structlog
+
+from mailsec.errors import MailsecError, Reply
+from mailsec.interfaces import ProtocolCore, Task
+from mailsec.model.octets import BytesOctets, Segments
+from mailsec.model.queue import RecipientState, SpooledEntry
+from mailsec.model.session import Recipient
+from mailsec.model.settings import GatewaySettings
+from mailsec.net.relay_hop import Hop, Job
+from mailsec.net.relay_login import client_core
+from mailsec.net.relay_outcome import conclude, reply_text
+from mailsec.net.relay_routes import Destination, Routes, Target
+from mailsec.net.relay_wake import listen_for_wakes
+from mailsec.net.runtime import TwistedRuntime
+from mailsec.store.crashpoints import crash_point
+from mailsec.store.spool import SqliteSpool, retry_delay
+from mailsec.wire.smtp.questions import OutgoingMessage
+
+__all__ = ["Relay"]
+
+_log = structlog.get_logger("mailsec.relay")
+
+_BACKLOG_OCTETS = 64 * 1024 * 1024
+_BACKLOG_ROWS = 2000
+_HOP_ROWS = 1000
+"""Rows in memory, in all and for one next hop: what is more waits in the spool, where it costs nothing."""
+_TICK = 1.0
+_BULK = 1024 * 1024
+
+
+class _Split:
+    """A row whose recipients have several next hops, while it is on its way."""
+
+    __slots__ = ("jobs", "replies")
+
+    def __init__(self, recipients: int) -> None:
+        self.jobs = 0
+        self.replies: list[tuple[Reply, str] | None] = [None] * recipients
+
+
+class Relay:
+    """Takes rows from `spool` as they become durable or due. Start it with `start`, end it with `stop`."""
+
+    def __init__(
+        self,
+        spool: SqliteSpool,
+        runtime: TwistedRuntime,
+        settings: GatewaySettings,
+    ) -> None:
+        self.runtime = runtime
+        self.settings = settings.relay
+        self.hostname = settings.hostname
+        self.postmaster = settings.postmaster
+        self._gateway = settings
+        self._spool = spool
+        self._routes = Routes(settings.relay)
+        self._hops: dict[Destination, Hop] = {}
+        self._rows: dict[int, list[Job]] = {}
+        self._splits: dict[int, _Split] = {}
+        self._octets = 0
+        self._back: list[int] = []
+        self._task: Task[None] | None = None
+        self._port: Any = None
+        self._awake = runtime.signal()
+        self._settling = 0
+        self._stopping = False
+        self.delivered = 0
+        """Recipients that were served since the start."""
+
+    # -- life ---------------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Take rows from now on."""
+        self._spool.on_ready = self.take
+        self._spool.on_wish = self._wished
+        self._port = listen_for_wakes(self.runtime.reactor, self._spool.base + ".wake", self.wake)
+        self._task = self.runtime.start(self._run(), "relay")
+
+    def wake(self) -> None:
+        """Look for wishes and due rows now, not in a second."""
+        self._awake.fire()
+
+    async def stop(self, seconds: float) -> None:
+        """Finish what is in flight within `seconds`; the rest stays in the spool."""
+        self._stopping = True
+        self._awake.fire()
+        self._spool.on_ready = None
+        if self._port is not None:
+            port, self._port = self._port, None
+            await port.stopListening()
+        if self._task is not None:
+            await self._task
+        waiting = [job for hop in self._hops.values() for job in hop.stop()]
+        for row in {job.entry.row for job in waiting}:
+            self._forget(row)
+            self._back.append(row)
+        deadline = self.runtime.monotonic() + seconds
+        while (self._settling or any(hop.busy for hop in self._hops.values())) and self.runtime.monotonic() < deadline:
+            await self.runtime.sleep(0.05)
+        for hop in self._hops.values():
+            hop.abort()
+        await self._give_back()
+        await self._spool.flush()
+
+    async def _run(self) -> None:
+        while not self._stopping:
+            try:
+                await self._spool.carry_out_wishes()
+                await self._give_back()
+                while not self._stopping and self._octets < _BACKLOG_OCTETS // 2 and len(self._rows) < _BACKLOG_ROWS // 2:
+                    taken = await self._spool.take_ready()
+                    if not taken:
+                        break
+                    self.take(taken)
+                    await self._give_back()
+            except MailsecError as error:
+                _log.error("relay-cannot-read-spool", error=error.message, hint=error.hint)
+            now = self.runtime.monotonic()
+            for destination, hop in list(self._hops.items()):
+                hop.close_idle(now - self.settings.idle_timeout)
+                if hop.unused and hop.used_at < now - self.settings.idle_timeout:
+                    del self._hops[destination]
+            await self._until_woken()
+
+    async def _until_woken(self) -> None:
+        if self._awake.fired:
+            self._awake = self.runtime.signal()
+            return
+        try:
+            await self.runtime.within(_TICK, self._awake.wait())
+        except TimeoutError:
+            return
+        self._awake = self.runtime.signal()
+
+    async def _give_back(self) -> None:
+        if self._back:
+            back, self._back = self._back, []
+            await self._spool.give_back(back, self.runtime.now().timestamp() + (0 if self._stopping else 2 * _TICK))
+
+    # -- rows come in -------------------------------------------------------------------------------------------------
+
+    def take(self, entries: Sequence[SpooledEntry]) -> None:
+        """Begin to deliver rows: just committed ones are handed over by the spool, others were read from it."""
+        crash_point("relay.delivery.before")
+        for entry in entries:
+            if self._stopping or self._octets > _BACKLOG_OCTETS or len(self._rows) >= _BACKLOG_ROWS:
+                self._back.append(entry.row)
+                continue
+            octets = entry.octets
+            self._octets += len(octets)
+            if isinstance(octets, BytesOctets):
+                self._send(entry, not octets.data.isascii())
+            else:
+                self._rows[entry.row] = []
+                self._settling += 1
+                self.runtime.start(self._send_large(entry), "relay")
+
+    async def _send_large(self, entry: SpooledEntry) -> None:
+        try:
+            lane = "bulk" if len(entry.octets) > _BULK else ""
+            self._send(entry, await self.runtime.in_thread(_has_eight_bits, entry, lane=lane) if lane else _has_eight_bits(entry))
+        except MailsecError as error:
+            _log.error("relay-cannot-read-spool", id=entry.entry.id, error=error.message, hint=error.hint)
+            self._forget(entry.row)
+            self._octets -= len(entry.octets)
+            self._back.append(entry.row)
+        finally:
+            self._settling -= 1
+
+    def _send(self, entry: SpooledEntry, eight_bit: bool) -> None:
+        recipients = entry.entry.envelope.recipients
+        progress = entry.progress
+        if len(recipients) == 1 and not progress:
+            destination = self._routes.destination(recipients[0].address.domain)
+            job = self._job(entry, (0,), recipients, eight_bit)
+            self._rows[entry.row] = [job]
+            self._submit(destination, job)
+            return
+        groups: dict[Destination, list[int]] = {}
+        for position, recipient in enumerate(recipients):
+            if not progress or progress[position][0] is RecipientState.WAITING:
+                groups.setdefault(self._routes.destination(recipient.address.domain), []).append(position)
+        if not groups:  # everything was done, and only the deletion was lost
+            self._octets -= len(entry.octets)
+            self._forget(entry.row)
+            self._spool.finish(entry.row)
+            return
+        jobs = [
+            (destination, self._job(entry, tuple(positions), tuple(recipients[position] for position in positions), eight_bit))
+            for destination, positions in groups.items()
+        ]
+        split = _Split(len(recipients))
+        split.jobs = len(jobs)
+        self._splits[entry.row] = split
+        self._rows[entry.row] = [job for _, job in jobs]
+        for destination, job in jobs:
+            self._submit(destination, job)
+
+    def _job(self, entry: SpooledEntry, positions: tuple[int, ...], recipients: tuple[Recipient, ...], eight_bit: bool) -> Job:
+        envelope = entry.entry.envelope
+        reverse_path = envelope.reverse_path
+        smtputf8 = (
+            envelope.smtputf8
+            or not (reverse_path is None or reverse_path.is_ascii)
+            or not all(recipient.address.is_ascii for recipient in recipients)
+        )
+        segments = Segments.of(entry.octets.data if isinstance(entry.octets, BytesOctets) else entry.octets)
+        return Job(entry, positions, OutgoingMessage(reverse_path, recipients, segments, eight_bit, smtputf8))
+
+    def _submit(self, destination: Destination, job: Job) -> None:
+        hop = self._hops.get(destination)
+        if hop is None:
+            hop = self._hops[destination] = Hop(destination, self)
+        if hop.waiting >= _HOP_ROWS and job.entry.row not in self._splits:
+            self._octets -= len(job.entry.octets)
+            self._forget(job.entry.row)
+            self._back.append(job.entry.row)
+            return
+        hop.submit(job)
+
+    def _forget(self, row: int) -> None:
+        self._rows.pop(row, None)
+        self._splits.pop(row, None)
+
+    def _wished(self, row: int) -> bool:
+        """A person holds or deletes a row: what waits is dropped, what is in flight goes on; True where nothing is in flight."""
+        jobs = self._rows.get(row)
+        if not jobs:
+            return row not in self._rows
+        waiting = [job for job in jobs if not job.taken and not job.dropped]
+        for job in waiting:
+            job.dropped = True
+        split = self._splits.get(row)
+        if split is not None:
+            split.jobs -= len(waiting)
+        if not all(job.dropped for job in jobs):
+            return False
+        self._octets -= len(jobs[0].entry.octets)
+        self._forget(row)
+        return True
+
+    # -- results come back --------------------------------------------------------------------------------------------
+
+    async def core(self, destination: Destination, target: Target, tls: str) -> ProtocolCore:
+        """The client that speaks to `target`."""
+        return await client_core(destination.hop, target, tls, self._gateway, self.runtime)
+
+    def done(self, job: Job, replies: Sequence[Reply], where: str, *, local: bool) -> None:
+        """What a next hop said to each recipient of `job`."""
+        entry = job.entry
+        row = entry.row
+        crash_point("relay.delivery.after")
+        self._log(job, replies, where)
+        split = self._splits.get(row)
+        if split is None:
+            if not entry.progress and len(entry.entry.envelope.recipients) == len(replies) and all(reply.code < 300 for reply in replies):
+                # Nearly every message: delivered at once, and nothing is written but its deletion.
+                self._rows.pop(row, None)
+                self._octets -= len(entry.octets)
+                self.delivered += len(replies)
+                self._spool.finish(row)
+                return
+            split = _Split(len(entry.entry.envelope.recipients))
+            split.jobs = 1
+        for position, reply in zip(job.recipients, replies, strict=True):
+            split.replies[position] = (reply, "" if local else where)
+        split.jobs -= 1
+        if split.jobs:
+            return
+        self._forget(row)
+        self._octets -= len(entry.octets)
+        self._settling += 1
+        self.runtime.start(self._settle(entry, split.replies), "relay")
+
+    async def _settle(self, entry: SpooledEntry, replies: Sequence[tuple[Reply, str] | None]) -> None:
+        try:
+            at = self.runtime.now()
+            outcome = conclude(entry, replies, at=at, settings=self._gateway, random=self.runtime.random)
+            self.delivered += sum(1 for reply in replies if reply is not None and reply[0].code < 300)
+            next_attempt: float | None = None
+            if outcome.waiting:
+                # Up to a quarter earlier or later, so that what failed together does not come back together.
+                jitter = 0.75 + int.from_bytes(self.runtime.random(2), "big") / 131072
+                delay = retry_delay(entry.attempts + 1, self.settings.retry_first, self.settings.retry_longest)
+                next_attempt = at.timestamp() + delay * jitter
+            if not outcome.waiting and not outcome.reports and not outcome.hold:
+                self._spool.finish(entry.row)
+                return
+            await self._spool.settle(
+                entry.row,
+                outcome.progress,
+                next_attempt=next_attempt,
+                reports=outcome.reports,
+                hold="" if outcome.waiting else outcome.hold,
+            )
+        except MailsecError as error:
+            # The row stays as it was, and is tried again: what was delivered may then arrive twice.
+            _log.error("relay-cannot-write-spool", id=entry.entry.id, error=error.message, hint=error.hint)
+            self._back.append(entry.row)
+        finally:
+            self._settling -= 1
+
+    def _log(self, job: Job, replies: Sequence[Reply], where: str) -> None:
+        entry = job.entry.entry
+        reverse_path = entry.envelope.reverse_path
+        for recipient, reply in zip(job.message.recipients, replies, strict=True):
+            _log.info(
+                "delivered" if reply.code < 300 else "deferred" if reply.temporary else "failed",
+                id=entry.id,
+                message_id=entry.message_id,
+                reverse_path="" if reverse_path is None else str(reverse_path),
+                recipient=str(recipient.address),
+                size=len(job.entry.octets),
+                rule=entry.rule,
+                verdict=entry.verdict,
+                next_hop=where,
+                reply=reply_text(reply),
+            )
+
+
+def _has_eight_bits(entry: SpooledEntry) -> bool:
+    """True where the message needs 8BITMIME (RFC 6152)."""
+    return not all(bytes(block).isascii() for block in entry.octets.blocks())
