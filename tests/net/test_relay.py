@@ -182,7 +182,7 @@ def test_recipients_of_one_next_hop_travel_together_and_others_apart(gateway, pe
 
 
 def test_lmtp_over_a_unix_socket_answers_for_each_recipient(gateway, peers, tmp_path):
-    peer = peers({"END b@x.example": "452 4.2.2 over quota"}, path=str(tmp_path / "lmtp"), lmtp=True)
+    peers({"END b@x.example": "452 4.2.2 over quota"}, path=str(tmp_path / "lmtp"), lmtp=True)
     one = gateway(NextHop("lmtp", path=str(tmp_path / "lmtp"), tls="none"), retry_first=60).start()
     one.commit(entry("m", recipients=("a@x.example", "b@x.example")))
     wait_for(lambda: one.queue()["m"].attempts == 1)
