@@ -1,0 +1,87 @@
+"""Generated people: a CA, keys with certificates for addresses, a key store over them. P-256, because it is made in a millisecond.
+
+The one invariant: nothing here outlives the process; no key is written anywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime, timedelta
+
+from mailsec.hookspecs import hookimpl
+from mailsec.interfaces import KeyHandle, KeyStore
+from mailsec.keys.software import SoftwareKey
+from mailsec.model.address import Address
+from mailsec.model.session import matches_pattern
+from mailsec.model.trust import Anchor
+from mailsec.testing.runtime import EPOCH, FakeRuntime
+from mailsec.x509.issue import IssuedBy, issue_mail, make_ca, make_key, public_key_of
+
+__all__ = ["Authority", "MemoryKeys", "MemoryTrust"]
+
+
+class Authority:
+    """A CA of its own, that issues certificates for mail."""
+
+    def __init__(self, name: str = "Test CA", *, at: datetime = EPOCH - timedelta(days=1), kind: str = "ec-p256") -> None:
+        self.at = at
+        self.random: Callable[[int], bytes] = FakeRuntime(seed=None).random
+        key = make_key(kind)
+        self.certificate = make_ca(common_name=name, key=key, at=at, random=self.random)
+        self.issuer = IssuedBy(self.certificate, key)
+
+    @property
+    def anchor(self) -> Anchor:
+        """The CA as a trust anchor for e-mail."""
+        return Anchor(self.certificate)
+
+    def issue(self, *addresses: str, name: str = "", kind: str = "ec-p256", days: int = 825, at: datetime | None = None) -> SoftwareKey:
+        """A key with a certificate for `addresses`; it is called by the first of them unless `name` says otherwise."""
+        key = make_key(kind)
+        certificate = issue_mail(
+            self.issuer,
+            addresses=[Address.parse(one) for one in addresses],
+            public_key=public_key_of(key),
+            at=at or self.at,
+            random=self.random,
+            days=days,
+        )
+        return SoftwareKey(name or addresses[0], key, certificate=certificate, assigned=addresses)
+
+
+class MemoryKeys:
+    """A key store over handles at hand, and the plugin that brings it."""
+
+    name = "memory"
+
+    def __init__(self, *keys: KeyHandle) -> None:
+        self.keys = list(keys)
+
+    @hookimpl
+    def register_key_stores(self) -> Iterable[KeyStore]:
+        """Itself."""
+        return [self]
+
+    async def key(self, reference: str) -> KeyHandle | None:
+        """The key called `reference`."""
+        return next((key for key in self.keys if key.name == reference), None)
+
+    async def keys_for(self, address: Address, usage: str) -> Sequence[KeyHandle]:
+        """Every key that is assigned to `address`."""
+        return [key for key in self.keys if any(matches_pattern(one, address) for one in key.assigned)]
+
+
+class MemoryTrust:
+    """A trust store that holds the anchors that it was given."""
+
+    def __init__(self, *anchors: Anchor) -> None:
+        self._anchors = anchors
+        self._distrusted: tuple[bytes, ...] = ()
+
+    async def anchors(self, purpose: str = "email") -> Sequence[Anchor]:
+        """Those whose purposes hold `purpose`."""
+        return self._anchors
+
+    async def distrusted(self, purpose: str = "email") -> Sequence[bytes]:
+        """None."""
+        return self._distrusted
