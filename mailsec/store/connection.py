@@ -19,10 +19,26 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlch
 
 from mailsec.errors import SchemaError, StorageFull, StoreError, UsageError
 
-__all__ = ["BUSY_TIMEOUT", "check_file", "create_file", "database_file", "fetch", "make_engine", "parse_url", "translated"]
+__all__ = [
+    "BUSY_TIMEOUT",
+    "DatabaseLocked",
+    "check_file",
+    "create_file",
+    "database_file",
+    "fetch",
+    "make_engine",
+    "parse_url",
+    "translated",
+]
 
 BUSY_TIMEOUT: Final = 5.0
 """Seconds to wait for a database that another program is writing to."""
+
+
+class DatabaseLocked(StoreError):
+    """Another program is writing, and did not end in time."""
+
+    exit_code = 75
 
 
 def parse_url(text: str) -> URL:
@@ -147,7 +163,7 @@ def translated(name: str) -> Iterator[None]:
 
 def _store_error(name: str, text: str) -> StoreError:
     if "locked" in text or "busy" in text:
-        return StoreError(f"database {name} is locked by another program", hint="wait for it, or find it with `fuser` and end it")
+        return DatabaseLocked(f"database {name} is locked by another program", hint="wait for it, or find it with `fuser` and end it")
     if "full" in text:
         return StorageFull(f"no room to write database {name}", hint="free some space on its file system")
     if "malformed" in text or "not a database" in text or "no such table" in text or "no such column" in text:

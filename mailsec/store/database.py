@@ -116,6 +116,24 @@ class Database:
             raise
         return database
 
+    @classmethod
+    def upgrade(cls, url: str, *, busy_timeout: float = BUSY_TIMEOUT) -> str:
+        """Bring a database to the schema of this code; return its name. Nothing is decrypted, so no password is needed."""
+        parsed = parse_url(url)
+        path = database_file(parsed)
+        if path is not None:
+            check_file(path)
+        engine = make_engine(parsed, busy_timeout=busy_timeout)
+        name = str(path or parsed)
+        try:
+            with translated(name), engine.connect().execution_options(mailsec_write=True) as connection, connection.begin():
+                if _schema_of(connection, name, is_file=path is not None) < SCHEMA:
+                    migrate(connection)
+                _check_schema(connection, name, is_file=path is not None)
+        finally:
+            engine.dispose()
+        return name
+
     def close(self) -> None:
         """Let go of all connections."""
         self._engine.dispose()
@@ -272,7 +290,8 @@ def _remove(path: Path) -> None:
         path.with_name(path.name + suffix).unlink(missing_ok=True)
 
 
-def _check_schema(connection: Connection, name: str, *, is_file: bool) -> None:
+def _schema_of(connection: Connection, name: str, *, is_file: bool) -> int:
+    """The number of the schema; raise SchemaError where this is no database of ours."""
     if is_file:
         ours = connection.exec_driver_sql("PRAGMA application_id").scalar() == APPLICATION_ID
         # Attack: triggers that undo what we write, views in the place of tables. mailsec makes neither.
@@ -282,17 +301,19 @@ def _check_schema(connection: Connection, name: str, *, is_file: bool) -> None:
     else:
         ours = connection.dialect.has_table(connection, "alembic_version")
     if not ours:
-        raise SchemaError(f"{name} is not a mailsec database", hint=f"`mailsec db init -d {name}` makes one")
+        raise SchemaError(f"{name} is not a mailsec database", hint="name the database that `mailsec db init` made, or make one with it")
     version = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
-    number = int(version) if isinstance(version, str) and version.isascii() and version.isdigit() else 0
+    return int(version) if isinstance(version, str) and version.isascii() and version.isdigit() else 0
+
+
+def _check_schema(connection: Connection, name: str, *, is_file: bool) -> None:
+    number = _schema_of(connection, name, is_file=is_file)
     if number < SCHEMA:
-        raise SchemaError(
-            f"database {name} has schema {version}, this mailsec needs {SCHEMA:04d}", hint=f"run `mailsec db upgrade -d {name}`"
-        )
+        raise SchemaError(f"database {name} has schema {number}, this mailsec needs {SCHEMA}", hint=f"run `mailsec db upgrade -d {name}`")
     # Schema N serves code N-1 (`store.migrations`); more is unknown.
     if number > SCHEMA + 1:
         raise SchemaError(
-            f"database {name} has schema {version}, this mailsec knows schemas up to {SCHEMA + 1:04d}",
+            f"database {name} has schema {number}, this mailsec knows schemas up to {SCHEMA + 1}",
             hint="install a newer mailsec: `pip install --upgrade mailsec`",
         )
 

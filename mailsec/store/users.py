@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import Connection, select
 
 from mailsec.errors import AddressError, Refused, Tampered, UsageError
 from mailsec.model.address import Address
@@ -85,10 +85,15 @@ class Users(Database):
         """Keep a user from logging in, or let them again."""
         self._change_user(login, {"disabled": disabled})
 
+    def demand_user(self, login: str) -> None:
+        """Raise Refused where there is no such user."""
+        with self.reading() as connection:
+            _row(connection, login)
+
     def remove_user(self, login: str) -> None:
         """Remove a user."""
         with self.writing() as changes:
-            changes.delete("users", self._row(changes, login))
+            changes.delete("users", _row(changes.connection, login))
 
     # -- within a transaction ----------------------------------------------------------------------------------------------
 
@@ -133,16 +138,17 @@ class Users(Database):
                 problem, hint="`mailsec db check` shows more; restore a backup, or `mailsec db check --accept` believes the rest"
             )
 
-    def _row(self, changes: Changes, login: str) -> Mapping[str, Any]:
-        row = next(iter(fetch(changes.connection, select(users).where(users.c.login_key == _login_key(login)))), None)
-        if row is None:
-            raise Refused(f"there is no user {login[:80]!r}", hint="`mailsec user list` shows those that there are")
-        return row
-
     def _change_user(self, login: str, values: dict[str, Any]) -> None:
         with self.writing() as changes:
             self._demand_users(changes)
-            changes.update("users", self._row(changes, login), values)
+            changes.update("users", _row(changes.connection, login), values)
+
+
+def _row(connection: Connection, login: str) -> Mapping[str, Any]:
+    row = next(iter(fetch(connection, select(users).where(users.c.login_key == _login_key(login)))), None)
+    if row is None:
+        raise Refused(f"there is no user {login[:80]!r}", hint="`mailsec user list` shows those that there are")
+    return row
 
 
 def _login_key(login: str) -> str:

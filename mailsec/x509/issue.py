@@ -184,7 +184,7 @@ def _issue(
         key_id = issuer.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
     except (ValueError, x509.ExtensionNotFound):
         raise UsageError(
-            "the CA certificate cannot be used", hint="it needs a subjectKeyIdentifier: make one with `mailsec cert issue --ca`"
+            "the CA certificate cannot be used", hint="it needs a subjectKeyIdentifier: make one with `mailsec cert issue --new-ca NAME`"
         ) from None
     if issuer.not_valid_after_utc <= at:
         raise UsageError("the CA certificate has expired", hint="make a new CA")
@@ -251,7 +251,7 @@ def _key_usage(*wanted: str) -> x509.KeyUsage:
 
 def _name(common_name: str, organisation: str) -> x509.Name:
     if not common_name or len(common_name) > _LONGEST_COMMON_NAME:
-        raise UsageError("a CA needs a name of up to 64 characters", hint='as in --name "Example Mail CA"')
+        raise UsageError("a CA needs a name of up to 64 characters", hint='as in --new-ca "Example Mail CA"')
     attributes = [x509.NameAttribute(NameOID.ORGANIZATION_NAME, organisation)] if organisation else []
     return x509.Name([*attributes, x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
 

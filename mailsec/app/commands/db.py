@@ -1,0 +1,114 @@
+"""`mailsec db`: the certificate database itself: made, checked, its password changed, brought to a newer schema."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import click
+
+from mailsec.app.options import DatabaseChoice, database_options
+from mailsec.app.output import Output, json_option, plural
+from mailsec.errors import UsageError
+
+__all__ = ["check", "init", "password", "upgrade"]
+
+_NO_PASSWORD = "the database has no password: whoever can read its file has the private keys"  # noqa: S105 - a sentence
+
+
+@json_option
+@click.command()
+@click.option("--no-password", is_flag=True, help="Protect the keys by the rights of the file only.")
+@database_options
+@click.pass_obj
+def init(output: Output, database: DatabaseChoice, no_password: bool) -> None:
+    """Make an empty certificate database.
+
+    Its password encrypts the private keys and shows what others wrote into the file. It is read from --passphrase-file, or asked for.
+    """
+    from mailsec.store.certdb import CertDb
+
+    location = database.location()
+    if no_password and database.passphrase_file:
+        raise UsageError("--no-password and --passphrase-file exclude each other", hint="leave one out")
+    secret = b"" if no_password else database.passphrase(prompt="New pass phrase of the database", confirm=True).encode()
+    if not secret:
+        if not no_password:
+            raise UsageError("the pass phrase is empty", hint="give one, or say --no-password")
+        output.warning(_NO_PASSWORD, "`mailsec db password` sets one later")
+    with CertDb.create(location, secret, at=datetime.now(UTC)) as made:
+        output.result(
+            {"database": made.name, "password": bool(secret)},
+            f'{made.name} is ready.\nNext: mailsec cert issue -d {made.name} --new-ca "My CA" --for example.org',
+        )
+
+
+@json_option
+@click.command()
+@click.option("--accept", is_flag=True, help="Remove what mailsec did not write, and believe the rest. Look first.")
+@database_options
+@click.pass_obj
+def check(output: Output, database: DatabaseChoice, accept: bool) -> int:
+    """Check the file, and that every row was written by mailsec and none is missing."""
+    from mailsec.app.databases import open_database
+
+    with open_database(output, database) as opened:
+        problems = opened.check()
+        removed = opened.accept() if accept and problems else 0
+        name = opened.name
+
+    def say() -> None:
+        for problem in problems:
+            output.text(f"  {problem}")
+        if not problems:
+            output.text(f"{name} is whole: every row was written by mailsec, and none is missing")
+        elif accept:
+            output.text(f"removed {plural(removed, 'row')}; the rest is believed from now on")
+        else:
+            output.text("Restore a backup, or look at `mailsec cert list` and `mailsec user list` and then use --accept.")
+
+    output.result({"database": name, "valid": not problems, "problems": list(problems), "removed": removed}, say)
+    return 0 if not problems or accept else 1
+
+
+@json_option
+@click.command()
+@click.option("--new-passphrase-file", "file", metavar="FILE", default="", help="The new pass phrase; - is standard input.")
+@click.option("--no-password", is_flag=True, help="Protect the keys by the rights of the file only.")
+@database_options
+@click.pass_obj
+def password(output: Output, database: DatabaseChoice, file: str, no_password: bool) -> None:
+    """Change the password of the database."""
+    from mailsec.app.databases import open_database
+    from mailsec.app.options import ask_passphrase, passphrase_from_file
+
+    if no_password and file:
+        raise UsageError("--no-password and --new-passphrase-file exclude each other", hint="leave one out")
+    if file == "-" == database.passphrase_file:
+        raise UsageError("the old and the new pass phrase cannot both be on standard input", hint="put one into a file")
+    with open_database(output, database) as opened:
+        if no_password:
+            new = ""
+            output.warning(_NO_PASSWORD)
+        else:
+            new = passphrase_from_file(file) if file else ask_passphrase("New pass phrase of the database", confirm=True)
+            if not new:
+                raise UsageError("the new pass phrase is empty", hint="give one, or say --no-password")
+        opened.change_password(new.encode())
+        output.result(
+            {"database": opened.name, "password": bool(new)},
+            f"The password of {opened.name} was changed. Change it where mailsec reads it too, and remember that old backups open with "
+            "the old one.",
+        )
+
+
+@json_option
+@click.command()
+@database_options
+@click.pass_obj
+def upgrade(output: Output, database: DatabaseChoice) -> None:
+    """Bring the database to the schema of this mailsec. Make a backup first."""
+    from mailsec.store.certdb import CertDb
+    from mailsec.store.schema import SCHEMA
+
+    name = CertDb.upgrade(database.location())
+    output.result({"database": name, "schema": SCHEMA}, f"{name} has schema {SCHEMA:04d}")
