@@ -32,10 +32,12 @@ def open_database(output: Output, choice: DatabaseChoice, *, look: bool = False)
     return CertDb.open(location, password=choice.passphrase().encode())
 
 
-def ask_password(file: str, prompt: str, *, confirm: bool = False) -> bytes:
+def ask_password(file: str, prompt: str, *, confirm: bool = False, option: str = "--password-file") -> bytes:
     """A password from `file` (its first line; "-" is standard input), or asked for on the terminal."""
     if file:
         return read_file(file).split(b"\n", 1)[0].rstrip(b"\r")
+    if not sys.stdin.isatty():
+        raise UsageError("a password is needed, and there is no terminal to ask on", hint=f"give it with {option} FILE")
     return ask_passphrase(prompt, confirm=confirm).encode()
 
 

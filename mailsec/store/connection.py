@@ -93,15 +93,15 @@ def check_file(path: Path) -> None:
         raise StoreError(f"{path} is a directory", hint="name the database file within it") from None
     except OSError as error:
         raise StoreError(f"{path} cannot be read: {error.strerror}", hint="run this as the user that owns the database") from None
+    if head != b"SQLite format 3\x00":
+        raise SchemaError(
+            f"{path} is not a mailsec database", hint="name the file that `mailsec db init` made, or restore it from a backup"
+        )
     # Attack: whoever can write the file can put old rows back; whoever can read it can guess at passwords.
     if facts.st_mode & 0o077:
         raise StoreError(f"other users may open {path} (mode {stat.S_IMODE(facts.st_mode):04o})", hint=f"chmod 600 {path}")
     if facts.st_uid not in (os.geteuid(), 0) and os.geteuid() != 0:
         raise StoreError(f"{path} belongs to another user", hint="run this as the user that owns the database")
-    if head != b"SQLite format 3\x00":
-        raise SchemaError(
-            f"{path} is not a mailsec database", hint="name the file that `mailsec db init` made, or restore it from a backup"
-        )
     _check_directory(path)
 
 

@@ -29,7 +29,7 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsageOID, NameOID, ObjectIdentifier
 
 from mailsec.asn1 import writer
-from mailsec.errors import PrivateKeyError, UsageError
+from mailsec.errors import AddressError, PrivateKeyError, UsageError
 from mailsec.model.address import Address, normalise_domain
 
 __all__ = ["KEY_KINDS", "MAIL_USAGES", "IssuedBy", "issue_mail", "issue_server", "make_ca", "make_key", "public_key_of"]
@@ -261,7 +261,10 @@ def _host(name: str) -> x509.GeneralName:
         return x509.IPAddress(ipaddress.ip_address(name))
     except ValueError:
         pass
-    return x509.DNSName(normalise_domain(Address.parse("a@" + name).domain))
+    try:
+        return x509.DNSName(normalise_domain(Address.parse("a@" + name).domain))
+    except (AddressError, ValueError):
+        raise UsageError(f"not a host name or IP address: {name[:80]!r}", hint="as in mail.example.org") from None
 
 
 def _mailbox(address: Address) -> x509.GeneralName:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -14,7 +13,7 @@ from mailsec.app.output import Output, json_option, plural
 from mailsec.errors import MailsecError, UsageError
 from mailsec.model.trust import CertificateEntry, TrustFlags
 
-__all__ = ["anchor_options", "delete", "described", "export", "list_certificates", "pem", "rename", "show", "trust", "trust_flags"]
+__all__ = ["anchor_options", "delete", "described", "export", "list_certificates", "rename", "show", "trust", "trust_flags"]
 
 anchor_options = click.option(
     "--for", "domains", metavar="DOMAIN", multiple=True, help="A mail domain that this CA may vouch for; may be repeated; or: any."
@@ -68,6 +67,7 @@ def export(output: Output, nickname: str, file: str, der: bool, chain: bool, dat
     """Write a certificate (never its key) as PEM or DER."""
     from mailsec.app.databases import entries_called, open_database
     from mailsec.app.files import write_file
+    from mailsec.keys.files import pem
 
     if der and chain:
         raise UsageError("DER holds one certificate", hint="leave out --der or --chain")
@@ -76,7 +76,7 @@ def export(output: Output, nickname: str, file: str, der: bool, chain: bool, dat
         certificates = [entry.der, *(opened.chain(entry) if chain else ())]
     if not entry.verified:
         output.warning(f'"{entry.nickname}" is not verified', "`mailsec db check` says why")
-    text = "".join(pem(each) for each in certificates)
+    text = "".join(pem(each, "CERTIFICATE").decode() for each in certificates)
     if file:
         write_file(file, entry.der if der else text.encode())
     elif output.json or not der:
@@ -160,13 +160,6 @@ def trust_flags(text: str) -> TrustFlags:
         return TrustFlags.parse(text)
     except ValueError as error:
         raise UsageError(str(error), hint='for a mail CA write ",C,"; for none ",,"') from None
-
-
-def pem(der: bytes, label: str = "CERTIFICATE") -> str:
-    """PEM (RFC 7468 §2)."""
-    text = base64.b64encode(der).decode("ascii")
-    lines = [text[start : start + 64] for start in range(0, len(text), 64)]
-    return "\n".join([f"-----BEGIN {label}-----", *lines, f"-----END {label}-----", ""])
 
 
 def described(entry: CertificateEntry) -> dict[str, Any]:

@@ -34,7 +34,7 @@ __all__ = ["issue"]
 @click.option(
     "--key", "kind", type=click.Choice(issuing.KEY_KINDS), help="The kind of key [rsa-2048 for mail, ec-p256 for servers, rsa-3072]."
 )
-@click.option("--usage", type=click.Choice(issuing.MAIL_USAGES), default="", help="What a key for mail is for [both].")
+@click.option("--usage", type=click.Choice(issuing.MAIL_USAGES), help="What a key for mail is for [both].")
 @click.option("--days", type=click.IntRange(1, 36500), help="How long it is valid [825 for mail, 397 for servers, 3652].")
 @click.option("--assign", "assigned", metavar="PATTERN", multiple=True, help="Addresses that the key signs for, instead of its own.")
 @anchor_options
@@ -49,7 +49,7 @@ def issue(
     nickname: str,
     name: str,
     kind: str | None,
-    usage: str,
+    usage: str | None,
     days: int | None,
     assigned: tuple[str, ...],
     domains: tuple[str, ...],

@@ -31,11 +31,11 @@ def init(output: Output, database: DatabaseChoice, no_password: bool) -> None:
     if no_password and database.passphrase_file:
         raise UsageError("--no-password and --passphrase-file exclude each other", hint="leave one out")
     secret = b"" if no_password else database.passphrase(prompt="New pass phrase of the database", confirm=True).encode()
-    if not secret:
-        if not no_password:
-            raise UsageError("the pass phrase is empty", hint="give one, or say --no-password")
-        output.warning(_NO_PASSWORD, "`mailsec db password` sets one later")
+    if not secret and not no_password:
+        raise UsageError("the pass phrase is empty", hint="give one, or say --no-password")
     with CertDb.create(location, secret, at=datetime.now(UTC)) as made:
+        if not secret:
+            output.warning(_NO_PASSWORD, "`mailsec db password` sets one later")
         output.result(
             {"database": made.name, "password": bool(secret)},
             f'{made.name} is ready.\nNext: mailsec cert issue -d {made.name} --new-ca "My CA" --for example.org',

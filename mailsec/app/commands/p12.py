@@ -1,0 +1,110 @@
+"""`mailsec p12`: PKCS#12 files (.p12, .pfx): what is in one, and its keys and certificates into the database."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from mailsec.app.commands.cert_import import add_under_a_free_name, nickname_for, say_imported
+from mailsec.app.options import DatabaseChoice, database_options
+from mailsec.app.output import Output, json_option
+from mailsec.errors import PrivateKeyError, UsageError
+from mailsec.keys.files import Pkcs12, load_pkcs12
+from mailsec.model.trust import CertificateEntry
+from mailsec.store.nicknames import check_nickname
+
+__all__ = ["import_contents", "list_contents"]
+
+_password_file = click.option(
+    "--p12-password-file", "password_file", metavar="FILE", default="", help="The password of the file; - is standard input."
+)
+
+
+@json_option
+@click.command()
+@click.argument("file")
+@_password_file
+@click.pass_obj
+def list_contents(output: Output, file: str, password_file: str) -> None:
+    """List the keys and certificates of a PKCS#12 file."""
+    from mailsec.x509.certificate import load_certificate, summary
+
+    contents = _open(file, password_file)
+    held = [(key.name, key.certificate, True) for key in contents.keys] + [(name, der, False) for name, der in contents.certificates]
+    shown, rows = [], []
+    for name, der, is_key in held:
+        facts = summary(load_certificate(der)) if der is not None else None
+        until = facts.not_after if facts else None
+        shown.append(
+            {
+                "name": name,
+                "key": is_key,
+                "subject": facts.subject if facts else None,
+                "addresses": list(facts.addresses) if facts else [],
+                "not_after": until,
+                "fingerprint": facts.fingerprint if facts else None,
+            }
+        )
+        rows.append(
+            [
+                name,
+                "key" if is_key else "",
+                (", ".join(facts.addresses) or facts.subject) if facts else "no certificate",
+                f"{until:%Y-%m-%d}" if until else "",
+            ]
+        )
+    output.result({"contents": shown}, lambda: output.table(["name", "key", "names", "until"], rows, empty="The file is empty."))
+
+
+@json_option
+@click.command()
+@click.argument("file")
+@_password_file
+@click.option("--nickname", default="", help="What the first key is called here [its name in the file].")
+@click.option("--assign", "assigned", metavar="PATTERN", multiple=True, help="Addresses that its keys sign for, instead of their own.")
+@database_options
+@click.pass_obj
+def import_contents(
+    output: Output, file: str, password_file: str, nickname: str, assigned: tuple[str, ...], database: DatabaseChoice
+) -> None:
+    """Add the keys and certificates of a PKCS#12 file to the database; its CA certificates are added and not trusted."""
+    from mailsec.app.databases import open_database
+
+    if nickname:
+        check_nickname(nickname)
+    if {password_file, database.passphrase_file} == {"-"}:
+        raise UsageError("two passwords cannot both be on standard input", hint="put one into a file")
+    contents = _open(file, password_file)
+    entries: list[CertificateEntry] = []
+    with open_database(output, database) as opened:
+        for key in contents.keys:
+            if key.certificate is None:
+                output.warning(
+                    f'key "{key.name}" has no certificate in the file and was left out', "import its certificate with `cert import`"
+                )
+                continue
+            entries.append(
+                add_under_a_free_name(
+                    opened, key.certificate, nickname if not entries else "", key.name, key=key.private_key, assigned=assigned
+                )
+            )
+        entries += [add_under_a_free_name(opened, der, "", name or nickname_for(der)) for name, der in contents.certificates]
+    if not entries:
+        output.warning(f"{file} holds no certificate", "")
+    say_imported(output, entries)
+
+
+def _open(file: str, password_file: str) -> Pkcs12:
+    from mailsec.app.databases import ask_password
+    from mailsec.app.files import read_file
+
+    data = read_file(file)
+    # Without a terminal a file without a password still opens; one with a password then says that it has one.
+    ask = password_file or sys.stdin.isatty()
+    password = ask_password(password_file, f"Password of {file}") if ask else b""
+    try:
+        return load_pkcs12(data, password or None)
+    except PrivateKeyError as error:
+        hint = error.hint if ask else "give its password with --p12-password-file FILE"
+        raise PrivateKeyError(f"{file}: {error.message}", hint=hint) from None
