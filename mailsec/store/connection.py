@@ -128,6 +128,8 @@ def make_engine(url: URL, *, busy_timeout: float = BUSY_TIMEOUT) -> Engine:
         @event.listens_for(engine, "connect")
         def _connected(connection: Any, _record: Any) -> None:
             connection.isolation_level = None  # we begin transactions ourselves: the driver would begin them too late
+            # A text that is not UTF-8 is an edited row: it can be read, and is not authentic.
+            connection.text_factory = lambda octets: octets.decode("utf-8", "surrogateescape")
             cursor = connection.cursor()
             cursor.execute(f"PRAGMA busy_timeout = {int(busy_timeout * 1000)}")
             cursor.execute("PRAGMA foreign_keys = ON")
@@ -157,6 +159,8 @@ def translated(name: str) -> Iterator[None]:
         yield
     except DBAPIError as error:
         raise _store_error(name, str(error.orig).lower()) from None
+    except UnicodeDecodeError:  # the driver's, of a message that quotes a torn file
+        raise SchemaError(f"database {name} is damaged", hint="restore it from a backup") from None
     except SQLAlchemyError as error:
         raise StoreError(f"database {name}: {type(error).__name__}", hint="`mailsec db check` says more") from None
 

@@ -163,7 +163,7 @@ def test_a_certificate_of_the_attacker_in_the_place_of_another_is_not_verified(f
     assert not filled.find("alice")[0].verified and filled.for_address(ALICE) == []
 
 
-@pytest.mark.parametrize("value", ["1.5", "'text'", "NULL", "x'00'", "-1", "9223372036854775807"])
+@pytest.mark.parametrize("value", ["1.5", "'text'", "NULL", "x'00'", "CAST(x'ff80' AS TEXT)", "-1", "9223372036854775807"])
 @pytest.mark.parametrize(
     "column", ["certificates.learnt_at", "certificates.trust_email", "certificates.domains", "certificates.der", "certificates.nickname",
                "certificates.key_id", "certificates.not_before", "users.addresses", "users.created_at", "users.disabled", "users.mac",
