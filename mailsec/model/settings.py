@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from mailsec.model.limits import DEFAULT_LIMITS, Limits
@@ -89,3 +90,5 @@ class GatewaySettings:
     listeners: tuple[ListenerSettings, ...]
     relay: RelaySettings
     limits: Limits = field(default=DEFAULT_LIMITS)
+    plugins: Mapping[str, object] = field(default_factory=dict)
+    """`[plugin.NAME]` by name, each read by the model that its plugin brings (`register_config_models`)."""
