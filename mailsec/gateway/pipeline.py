@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from dataclasses import replace
 
-from mailsec.errors import KeyUnavailable, MailsecError, Reply
+from mailsec.errors import ConfigurationError, KeyUnavailable, MailsecError, Reply
 from mailsec.gateway.admission import Admission
 from mailsec.gateway.annotation import check_first_line
-from mailsec.gateway.engine import Engine
+from mailsec.gateway.engine import Engine, SmimeEngine
 from mailsec.gateway.evidence import EvidenceDesk, TrustStore
 from mailsec.gateway.explanation import Explanation, Steps, note
 from mailsec.gateway.identity import identity_of
@@ -23,7 +23,18 @@ from mailsec.gateway.outcomes import Receipt, is_told, must_report, receipt_of, 
 from mailsec.gateway.settling import DELIVER, decision_of
 from mailsec.gateway.tools import Tools
 from mailsec.gateway.waiting import read_session
-from mailsec.interfaces import Authenticator, CertificateDirectory, Credentials, FoundCertificate, KeyHandle, Outcome, Runtime, Spool
+from mailsec.interfaces import (
+    Authenticator,
+    CertificateDirectory,
+    Credentials,
+    FoundCertificate,
+    KeyHandle,
+    Outcome,
+    ReactorService,
+    Runtime,
+    Spool,
+    TcpService,
+)
 from mailsec.mime.index import index_message
 from mailsec.model.address import NULL_PATH, Address
 from mailsec.model.octets import Octets
@@ -39,7 +50,7 @@ __all__ = ["Pipeline"]
 class Pipeline:
     """One for each worker; it is the `interfaces.Gateway` that plugins are given, too.
 
-    `plugins` is loaded; `engine` and `trust` come from the caller, everything else from the plugins' providers.
+    `plugins` is loaded; everything but runtime, spool and trust comes from the plugins' providers. `engine` replaces S/MIME for tests.
     """
 
     def __init__(
@@ -49,14 +60,19 @@ class Pipeline:
         runtime: Runtime,
         plugins: PluginManager,
         spool: Spool,
-        engine: Engine,
         trust: TrustStore | None,
+        engine: Engine | None = None,
     ) -> None:
         self.settings = settings
         self.runtime = runtime
         self.plugins = plugins
         self.spool = spool
         self._notices = Notices(settings, runtime)
+        if engine is None:
+            backends = plugins.providers("register_crypto_backends", gateway=self)
+            if not backends:
+                raise ConfigurationError("no plugin brings a crypto backend", hint="the built-in one is mailsec.builtin.software")
+            engine = SmimeEngine(backends[0], runtime, settings.limits)
         lent = {"settings": settings, "runtime": runtime}
         self.admission = Admission(settings, plugins.providers("register_recipient_directories", **lent))
         self.authenticators: tuple[Authenticator, ...] = tuple(plugins.providers("register_authenticators", **lent))
@@ -71,6 +87,20 @@ class Pipeline:
             EvidenceDesk(engine, runtime, trust, plugins.providers("register_revocation_sources", **lent)),
         )
         self._records = bool(plugins.implementations("record_event"))
+
+    async def startup(self) -> None:
+        """Tell every plugin that all providers are registered and no port is open yet. Raise ConfigurationError where one fails."""
+        for answer in await self.plugins.call_each("startup", self.runtime, self.settings.limits, gateway=self):
+            if answer.failure is not None:
+                raise ConfigurationError(answer.failure.message, hint=answer.failure.hint) from answer.failure
+
+    async def shutdown(self) -> None:
+        """Tell every plugin that the last connection has closed. A failure is theirs: the others are still told."""
+        await self.plugins.call_each("shutdown", self.runtime, self.settings.limits, gateway=self)
+
+    def services(self) -> list[TcpService | ReactorService]:
+        """The protocols that a listener may name in `service`."""
+        return self.plugins.providers("register_tcp_services", gateway=self)
 
     # -- before the octets ----------------------------------------------------------------------------------------------------
 

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from mailsec.errors import Reply
-from mailsec.gateway.engine import SmimeEngine
 from mailsec.gateway.pipeline import Pipeline
 from mailsec.hookspecs import hookimpl
+from mailsec.interfaces import CryptoBackend
 from mailsec.keys.software import SoftwareBackend
 from mailsec.model.queue import NewEntry, State
 from mailsec.model.session import Origin
@@ -67,9 +67,10 @@ class MemoryGateway:
             self.plugins.add(plugin, f"p{number}", built_in=False)
         for number, plugin in enumerate(built_in):
             self.plugins.add(plugin, f"built-in {number}")
+        self.plugins.add(_Software(), "software")
         self.plugins.add(_Recorder(self.events), "recorder")
         self.plugins.load()
-        self.engine = engine or SmimeEngine(SoftwareBackend(), self.runtime, self.settings.limits)
+        self.engine = engine
         self.pipeline = Pipeline(
             self.settings, runtime=self.runtime, plugins=self.plugins, spool=self.spool, engine=self.engine, trust=trust
         )
@@ -105,6 +106,12 @@ class MemoryGateway:
     def rows(self) -> list[NewEntry]:
         """All rows of the spool."""
         return [row.entry for row in self.spool.rows]
+
+
+class _Software:
+    @hookimpl
+    def register_crypto_backends(self) -> Sequence[CryptoBackend]:
+        return [SoftwareBackend()]
 
 
 class _Recorder:
