@@ -22,16 +22,13 @@ __all__ = ["CertificatePool", "Search"]
 class CertificatePool:
     """Certificates that may stand between an end entity and an anchor, found by subject name. None of them is believed."""
 
-    __slots__ = ("by_name", "count")
+    __slots__ = ("by_name", "certificates")
 
     def __init__(self, certificates: Iterable[Certificate]) -> None:
         self.by_name: dict[object, list[Certificate]] = {}
-        seen: set[bytes] = set()
-        for certificate in certificates:
-            if certificate.readable and certificate.fingerprint not in seen:
-                seen.add(certificate.fingerprint)
-                self.by_name.setdefault(certificate.subject.key, []).append(certificate)
-        self.count = len(seen)
+        self.certificates = tuple(dict.fromkeys(certificate for certificate in certificates if certificate.readable))
+        for certificate in self.certificates:
+            self.by_name.setdefault(certificate.subject.key, []).append(certificate)
 
 
 class Search:

@@ -7,17 +7,21 @@ cost is bounded by the `Budget` of the message, whatever certificates a message 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import datetime
 
 from mailsec.errors import Asn1Error
 from mailsec.interfaces import CryptoBackend, EvidenceRequest
 from mailsec.model.trust import Anchor
-from mailsec.model.verdict import Reason
+from mailsec.model.verdict import Reason, Revocation
 from mailsec.pki.anchors import AnchorSet, anchor_set
 from mailsec.pki.budget import Budget
 from mailsec.pki.build import CertificatePool, Search
+from mailsec.pki.evidence import RevocationEvidence
+from mailsec.pki.ocsp import OcspRules
 from mailsec.pki.purpose import PURPOSES, Purpose
 from mailsec.pki.result import DEFAULT_OPTIONS, CertificateCheck, PathOptions, PathResult
+from mailsec.pki.revocation import RevocationCheck
 from mailsec.pki.steps import check_alone, check_path
 from mailsec.x509 import extensions
 from mailsec.x509.certificate import Certificate
@@ -37,12 +41,14 @@ def validate(
     backend: CryptoBackend,
     budget: Budget | None = None,
     options: PathOptions = DEFAULT_OPTIONS,
+    evidence: RevocationEvidence | None = None,
+    rules: OcspRules | None = None,
 ) -> PathResult:
     """Find a path from `certificate` to one of `anchors` that is valid for `purpose` at the instant `at`.
 
     `purpose` is a name of `pki.purpose.PURPOSES`. Certificates among `intermediates` are believed only where they are on a valid path.
     Of several paths the first valid one is the answer; where none is, the one with the fewest reasons against it. Never raises for what
-    the certificates hold.
+    the certificates hold. With `options.check_revocation`, statuses are looked for in `evidence`; `rules` say how OCSP is judged.
     """
     if budget is None:
         budget = Budget()
@@ -52,6 +58,18 @@ def validate(
     trusted = anchor_set(anchors)
     pool = intermediates if isinstance(intermediates, CertificatePool) else CertificatePool(intermediates)
     search = Search(trusted, pool, at, backend, budget)
+    revocation: RevocationCheck | None = None
+    if options.check_revocation:
+
+        def signer_path(signer: Certificate, anchor: Anchor) -> PathResult:
+            plain = replace(options, check_revocation=False, policies=DEFAULT_OPTIONS.policies, explicit_policy=False, max_depth=None)
+            return validate(
+                signer, anchors=(anchor,), intermediates=pool, at=at, purpose="crl", backend=backend, budget=budget, options=plain
+            )
+
+        revocation = RevocationCheck(
+            evidence or RevocationEvidence(), pool, signer_path, at=at, options=options, backend=backend, budget=budget, rules=rules
+        )
     best: PathResult | None = None
     for anchor, chain in search.paths(certificate):
         checks, policies = check_path(anchor, chain, purpose=asked, at=at, options=options, backend=backend, budget=budget)
@@ -66,13 +84,23 @@ def validate(
             policies=policies if not reasons else frozenset(),
             valid_until=min(ends, default=None),
         )
-        if result.valid:
+        if result.valid and revocation is not None:
+            result = revocation.judge(result)
+        if result.accepted:
             return result
-        if best is None or len(reasons) < len(best.reasons):
+        if best is None or _is_better(result, best):
             best = result
     if best is not None:
         return best
     return _no_path(certificate, trusted, search, asked, at, options, budget)
+
+
+def _is_better(result: PathResult, other: PathResult) -> bool:
+    if result.valid != other.valid:
+        return result.valid
+    if result.revocation is not other.revocation:
+        return Revocation.worst(result.revocation, other.revocation) is other.revocation
+    return len(result.reasons) < len(other.reasons)
 
 
 def _lone(certificate: Certificate, reasons: tuple[Reason, ...]) -> tuple[CertificateCheck, ...]:

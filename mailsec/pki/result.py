@@ -30,6 +30,8 @@ class PathOptions:
     profile: Profile = PROFILES["default"]
     distrusted: Collection[bytes] = frozenset()
     """SHA-256 fingerprints of certificates that no path may hold."""
+    check_revocation: bool = False
+    """True: the status of every certificate of a path is looked for in the evidence; False: NOT_CHECKED."""
 
 
 DEFAULT_OPTIONS = PathOptions()
