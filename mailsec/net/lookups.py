@@ -312,13 +312,13 @@ class _Collector(Protocol):
         self._limit = limit
         self._size = 0
         self._parts: list[bytes] = []
-        self.done: Deferred[bytes] = Deferred(lambda _: self.transport.abortConnection())
+        self.done: Deferred[bytes] = Deferred(lambda _: self.transport.loseConnection())
 
     def dataReceived(self, data: bytes) -> None:
         self._size += len(data)
         if self._size > self._limit:
             # responders that send without end
-            self.transport.abortConnection()
+            self.transport.loseConnection()
             if not self.done.called:
                 self.done.errback(LimitExceeded("fetch_octets", f"the answer is longer than {self._limit} octets", stage="fetch"))
             return
