@@ -43,9 +43,12 @@ GROUPS: dict[str, str] = {
 }
 
 COMMANDS: dict[str, tuple[str, str]] = {
+    "demo": ("mailsec.app.commands.demo:demo", "show the main job end to end, on this machine"),
     "init": ("mailsec.app.commands.init:init", "write a configuration, a database and a server certificate"),
     "check": ("mailsec.app.commands.check:check", "find every mistake in a configuration and around it"),
     "serve": ("mailsec.app.commands.serve:serve", "run the gateway"),
+    "smime sign": ("mailsec.app.commands.smime:sign", "sign a message in a file"),
+    "smime verify": ("mailsec.app.commands.smime:verify", "say who signed a message, and whether that can be believed"),
     "cert list": ("mailsec.app.commands.cert:list_certificates", "list the certificates"),
     "cert show": ("mailsec.app.commands.cert:show", "everything about a certificate"),
     "cert issue": ("mailsec.app.commands.cert_issue:issue", "make a CA, or a certificate from it"),

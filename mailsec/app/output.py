@@ -102,7 +102,9 @@ class Output:
         if not self.json:
             print(printable(text), file=self.out)
 
-    def table(self, columns: Sequence[str], rows: Sequence[Sequence[object]], *, empty: str = "", title: str = "") -> None:
+    def table(
+        self, columns: Sequence[str], rows: Sequence[Sequence[object]], *, empty: str = "", title: str = "", headings: bool = True
+    ) -> None:
         """Rows under headings: drawn on a terminal, columns parted by two blanks elsewhere; `empty` where there are none."""
         if self.json:
             return
@@ -117,7 +119,14 @@ class Output:
             from rich.table import Table
             from rich.text import Text
 
-            drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold", title=title or None, title_justify="left")
+            drawn = Table(
+                box=box.SIMPLE_HEAD if headings else None,
+                pad_edge=False,
+                header_style="bold",
+                show_header=headings,
+                title=title or None,
+                title_justify="left",
+            )
             for column in columns:
                 drawn.add_column(column, overflow="fold")
             for row in cells:
@@ -125,7 +134,7 @@ class Output:
             Console(file=self.out).print(drawn)
             return
         widths = [max(len(line[index]) for line in [list(columns), *cells]) for index in range(len(columns))]
-        for line in [[column.upper() for column in columns], *cells]:
+        for line in [[column.upper() for column in columns], *cells] if headings else cells:
             print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip(), file=self.out)
 
     def finish(self) -> None:

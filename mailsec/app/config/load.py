@@ -171,9 +171,16 @@ def _repair(model: type[S], value: Mapping[str, Any], details: Sequence[Any], ba
     for detail in details:
         name = detail["loc"][0] if detail["loc"] else ""
         removed = rest.pop(name, None)
-        meant = closest(str(name), list(model.model_fields)) if detail["type"] == "extra_forbidden" and len(detail["loc"]) == 1 else ""
-        if meant and meant not in rest:
-            rest[meant] = removed
+        if len(detail["loc"]) != 1:
+            continue
+        if detail["type"] == "extra_forbidden":
+            meant = closest(str(name), list(model.model_fields))
+            if meant and meant not in rest:
+                rest[meant] = removed
+        elif detail["type"] == "literal_error" and isinstance(removed, str):
+            meant = closest(removed, _words(detail))
+            if meant:
+                rest[name] = meant
     try:
         return model.model_validate(rest, context={"base": base})
     except ValidationError:
@@ -235,7 +242,7 @@ def describe(model: type[BaseModel], path: Path, detail: Any) -> Problem:
         example = _example(model, steps)
         return Problem(where, "is missing", f"for example: {steps[-1]} = {example}" if example else "")
     if kind == "literal_error":
-        words = [word.strip("' ") for word in re.split(r",| or ", str(context.get("expected", "")))]
+        words = _words(detail)
         shown = ", ".join(f'"{word}"' for word in words)
         value = detail["input"]
         hint = near(value, words) if isinstance(value, str) else ""
@@ -255,6 +262,11 @@ def describe(model: type[BaseModel], path: Path, detail: Any) -> Problem:
         return Problem(where, "is empty")
     message = str(detail["msg"])
     return Problem(where, message[:1].lower() + message[1:])
+
+
+def _words(detail: Any) -> list[str]:
+    """The words that a literal may be."""
+    return [word.strip("' ") for word in re.split(r",| or ", str(detail.get("ctx", {}).get("expected", "")))]
 
 
 def _shown(value: Any) -> str:

@@ -1,0 +1,107 @@
+"""The parts of one worker, put together: runtime, database, spool, plugins, pipeline, relay. Nothing listens yet.
+
+What is made here is closed by `Parts.close`, in the reverse order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mailsec.app.config import Configuration, gateway_settings
+from mailsec.app.database_plugin import DatabasePlugin
+from mailsec.app.truststore import ConfiguredTrust
+from mailsec.app.wiring import compile_rules, load_plugins
+from mailsec.builtin.log import LogPlugin
+from mailsec.builtin.rules import RulesPlugin
+from mailsec.builtin.software import SoftwarePlugin
+from mailsec.errors import ConfigurationError
+from mailsec.gateway.engine import SmimeEngine
+from mailsec.gateway.pipeline import Pipeline
+from mailsec.interfaces import CryptoBackend, Runtime
+from mailsec.keys.software import SoftwareBackend
+from mailsec.model.settings import GatewaySettings
+from mailsec.net.relay import Relay
+from mailsec.net.runtime import TwistedRuntime
+from mailsec.net.tls import ServerTls, server_tls
+from mailsec.plugins import PluginManager
+from mailsec.store.certdb import CertDb
+from mailsec.store.spool import SqliteSpool
+
+__all__ = ["Parts", "assemble", "server_contexts"]
+
+
+@dataclass(slots=True)
+class Parts:
+    """What a worker is made of."""
+
+    settings: GatewaySettings
+    runtime: TwistedRuntime
+    database: CertDb
+    spool: SqliteSpool
+    plugins: PluginManager
+    pipeline: Pipeline
+    relay: Relay
+    tls: dict[str, ServerTls]
+
+    def close(self) -> None:
+        """Give back what is held; call it when nothing runs any more."""
+        self.spool.close()
+        self.database.close()
+        self.runtime.close()
+
+
+def assemble(reactor: Any, configuration: Configuration, data_key: bytes, index: int) -> Parts:
+    """Make the parts of worker `index`. Raise MailsecError for what cannot be opened."""
+    settings = gateway_settings(configuration)
+    roots = Path(configuration.relay.ca_file).read_bytes() if configuration.relay.ca_file else None
+    database = CertDb.open(configuration.database.location, data_key=data_key)
+    spool: SqliteSpool | None = None
+    runtime = TwistedRuntime(reactor, scratch=lambda: _made(spool).scratch(), roots=roots, limits=settings.limits)
+    spool = SqliteSpool(configuration.spool.directory, index, data_key, runtime, settings.limits)
+    spool.open()
+    database_plugin = DatabasePlugin(database, runtime)
+    built_in = [
+        ("database", database_plugin),
+        ("rules", RulesPlugin(compile_rules(configuration))),
+        ("log", LogPlugin()),
+        ("software", SoftwarePlugin()),
+    ]
+    plugins = load_plugins(configuration, built_in)
+    pipeline = Pipeline(
+        settings,
+        runtime=runtime,
+        plugins=plugins,
+        spool=spool,
+        engine=SmimeEngine(_backend(plugins), runtime, settings.limits),
+        trust=ConfiguredTrust(database_plugin, configuration.trust.anchor_files),
+    )
+    relay = Relay(spool, runtime, settings)
+    return Parts(settings, runtime, database, spool, plugins, pipeline, relay, server_contexts(database, settings, runtime))
+
+
+def server_contexts(database: CertDb, settings: GatewaySettings, runtime: Runtime) -> dict[str, ServerTls]:
+    """A TLS context for each nickname that a listener names."""
+    contexts = {}
+    for nickname in dict.fromkeys(listener.certificate for listener in settings.listeners if listener.certificate):
+        for entry in database.find(nickname, at=runtime.now()):
+            private_key = database.private_key(entry) if entry.verified and entry.has_key else None
+            if private_key is not None:
+                contexts[nickname] = server_tls(entry.der, private_key, database.chain(entry))
+                break
+        else:
+            raise ConfigurationError(f'there is no certificate with a key called "{nickname}"', hint='"mailsec check" tells more')
+    return contexts
+
+
+def _made(spool: SqliteSpool | None) -> SqliteSpool:
+    assert spool is not None
+    return spool
+
+
+def _backend(plugins: PluginManager) -> CryptoBackend:
+    """The engine that does public-key work: the first that a plugin brings."""
+    backends: Sequence[CryptoBackend] = plugins.providers("register_crypto_backends", gateway=None)
+    return backends[0] if backends else SoftwareBackend()

@@ -1,0 +1,258 @@
+"""`mailsec smime sign|verify`: the engine of the gateway, on files."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mailsec.app.options import DatabaseChoice, database_options
+from mailsec.app.output import Output, json_option
+from mailsec.errors import UsageError
+
+if TYPE_CHECKING:
+    from mailsec.model.trust import Anchor
+    from mailsec.model.verdict import Verdict
+    from mailsec.x509.certificate import Certificate
+
+__all__ = ["sign", "verify"]
+
+
+@json_option
+@click.command()
+@click.argument("file", metavar="FILE")
+@click.option("--key", metavar="FILE", default="", help="A private key (PEM or DER), with --cert.")
+@click.option("--cert", "certificate", metavar="FILE", default="", help="Its certificate; further ones in the file are its chain.")
+@click.option("--chain", metavar="FILE", multiple=True, help="Certificates of its issuers; may be repeated.")
+@click.option("--p12", metavar="FILE", default="", help="A PKCS#12 file with key and certificate.")
+@click.option(
+    "--signer", metavar="NICKNAME", default="", help="A key of the database (-c or -d); without it, the one for the From address."
+)
+@click.option("--detached/--opaque", "detached", default=True, help="multipart/signed, or application/pkcs7-mime.  [default: detached]")
+@click.option("--profile", default="default", help="The algorithms: default, pss.")
+@click.option("-o", "--output", "target", metavar="FILE", default="-", help="Where the signed message goes  [default: standard output]")
+@click.option("--password-file", metavar="FILE", default="", help="The pass phrase of --key.")
+@click.option("--password", metavar="X", default="", help="The same, for test data only.")
+@click.option("--p12-password-file", metavar="FILE", default="", help="The pass phrase of --p12.")
+@click.option("--p12-password", metavar="X", default="", help="The same, for test data only.")
+@database_options
+@click.pass_obj
+def sign(
+    output: Output,
+    *,
+    file: str,
+    key: str,
+    certificate: str,
+    chain: tuple[str, ...],
+    p12: str,
+    signer: str,
+    detached: bool,
+    profile: str,
+    target: str,
+    password_file: str,
+    password: str,
+    p12_password_file: str,
+    p12_password: str,
+    database: DatabaseChoice,
+) -> None:
+    """Sign the message in FILE, and write the whole new message."""
+    if output.json and target == "-":
+        raise UsageError("--json needs -o FILE for the message")
+    from mailsec.algorithms.profiles import PROFILES
+    from mailsec.app.files import write_file
+    from mailsec.app.messages import at_once, random_octets, read_message
+    from mailsec.app.signing import SignerChoice, find_signer, secret_option
+    from mailsec.interfaces import run_now
+    from mailsec.keys.software import SoftwareBackend
+    from mailsec.model.protection import ProtectionPlan
+    from mailsec.smime.identity import read_author
+    from mailsec.smime.protect import protect_message
+    from mailsec.smime.report import certificate_json
+    from mailsec.x509.certificate import load_certificate, summary
+
+    if profile not in PROFILES:
+        raise UsageError(f'there is no profile "{profile}"', hint=f"there are: {', '.join(PROFILES)}")
+    message = read_message(file, "smime").message
+    choice = SignerChoice(
+        key,
+        certificate,
+        chain,
+        p12,
+        signer,
+        secret_option(output, database, "password", password, password_file),
+        secret_option(output, database, "p12-password", p12_password, p12_password_file),
+    )
+    handle = find_signer(choice, database, read_author(message).address)
+    plan = ProtectionPlan(sign=True, signer=handle.name, form="detached" if detached else "opaque", profile=profile)
+    segments = run_now(
+        protect_message(
+            message, plan, signers=[handle], backend=SoftwareBackend(), random=random_octets, work=at_once, at=datetime.now(UTC)
+        )
+    )
+    write_file(target, segments.join())
+    assert handle.certificate is not None
+    shown = certificate_json(summary(load_certificate(handle.certificate)))
+    output.result({"signed": True, "form": plan.form, "profile": profile, "signer": shown, "output": target})
+
+
+@json_option
+@click.command()
+@click.argument("file", metavar="FILE")
+@click.option("--anchor", "anchors", metavar="FILE", multiple=True, help="CA certificates that are believed; may be repeated.")
+@click.option("--intermediate", "intermediates", metavar="FILE", multiple=True, help="Certificates that help to build a path.")
+@click.option("--content", metavar="FILE", default="", help="The content of a detached CMS signature.")
+@click.option("--form", type=click.Choice(["auto", "smime", "cms-der", "cms-pem"]), default="auto", show_default=True, help="What FILE is.")
+@click.option("--at", metavar="RFC3339", default="", help="The instant of the judgement, as in 2026-01-31T12:00:00Z  [default: now]")
+@click.option("--allow-legacy", is_flag=True, help="Accept digests and keys of the past.")
+@database_options
+@click.pass_obj
+def verify(
+    output: Output,
+    *,
+    file: str,
+    anchors: tuple[str, ...],
+    intermediates: tuple[str, ...],
+    content: str,
+    form: str,
+    at: str,
+    allow_legacy: bool,
+    database: DatabaseChoice,
+) -> int:
+    """Say who signed the message in FILE, whether that can be believed, and why. The exit code is 0 if it is trusted, 1 if not."""
+    from mailsec.algorithms.profiles import PROFILES
+    from mailsec.app.messages import at_once, new_scratch, read_message
+    from mailsec.interfaces import run_now
+    from mailsec.keys.software import SoftwareBackend
+    from mailsec.pki.result import PathOptions
+    from mailsec.smime.assess import assess
+    from mailsec.smime.report import verdict_json
+    from mailsec.smime.unprotect import unprotect_message
+
+    given = read_message(file, form, content)
+    instant = _instant(at)
+    profile = PROFILES["legacy" if allow_legacy else "default"]
+    believed, helpful, distrusted = _trust(anchors, intermediates, database)
+    backend = SoftwareBackend()
+    scratches = []
+
+    def scratch() -> Any:
+        scratches.append(new_scratch())
+        return scratches[-1]
+
+    try:
+        result = run_now(
+            unprotect_message(
+                given.message,
+                backend=backend,
+                scratch=scratch,
+                work=at_once,
+                extra_certificates=[certificate.der for certificate in helpful],
+                profile=profile,
+            )
+        )
+        verdict = assess(
+            result,
+            None if given.bare else given.message,
+            anchors=believed,
+            intermediates=helpful,
+            at=instant,
+            backend=backend,
+            options=PathOptions(profile=profile, distrusted=distrusted),
+        )
+        value = verdict_json(verdict)
+        if given.bare:
+            value["text"] = _utf8(given.content if given.content is not None else _content(result))
+    finally:
+        for one in scratches:
+            one.discard()
+    output.result(value, lambda: _tell(output, verdict))
+    return 0 if verdict.trusted else 1
+
+
+def _instant(text: str) -> datetime:
+    if not text:
+        return datetime.now(UTC)
+    try:
+        instant = datetime.fromisoformat(text)
+    except ValueError:
+        raise UsageError(f'"{text}" is no instant', hint="write 2026-01-31T12:00:00Z") from None
+    return instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant.astimezone(UTC)
+
+
+def _trust(
+    anchor_files: tuple[str, ...], intermediate_files: tuple[str, ...], choice: DatabaseChoice
+) -> tuple[list[Anchor], list[Certificate], frozenset[bytes]]:
+    """Anchors, helpful certificates and fingerprints of distrusted ones, from files and from the database."""
+    from mailsec.app.files import read_file
+    from mailsec.errors import InputError
+    from mailsec.keys.files import load_certificates
+    from mailsec.model.trust import Anchor
+    from mailsec.x509.certificate import load_certificate
+
+    def loaded(path: str) -> tuple[bytes, ...]:
+        found = load_certificates(read_file(path))
+        if not found:
+            raise InputError(f"{path} holds no certificate", stage="read")
+        return found
+
+    anchors = [Anchor(der) for path in anchor_files for der in loaded(path)]
+    helpful = [load_certificate(der) for path in intermediate_files for der in loaded(path)]
+    distrusted: frozenset[bytes] = frozenset()
+    if choice.configuration or choice.database:
+        from mailsec.store.certdb import CertDb
+
+        with CertDb.open(choice.location(), password=choice.passphrase().encode()) as database:
+            anchors += database.anchors("email")
+            helpful += [load_certificate(entry.der) for entry in database.entries()]
+            distrusted = frozenset(load_certificate(der).fingerprint for der in database.distrusted("email"))
+    return anchors, helpful, distrusted
+
+
+def _content(result: Any) -> bytes | None:
+    octets = result.content
+    return None if octets is None else b"".join(bytes(block) for block in octets.blocks())
+
+
+def _utf8(content: bytes | None) -> str | None:
+    try:
+        return None if content is None else content.decode("utf-8")
+    except UnicodeDecodeError:
+        return None
+
+
+# -- for people -------------------------------------------------------------------------------------------------------------------
+
+
+def _tell(output: Output, verdict: Verdict) -> None:
+    if not verdict.layers:
+        output.text(f"smime={verdict.word.value}: not signed")
+    else:
+        output.text(f"smime={verdict.word.value}: {'trusted' if verdict.trusted else 'not trusted'}")
+    for layer in verdict.layers:
+        for signer in layer.signers:
+            certificate = signer.certificate
+            output.text(f"\n{layer.type}, signed with {signer.signature} and {signer.digest}")
+            output.table(
+                ["", ""],
+                [
+                    ["by", certificate.subject if certificate is not None else "an unknown certificate"],
+                    ["addresses", ", ".join(certificate.addresses) if certificate is not None else ""],
+                    ["issuer", certificate.issuer if certificate is not None else ""],
+                    ["intact", _word(signer.intact)],
+                    ["chains to an anchor", _word(signer.chains)],
+                    ["not revoked", signer.revocation.value],
+                    ["matches From", _word(signer.matches_from)],
+                ],
+                headings=False,
+            )
+    if verdict.reasons:
+        output.text("")
+    for reason in verdict.reasons:
+        output.text(f"{reason.code}: {reason.message}" + (f" ({reason.rfc})" if reason.rfc else ""))
+        if reason.hint:
+            output.text(f"  {reason.hint}")
+
+
+def _word(answer: bool | None) -> str:
+    return "does not apply" if answer is None else "yes" if answer else "no"

@@ -1,0 +1,108 @@
+"""Who signs, as the options of a command say it: files with key and certificate, a PKCS#12 file, or a nickname of the database."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from mailsec.app.files import read_file
+from mailsec.app.options import DatabaseChoice, passphrase_from_file
+from mailsec.app.output import Output
+from mailsec.errors import InputError, KeyUnavailable, UsageError
+from mailsec.keys.files import load_certificates, load_pkcs12, load_private_key
+from mailsec.keys.software import SoftwareKey
+from mailsec.model.address import Address
+from mailsec.x509.certificate import load_certificate
+
+__all__ = ["SignerChoice", "find_signer", "secret_option"]
+
+
+@dataclass(frozen=True, slots=True)
+class SignerChoice:
+    """What `--key`, `--cert`, `--chain`, `--p12` and `--signer` said."""
+
+    key: str = ""
+    certificate: str = ""
+    chain: Sequence[str] = ()
+    p12: str = ""
+    nickname: str = ""
+    key_passphrase: bytes | None = None
+    p12_passphrase: bytes | None = None
+
+
+def secret_option(output: Output, database: DatabaseChoice, name: str, literal: str, file: str) -> bytes | None:
+    """The secret of `--NAME` or `--NAME-file`. The literal one is for test data: it warns, and is refused with a configuration."""
+    if literal and file:
+        raise UsageError(f"--{name} and --{name}-file exclude each other")
+    if literal:
+        if database.configuration:
+            raise UsageError(f"--{name} is for test data only", hint=f"use --{name}-file with a configuration")
+        output.warning(f"--{name} shows the secret in the process list", f"use --{name}-file for real ones")
+        return literal.encode()
+    return passphrase_from_file(file).encode() if file else None
+
+
+def find_signer(choice: SignerChoice, database: DatabaseChoice, sender: Address | None) -> SoftwareKey:
+    """The key that signs, with its certificate and chain. Raise UsageError, InputError or KeyUnavailable."""
+    ways = [bool(choice.key or choice.certificate), bool(choice.p12), bool(choice.nickname)]
+    if sum(ways) > 1:
+        raise UsageError("one signer at a time", hint="--key with --cert, or --p12, or --signer")
+    if choice.p12:
+        return _from_pkcs12(choice)
+    if choice.key or choice.certificate:
+        return _from_files(choice)
+    if database.configuration or database.database:
+        return _from_database(choice.nickname, database, sender)
+    raise UsageError("nobody to sign was named", hint="--key FILE --cert FILE, or --p12 FILE, or --signer NICKNAME with -c or -d")
+
+
+def _from_files(choice: SignerChoice) -> SoftwareKey:
+    if not choice.key or not choice.certificate:
+        raise UsageError("--key and --cert need each other")
+    private_key = load_private_key(read_file(choice.key), choice.key_passphrase)
+    certificates = load_certificates(read_file(choice.certificate))
+    if not certificates:
+        raise InputError(f"{choice.certificate} holds no certificate", stage="read")
+    chain = [*certificates[1:], *(der for path in choice.chain for der in load_certificates(read_file(path)))]
+    return _checked(SoftwareKey(choice.certificate, private_key, certificate=certificates[0], chain=tuple(chain)), choice.key)
+
+
+def _from_pkcs12(choice: SignerChoice) -> SoftwareKey:
+    store = load_pkcs12(read_file(choice.p12), choice.p12_passphrase)
+    usable = [key for key in store.keys if key.certificate is not None]
+    if not usable:
+        raise InputError(f"{choice.p12} holds no key with a certificate", stage="read")
+    key = usable[0]
+    chain = tuple(der for _, der in store.certificates)
+    return _checked(SoftwareKey(key.name or choice.p12, key.private_key, certificate=key.certificate, chain=chain), choice.p12)
+
+
+def _from_database(nickname: str, choice: DatabaseChoice, sender: Address | None) -> SoftwareKey:
+    from mailsec.store.certdb import CertDb
+
+    at = datetime.now(UTC)
+    with CertDb.open(choice.location(), password=choice.passphrase().encode()) as database:
+        if nickname and nickname != "from":
+            entries = database.find(nickname, at=at)
+            missing = f'there is no certificate with a key called "{nickname}" in {database.name}'
+        elif sender is None:
+            raise UsageError("the message has no single From address to find a key for", hint="name one with --signer NICKNAME")
+        else:
+            entries = database.assigned_to(sender, "sign", at=at)
+            missing = f"there is no key for {sender} in {database.name}"
+        for entry in entries:
+            private_key = database.private_key(entry) if entry.verified and entry.has_key else None
+            if private_key is not None:
+                return SoftwareKey(entry.nickname, private_key, certificate=entry.der, chain=database.chain(entry))
+    raise KeyUnavailable(missing, hint='"mailsec cert list" shows what there is')
+
+
+def _checked(key: SoftwareKey, path: str) -> SoftwareKey:
+    assert key.certificate is not None
+    certificate = load_certificate(key.certificate)
+    if not certificate.readable:
+        raise InputError("the certificate cannot be read", stage="read")
+    if certificate.spki != key.public_key:
+        raise InputError(f"the key in {path} does not belong to the certificate", stage="read")
+    return key

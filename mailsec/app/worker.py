@@ -1,0 +1,209 @@
+"""A worker: a full gateway on inherited sockets, with a reactor of its own. Run as `python -m mailsec.app.worker` by the supervisor.
+
+The one invariant: a worker lives no longer than its supervisor. When the control pipe closes it takes no more mail, finishes what is
+in its hands within two seconds, and ends; what was acknowledged is in its spool, and its successor goes on with it.
+"""
+
+from __future__ import annotations
+
+import gc
+import signal
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import structlog
+
+from mailsec.app.control import FIRST_SOCKET, FROM_WORKER, TO_WORKER, LineReader, StartMessage, line, read_start
+from mailsec.app.hardening import harden_process
+from mailsec.app.output import Output
+from mailsec.errors import MailsecError
+
+__all__ = ["WorkerProcess", "main"]
+
+_log = structlog.get_logger("mailsec.worker")
+
+_ORPHANED_SECONDS = 2.0
+_RESUME_SECONDS = 5.0
+_AT_ONCE = 8
+"""Waiting rows that are processed side by side."""
+
+
+class WorkerProcess:
+    """What runs in the reactor of a worker."""
+
+    def __init__(self, reactor: Any, start: StartMessage, configuration: Any) -> None:
+        from mailsec.app.assembly import assemble
+        from mailsec.net.listeners import Listeners
+
+        self.reactor = reactor
+        self.start = start
+        self.exit_code = 0
+        self.drain_timeout: float = configuration.gateway.drain_timeout
+        self.parts = assemble(reactor, configuration, start.data_key, start.index)
+        self.listeners: Listeners | None = None
+        self.control: Any = None
+        self._stopping = False
+        self._rows = self.parts.runtime.signal()
+
+    # -- life ------------------------------------------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Called when the reactor runs."""
+        self.control = _open_control(self)
+        self.parts.runtime.start(self._begin(), "begin")
+
+    async def _begin(self) -> None:
+        from mailsec.net.listeners import open_listeners
+
+        parts = self.parts
+        try:
+            for answer in await parts.plugins.call_each("startup", parts.runtime, parts.settings.limits, gateway=parts.pipeline):
+                if answer.failure is not None:
+                    raise answer.failure
+            parts.spool.on_raw = self._rows_wait
+            parts.relay.start()
+            parts.runtime.start(self._resume(), "resume")
+            count = len(parts.settings.listeners)
+            descriptors = range(FIRST_SOCKET, FIRST_SOCKET + count)
+            self.listeners = open_listeners(self.reactor, parts.settings, parts.pipeline, descriptors, parts.tls)
+        except MailsecError as error:
+            _log.error("cannot start", error=error.message, hint=error.hint)
+            self.exit_code = error.exit_code
+            self.reactor.stop()
+            return
+        # What was made until now lives as long as the worker: the collector need not look at it again and again.
+        gc.collect()
+        gc.freeze()
+        self.control.tell({"is": "ready"})
+
+    def told(self, message: Mapping[str, Any]) -> None:
+        """A message of the supervisor."""
+        if message.get("do") == "ping":
+            self.control.tell({"is": "alive", "number": message.get("number")})
+        elif message.get("do") == "drain":
+            self.drain(self.drain_timeout)
+
+    def orphaned(self) -> None:
+        """The control pipe is closed: the supervisor is gone."""
+        if not self._stopping:
+            _log.warning("the supervisor is gone; ending")
+            self.drain(_ORPHANED_SECONDS)
+
+    def drain(self, seconds: float) -> None:
+        """Take no more mail, finish what has begun within `seconds`, and end."""
+        if self._stopping:
+            return
+        self._stopping = True
+        self.parts.runtime.start(self._drain(seconds), "drain")
+
+    async def _drain(self, seconds: float) -> None:
+        runtime, relay, spool = self.parts.runtime, self.parts.relay, self.parts.spool
+        deadline = runtime.monotonic() + seconds
+        empty = runtime.signal()
+        if self.listeners is not None:
+            self.listeners.drain(empty.fire)
+            try:
+                await runtime.within(max(0.1, seconds * 0.6), empty.wait())
+            except TimeoutError:
+                _log.warning("sessions did not end in time", connections=len(self.listeners.connections))
+                self.listeners.abort()
+        self._rows.fire()
+        await relay.stop(max(0.1, deadline - runtime.monotonic()))
+        await spool.flush()
+        await self.parts.plugins.call_each("shutdown", runtime, self.parts.settings.limits, gateway=self.parts.pipeline)
+        self.reactor.stop()
+
+    # -- rows that wait --------------------------------------------------------------------------------------------------------
+
+    def _rows_wait(self) -> None:
+        self._rows.fire()
+
+    async def _resume(self) -> None:
+        """Process raw rows as they become due (design §4: under the rules of that moment)."""
+        runtime, spool = self.parts.runtime, self.parts.spool
+        while not self._stopping:
+            self._rows = runtime.signal()
+            try:
+                rows = await spool.take_raw(_AT_ONCE)
+                if rows:
+                    await runtime.gather([self._resume_one(row) for row in rows])
+                    continue
+            except MailsecError as error:
+                _log.error("waiting mail cannot be processed", error=error.message, hint=error.hint)
+            try:
+                await runtime.within(_RESUME_SECONDS, self._rows.wait())
+            except TimeoutError:
+                pass
+
+    async def _resume_one(self, row: Any) -> None:
+        try:
+            await self.parts.pipeline.resume(row)
+        except MailsecError as error:
+            _log.error("a waiting message cannot be processed now", id=row.entry.id, error=error.message, hint=error.hint)
+            await self.parts.spool.postpone(row.entry.id, need="retry", reason=error.message)
+
+
+class _Control:
+    """The worker's ends of the two pipes."""
+
+    def __init__(self, worker: WorkerProcess) -> None:
+        from twisted.internet import stdio
+        from twisted.internet.protocol import Protocol
+
+        standard_io: Any = stdio.StandardIO  # mypy reads Windows' twin of it
+        reader = LineReader()
+
+        class Pipe(Protocol):
+            def dataReceived(self, data: bytes) -> None:
+                for message in reader.feed(data):
+                    worker.told(message)
+
+            def connectionLost(self, reason: Any = None) -> None:
+                worker.orphaned()
+
+        self._pipe = standard_io(Pipe(), stdin=TO_WORKER, stdout=FROM_WORKER, reactor=worker.reactor)
+
+    def tell(self, message: Mapping[str, Any]) -> None:
+        self._pipe.write(line(**message))
+
+
+def _open_control(worker: WorkerProcess) -> _Control:
+    return _Control(worker)
+
+
+def main() -> None:
+    """The process: read the start message, put the parts together, run the reactor."""
+    harden_process()
+    # ^C goes to the whole foreground group; the supervisor decides what it means.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    start = read_start()
+    output = Output()
+    try:
+        from mailsec.app.config import load_configuration
+        from mailsec.app.logs import configure_logs, watch_twisted
+
+        configuration = load_configuration(start.path, start.configuration)
+        configure_logs(configuration.log.format, configuration.log.level, configuration.log.file, worker=start.index)
+        watch_twisted()
+        from twisted.internet import reactor
+
+        worker = WorkerProcess(reactor, start, configuration)
+    except MailsecError as error:
+        output.mailsec_error(error)
+        sys.exit(error.exit_code)
+    except Exception as error:
+        _log.error("unexpected error at the start", exc_info=error)
+        sys.exit(70)
+    anyreactor: Any = reactor
+    anyreactor.callWhenRunning(worker.begin)
+    anyreactor.callWhenRunning(
+        lambda: signal.signal(signal.SIGTERM, lambda *_: anyreactor.callFromThread(worker.drain, worker.drain_timeout))
+    )
+    anyreactor.run()
+    worker.parts.close()
+    sys.exit(worker.exit_code)
+
+
+if __name__ == "__main__":
+    main()

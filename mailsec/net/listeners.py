@@ -1,0 +1,210 @@
+"""Ports to conversations: adopted sockets, sessions, and how many may be open at once, in all and from one address.
+
+The one invariant: a worker that is full stops accepting and leaves new connections in the kernel's queue, where another worker takes them;
+it never accepts what it cannot serve.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from ipaddress import ip_address
+from typing import Any
+
+import structlog
+from twisted.internet.address import UNIXAddress
+from twisted.internet.protocol import Factory, Protocol
+
+from mailsec.gateway.conversation import SmtpConversation
+from mailsec.gateway.pipeline import Pipeline
+from mailsec.model.session import Session
+from mailsec.model.settings import GatewaySettings, ListenerSettings
+from mailsec.net.driver import WireProtocol
+from mailsec.wire.smtp.offers import ServerSettings
+from mailsec.wire.smtp.server import SmtpServer
+
+__all__ = ["Listeners", "open_listeners"]
+
+_log = structlog.get_logger("mailsec.net")
+
+_TOO_MANY = b"421 4.7.0 too many connections from your address\r\n"
+
+
+def open_listeners(
+    reactor: Any, settings: GatewaySettings, pipeline: Pipeline, descriptors: Sequence[int], tls: Mapping[str, Callable[..., Any]]
+) -> Listeners:
+    """Listen on inherited sockets, one for each of `settings.listeners`; `tls` gives each nickname's `net.tls.ServerTls`."""
+    listeners = Listeners(reactor, settings, pipeline)
+    for listener, descriptor in zip(settings.listeners, descriptors, strict=True):
+        listeners.adopt(listener, descriptor, tls.get(listener.certificate))
+    return listeners
+
+
+class Listeners:
+    """All ports of one worker, and the connections that came in by them."""
+
+    def __init__(self, reactor: Any, settings: GatewaySettings, pipeline: Pipeline) -> None:
+        self.reactor = reactor
+        self.settings = settings
+        self.pipeline = pipeline
+        self.connections: set[WireProtocol] = set()
+        self.accepted = 0
+        """Connections since the start."""
+        self._ports: list[Any] = []
+        self._per_address: dict[object, int] = {}
+        self._full = False
+        self._closed = False
+        self._prefix = pipeline.runtime.random(5).hex()
+        self._when_empty: list[Callable[[], None]] = []
+
+    def adopt(self, listener: ListenerSettings, descriptor: int, tls: Callable[..., Any] | None) -> None:
+        """Accept connections for `listener` on an inherited listening socket."""
+        # Twisted leaves an adopted socket as it is, and would block in accept().
+        os.set_blocking(descriptor, False)
+        with socket.socket(fileno=os.dup(descriptor)) as probe:
+            family = probe.family
+        self._ports.append(self.reactor.adoptStreamPort(descriptor, family, _Accept(self, listener, tls)))
+        os.close(descriptor)
+
+    # -- one connection -------------------------------------------------------------------------------------------------------
+
+    def connect(self, listener: ListenerSettings, server: ServerSettings, tls: Callable[..., Any] | None, peer: Any) -> Protocol | None:
+        """The protocol of a new connection; None closes it."""
+        if self._closed:
+            return None
+        host, port = _peer(peer, listener)
+        group = _group(host)
+        limits = self.settings.limits
+        held = self._per_address.get(group, 0) if group is not None else 0
+        if held >= limits.connections_per_address:
+            _log.warning("too many connections", peer=host, listener=listener.name, held=held)
+            return _TooMany() if server.tls != "implicit" else None
+        self.accepted += 1
+        session = Session(
+            id=f"{self._prefix}-{self.accepted:x}",
+            listener=listener.name,
+            origin=listener.origin,
+            peer=host,
+            peer_port=port,
+            local=listener.address,
+            hostname=self.settings.hostname,
+            behind_own_mta=listener.behind_own_mta,
+        )
+
+        def lost(connection: WireProtocol) -> None:
+            self._lost(connection, group)
+
+        connection = WireProtocol(
+            SmtpServer(server),
+            SmtpConversation(self.pipeline, session),
+            clock=self.reactor,
+            tls=tls,
+            session_timeout=limits.session_timeout,
+            on_lost=lost,
+        )
+        self.connections.add(connection)
+        if group is not None:
+            self._per_address[group] = held + 1
+        if len(self.connections) >= limits.connections and not self._full:
+            self._pause()
+        return connection
+
+    def _lost(self, connection: WireProtocol, group: object) -> None:
+        self.connections.discard(connection)
+        if group is not None:
+            held = self._per_address.get(group, 1) - 1
+            if held > 0:
+                self._per_address[group] = held
+            else:
+                self._per_address.pop(group, None)
+        if self._full and len(self.connections) < self.settings.limits.connections * 0.9:
+            self._resume()
+        if not self.connections:
+            waiting, self._when_empty = self._when_empty, []
+            for call in waiting:
+                call()
+
+    def _pause(self) -> None:
+        self._full = True
+        _log.warning("full: accepting no more connections for now", connections=len(self.connections))
+        for port in self._ports:
+            port.stopReading()
+
+    def _resume(self) -> None:
+        self._full = False
+        if not self._closed:
+            for port in self._ports:
+                port.startReading()
+
+    # -- the end --------------------------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Accept nothing more. The sockets themselves live on in the supervisor and the other workers."""
+        self._closed = True
+        for port in self._ports:
+            port.stopListening()
+        self._ports.clear()
+
+    def drain(self, when_empty: Callable[[], None]) -> None:
+        """Accept nothing more, let every session end as soon as it may, and call `when_empty` when the last has."""
+        self.close()
+        for connection in list(self.connections):
+            connection.drain()
+        if self.connections:
+            self._when_empty.append(when_empty)
+        else:
+            when_empty()
+
+    def abort(self) -> None:
+        """Reset what is still open: what was not acknowledged is the peer's to send again."""
+        for connection in list(self.connections):
+            connection.abort()
+
+
+class _Accept(Factory):
+    """Makes the protocol of each connection of one listener."""
+
+    noisy = False
+
+    def __init__(self, listeners: Listeners, listener: ListenerSettings, tls: Callable[..., Any] | None) -> None:
+        self.listeners = listeners
+        self.listener = listener
+        self.tls = tls
+        settings = listeners.settings
+        self.server = ServerSettings(
+            settings.hostname,
+            tls=listener.tls,
+            authenticate=listener.authenticate,
+            normalise=listener.normalise,
+            limits=settings.limits,
+        )
+
+    def buildProtocol(self, addr: Any) -> Protocol | None:
+        return self.listeners.connect(self.listener, self.server, self.tls, addr)
+
+
+class _TooMany(Protocol):
+    """Says why, and closes."""
+
+    transport: Any
+
+    def connectionMade(self) -> None:
+        self.transport.write(_TOO_MANY)
+        self.transport.loseConnection()
+
+
+def _peer(peer: Any, listener: ListenerSettings) -> tuple[str, int]:
+    if isinstance(peer, UNIXAddress):
+        return listener.address, 0
+    return peer.host, peer.port
+
+
+def _group(host: str) -> object:
+    """What counts as one client: an IPv4 address, an IPv6 /64; None for ourselves, who are no strangers."""
+    if host.startswith("unix:"):
+        return None
+    address = ip_address(host.partition("%")[0])
+    if address.is_loopback:
+        return None
+    return host if address.version == 4 else address.packed[:8]

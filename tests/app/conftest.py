@@ -1,0 +1,115 @@
+"""A gateway as its own process, for tests that talk to it as its users do."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from mailsec.app.commands.init import set_up_database
+from mailsec.app.config.render import render
+
+PROJECT = Path(__file__).resolve().parent.parent.parent
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as held:
+        return held.getsockname()[1]
+
+
+def until(look: Callable[[], object], seconds: float = 20, what: str = "") -> object:
+    deadline = time.monotonic() + seconds
+    while not (found := look()):
+        assert time.monotonic() < deadline, f"waited {seconds} s for {what or look}"
+        time.sleep(0.02)
+    return found
+
+
+class Served:
+    """`mailsec serve` in a directory of its own."""
+
+    def __init__(self, directory: Path, **gateway: object) -> None:
+        self.directory = directory
+        self.directory.chmod(0o700)
+        self.port = free_port()
+        self.log = directory / "log"
+        set_up_database(directory, "gw.example.org", ["example.org"])
+        values = {
+            "gateway": {"hostname": "gw.example.org", "domains": ["example.org"], "workers": 2, "drain_timeout": 5, **gateway},
+            "listener": [{"address": f"127.0.0.1:{self.port}", "origin": "internet"}],
+            "passphrase": {"method": "file", "file": "passphrase"},
+            "relay": {"next_hop": f"smtp://[127.0.0.1]:{free_port()}"},
+        }
+        self.configuration = directory / "mailsec.toml"
+        self.configuration.write_text(render(values))
+        self.process: subprocess.Popen | None = None
+
+    def start(self) -> Served:
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "mailsec", "serve", "-c", str(self.configuration)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=self.directory,
+                env={**os.environ, "PYTHONPATH": str(PROJECT)},
+            )
+        return self
+
+    def ready(self) -> Served:
+        until(lambda: self.process.poll() is not None or self.has("ready"), what="ready")
+        assert self.process.poll() is None, self.log.read_text()
+        return self
+
+    def events(self, name: str = "") -> list[dict]:
+        found = []
+        for line in self.log.read_text(errors="replace").splitlines():
+            try:
+                value = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(value, dict) and (not name or value.get("event") == name):
+                found.append(value)
+        return found
+
+    def has(self, name: str) -> bool:
+        return bool(self.events(name))
+
+    def workers(self) -> dict[int, int]:
+        """Place to pid of the workers that were ready last."""
+        return {event["worker"]: event["pid"] for event in self.events("worker is ready")}
+
+    def connect(self) -> socket.socket:
+        return socket.create_connection(("127.0.0.1", self.port), timeout=10)
+
+    def kill(self) -> None:
+        if self.process is None:
+            return
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGKILL)
+        self.process.wait(10)
+        for pid in self.workers().values():
+            until(lambda pid=pid: not alive(pid), 10, f"worker {pid} to end")
+
+
+def alive(pid: int) -> bool:
+    """True for a process that runs (a zombie does not)."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.fixture
+def served(tmp_path) -> Iterator[Served]:
+    gateway = Served(tmp_path)
+    yield gateway
+    gateway.kill()
