@@ -7,6 +7,7 @@ and blanks that RFC 2045 lets a reader ignore.
 from __future__ import annotations
 
 import binascii
+import re
 import struct
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
@@ -35,6 +36,12 @@ _LINE_OUT = 76
 # 57 * 4096 octets in, 311,296 characters out: below a segment's 1 MiB, above what a call costs.
 _CHUNK = _LINE_IN * 4096
 _BLANKS = b" \t\r\n"
+
+_ESCAPES = [b"=%02X" % octet for octet in range(256)]
+_UNSAFE = re.compile(rb"[^\t -<>-~]")
+# RFC 2045 §6.7 (5): lines of at most 76 characters with the "=" of a soft line break, cut between escapes; two are left for "=46".
+_PIECE_OCTETS = 73
+_PIECE = re.compile(rb".{1,%d}(?<!=)(?<!=.)" % _PIECE_OCTETS)
 
 
 def base64_length(size: int) -> int:
@@ -161,21 +168,16 @@ def encode_quoted_printable(data: bytes) -> bytes:
     """
     lines: list[bytes] = []
     for line in data.split(b"\r\n"):
-        encoded = binascii.b2a_qp(line, quotetabs=False, istext=False)
-        if b"=\n" in encoded:  # soft line breaks; the line's own line feeds are "=0A" by now
-            encoded = encoded.replace(b"=\n", b"=\r\n")
-        if b"From " in encoded:
-            encoded = b"\r\n".join([_escape_from(one) for one in encoded.split(b"\r\n")])
-        lines.append(encoded)
+        line = _UNSAFE.sub(_escape, line)
+        if line[-1:] in (b" ", b"\t"):
+            line = line[:-1] + _ESCAPES[line[-1]]
+        pieces = _PIECE.findall(line) if len(line) > _PIECE_OCTETS else [line]
+        lines.append(b"=\r\n".join([b"=46" + piece[1:] if piece.startswith(b"From ") else piece for piece in pieces]))
     return b"\r\n".join(lines)
 
 
-def _escape_from(line: bytes) -> bytes:
-    if not line.startswith(b"From "):
-        return line
-    if len(line) <= _LINE_OUT - 2:
-        return b"=46" + line[1:]
-    return b"=46=\r\n" + line[1:]
+def _escape(match: re.Match[bytes]) -> bytes:
+    return _ESCAPES[match.group()[0]]
 
 
 def decode_word(encoding: str, text: str) -> bytes | None:

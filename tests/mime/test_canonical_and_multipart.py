@@ -58,6 +58,44 @@ def test_the_fast_scan_says_what_the_definition_says(data: bytes, size: int) -> 
     assert check.end() == proof_by_definition(data)
 
 
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"a\t\r\nb",
+        b"a \r\nb",
+        b"a\t",
+        b"a ",
+        b"a\nb",
+        b"a\rb",
+        b"a\n",
+        b"\n",
+        b"\r",
+        b"From a",
+        b"a\r\nFrom b",
+        b"\x80",
+        b"\x00",
+        b"x" * 999,
+        b"x" * 999 + b"\r\n",
+        b"a\r\n" + b"x" * 999 + b"\r\nb\r\n",
+        b"a\r\n" * 300 + b"x" * 999 + b"\r\n",
+    ],
+)
+def test_what_transports_touch_is_seen_wherever_blocks_end(data: bytes) -> None:
+    for size in range(1, len(data) + 1):
+        check = LineCheck()
+        for at in range(0, len(data), size):
+            check.update(data[at : at + size])
+        assert not check.end(), size
+    assert not span_is_proof(BytesOctets(data), 0, len(data))
+
+
+@pytest.mark.parametrize(
+    "data", [b"x" * 998, b"x" * 998 + b"\r\n", b"a\r\n" * 300 + b"x" * 998 + b"\r\nb", b"", b"\r\n", b">From a", b"From"]
+)
+def test_what_no_transport_touches_is_proof(data: bytes) -> None:
+    assert span_is_proof(BytesOctets(data), 0, len(data))
+
+
 def canonical(data: bytes) -> bytes:
     octets = BytesOctets(data)
     part = read_parts(index_message(octets))
