@@ -11,7 +11,7 @@ from typing import Any
 
 import structlog
 
-from mailsec.errors import MailsecError, Reply
+from mailsec.errors import MailsecError, Reply, StoreError
 from mailsec.interfaces import ProtocolCore, Task
 from mailsec.model.octets import BytesOctets, Segments
 from mailsec.model.queue import RecipientState, SpooledEntry
@@ -31,11 +31,14 @@ __all__ = ["Relay"]
 
 _log = structlog.get_logger("mailsec.relay")
 
-_BACKLOG_OCTETS = 64 * 1024 * 1024
-_BACKLOG_ROWS = 2000
-_HOP_ROWS = 1000
-"""Rows in memory, in all and for one next hop: what is more waits in the spool, where it costs nothing."""
+_BACKLOG_OCTETS = 32 * 1024 * 1024
+_BACKLOG_ROWS = 6000
+_HOP_ROWS = 2000
+"""Rows in memory, in all and for one next hop: what is more waits in the spool. Half of all is kept for other hops than a slow one."""
+_REFILL_ROWS = 1000
 _TICK = 1.0
+_BUSY_TICK = 0.25
+_WRITE_AGAIN = 5.0
 _BULK = 1024 * 1024
 
 
@@ -70,6 +73,7 @@ class Relay:
         self._splits: dict[int, _Split] = {}
         self._octets = 0
         self._back: list[int] = []
+        self._more = False
         self._task: Task[None] | None = None
         self._port: Any = None
         self._awake = runtime.signal()
@@ -121,6 +125,7 @@ class Relay:
                 while not self._stopping and self._octets < _BACKLOG_OCTETS // 2 and len(self._rows) < _BACKLOG_ROWS // 2:
                     taken = await self._spool.take_ready()
                     if not taken:
+                        self._more = False
                         break
                     self.take(taken)
                     await self._give_back()
@@ -138,7 +143,7 @@ class Relay:
             self._awake = self.runtime.signal()
             return
         try:
-            await self.runtime.within(_TICK, self._awake.wait())
+            await self.runtime.within(_BUSY_TICK if self._more else _TICK, self._awake.wait())
         except TimeoutError:
             return
         self._awake = self.runtime.signal()
@@ -146,7 +151,8 @@ class Relay:
     async def _give_back(self) -> None:
         if self._back:
             back, self._back = self._back, []
-            await self._spool.give_back(back, self.runtime.now().timestamp() + (0 if self._stopping else 2 * _TICK))
+            self._more = True
+            await self._spool.give_back(back, self.runtime.now().timestamp() + (0 if self._stopping else _BUSY_TICK))
 
     # -- rows come in -------------------------------------------------------------------------------------------------
 
@@ -270,6 +276,8 @@ class Relay:
                 self._octets -= len(entry.octets)
                 self.delivered += len(replies)
                 self._spool.finish(row)
+                if self._more and len(self._rows) == _REFILL_ROWS:
+                    self._awake.fire()
                 return
             split = _Split(len(entry.entry.envelope.recipients))
             split.jobs = 1
@@ -297,17 +305,17 @@ class Relay:
             if not outcome.waiting and not outcome.reports and not outcome.hold:
                 self._spool.finish(entry.row)
                 return
-            await self._spool.settle(
-                entry.row,
-                outcome.progress,
-                next_attempt=next_attempt,
-                reports=outcome.reports,
-                hold="" if outcome.waiting else outcome.hold,
-            )
-        except MailsecError as error:
-            # The row stays as it was, and is tried again: what was delivered may then arrive twice.
-            _log.error("relay-cannot-write-spool", id=entry.entry.id, error=error.message, hint=error.hint)
-            self._back.append(entry.row)
+            hold = "" if outcome.waiting else outcome.hold
+            while True:
+                try:
+                    await self._spool.settle(entry.row, outcome.progress, next_attempt=next_attempt, reports=outcome.reports, hold=hold)
+                    return
+                except StoreError as error:
+                    # It is written down later, not delivered again: a full disk must not make the same mail arrive every second.
+                    _log.error("relay-cannot-write-spool", id=entry.entry.id, error=error.message, hint=error.hint)
+                    if self._stopping:
+                        return
+                    await self.runtime.sleep(_WRITE_AGAIN)
         finally:
             self._settling -= 1
 

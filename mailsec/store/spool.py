@@ -346,7 +346,8 @@ class SqliteSpool:
         ready: list[SpooledEntry] = []
         files: list[str] = []
         raw = False
-        if entries:
+        if entries and changes is None:
+            # What takes the place of something else may use the reserve: it is what makes room again.
             self.check_room()
         try:
             for entry in entries:

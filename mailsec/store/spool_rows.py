@@ -155,7 +155,7 @@ def pack_row(
         entry.listener,
         entry.identity,
         None if reverse_path is None else f"{reverse_path.local_part}@{reverse_path.domain}",
-        _encode([_recipient(recipient) for recipient in envelope.recipients]),
+        _pack_recipients(envelope.recipients),
         envelope.size,
         envelope.body,
         envelope.smtputf8,
@@ -174,6 +174,14 @@ def pack_row(
         private if sealer is None else sealer.seal_small(f"{entry.id} private", private),
         body,
     )
+
+
+def _pack_recipients(recipients: Sequence[Recipient]) -> str:
+    if len(recipients) == 1:
+        packed = _recipient(recipients[0])
+        if isinstance(packed, str) and '"' not in packed and "\\" not in packed:
+            return f'["{packed}"]'  # the JSON of nearly every message, ten times as fast
+    return _encode([_recipient(recipient) for recipient in recipients])
 
 
 def _recipient(recipient: Recipient) -> str | tuple[str, str, str]:
