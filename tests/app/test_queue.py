@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import io
 import json
 import os
@@ -16,10 +15,7 @@ from mailsec.app.cli import run
 from mailsec.app.output import Output
 from mailsec.model.queue import RecipientState, State
 from mailsec.store.spool import SqliteSpool
-
-_spec = importlib.util.spec_from_file_location("spool_support", Path(__file__).parents[1] / "store" / "spool_support.py")
-support = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(support)
+from tests.store import spool_support as support
 
 
 @pytest.fixture

@@ -116,6 +116,11 @@ class Peer:
             elif verb == "QUIT":
                 connection.sendall(b"221 2.0.0 bye\r\n")
                 return
+            elif verb == "STARTTLS":
+                # Says yes, and then knows nothing of TLS.
+                self._act(connection, verb, "220 go")
+                file.read(5)
+                return
             elif verb in ("RSET", "NOOP"):
                 if not self._act(connection, verb, "250 2.0.0 ok"):
                     return

@@ -4,89 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import email
-import importlib.util
 import socket
 import time
-from datetime import UTC, datetime
-from pathlib import Path
 
 import pytest
 import structlog
 
 from mailsec.model.queue import RecipientState, State
-from mailsec.model.settings import GatewaySettings, NextHop, RelaySettings
-from mailsec.net.relay import Relay
-from mailsec.net.runtime import TwistedRuntime
-from mailsec.store.spool import SqliteSpool
-from mailsec.store.spool_queue import list_queue, make_wish
-
-
-def load(path):
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-HERE = Path(__file__).parent
-support = load(HERE.parent / "store" / "spool_support.py")
-peer_module = load(HERE / "relay_peer.py")
-Peer, wait_for = peer_module.Peer, peer_module.wait_for
-BODY = b"From: alice@example.org\r\nSubject: x\r\n\r\nhello\r\n.dot\r\n"
-
-
-def entry(id, body=BODY, **more):
-    more.setdefault("message_id", f"<{id}@example.org>")
-    made = support.entry(id, body, **more)
-    return dataclasses.replace(made, received_at=datetime.now(UTC))
-
-
-class Gateway:
-    """A spool, a relay and their runtime, in the reactor of the tests."""
-
-    def __init__(self, loop, directory, next_hop, **relay):
-        self.loop = loop
-        self.directory = directory
-        self.settings = GatewaySettings(
-            hostname="gw.example.org",
-            domains=("example.org",),
-            authserv_id="gw.example.org",
-            postmaster="postmaster@example.org",
-            listeners=(),
-            relay=RelaySettings(next_hop=next_hop, **{"retry_first": 0.4, "retry_longest": 2.0, "connect_timeout": 3.0, **relay}),
-        )
-        self.relay = None
-
-    def start(self, resolve=None):
-        def begin():
-            self.runtime = TwistedRuntime(self.loop.reactor)
-            if resolve is not None:
-                self.runtime.resolve = resolve
-            self.spool = SqliteSpool(self.directory, 0, support.KEY, self.runtime, reserve=0)
-            self.spool.open()
-            self.relay = Relay(self.spool, self.runtime, self.settings)
-            self.relay.start()
-
-        self.loop.call(begin)
-        return self
-
-    def commit(self, *entries):
-        self.loop.call(self.spool.commit, list(entries))
-
-    def queue(self):
-        return {one.id: one for one in list_queue(self.directory)}
-
-    def wish(self, word, *ids):
-        make_wish(self.directory, [one for one in self.queue().values() if one.id in ids], word, now=time.time)
-
-    def stop(self, seconds=5.0):
-        async def end():
-            await self.relay.stop(seconds)
-            self.spool.close()
-
-        if self.relay is not None:
-            self.loop.call(end)
-            self.relay = None
+from mailsec.model.settings import NextHop
+from mailsec.store.spool_queue import list_queue
+from tests.net.relay_gateway import BODY, Gateway, entry
+from tests.net.relay_peer import Peer, wait_for
 
 
 @pytest.fixture
@@ -139,10 +67,10 @@ def test_a_decrypted_row_is_delivered_in_clear_from_its_sealed_file(gateway, pee
 def test_connections_are_kept_and_used_again(gateway, peers):
     peer = peers()
     one = gateway(peer).start()
-    for number in range(30):
+    for number in range(10):
         one.commit(entry(f"{number}"))
-    wait_for(lambda: len(peer.messages) == 30 and not one.queue())
-    assert peer.connections <= 4
+        wait_for(lambda number=number: one.relay.delivered == number + 1)
+    assert peer.connections == 1
 
 
 def test_under_load_several_connections_and_no_more_than_allowed(gateway, peers):

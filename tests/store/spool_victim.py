@@ -7,14 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import importlib.util
 import os
 import sys
-from pathlib import Path
 
-_spec = importlib.util.spec_from_file_location("spool_support", Path(__file__).with_name("spool_support.py"))
-support = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(support)
+from tests.store import spool_support as support
 
 
 def body_of(id: str) -> bytes:

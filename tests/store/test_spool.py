@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import importlib.util
 import os
 import sqlite3
-from pathlib import Path
 
 import pytest
 
@@ -19,11 +17,8 @@ from mailsec.model.queue import RecipientState, State
 from mailsec.model.session import Envelope, Recipient
 from mailsec.store import spool_files, spool_writer
 from mailsec.store.spool import SqliteSpool, retry_delay
-
-_spec = importlib.util.spec_from_file_location("spool_support", Path(__file__).with_name("spool_support.py"))
-support = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(support)
-entry = support.entry
+from tests.store import spool_support as support
+from tests.store.spool_support import entry
 
 LARGE = os.urandom(700_000)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import os
 import random
 import signal
@@ -17,20 +16,12 @@ import pytest
 from mailsec.store.crashpoints import CRASH_POINTS
 from mailsec.store.spool import SqliteSpool
 from mailsec.store.spool_adopt import adopt_orphans
+from tests.store import spool_support as support
+from tests.store import spool_victim as victim
 
 HERE = Path(__file__).parent
 PROJECT = HERE.parents[1]
 
-
-def load(name):
-    spec = importlib.util.spec_from_file_location(name, HERE / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-victim = load("spool_victim")
-support = victim.support
 
 WORKING = [point for point in CRASH_POINTS if not point.startswith("adopt.")]
 
