@@ -11,22 +11,33 @@ all rows about it were written by mailsec, and no row of these tables is missing
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
-from typing import Any
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import ColumnElement, Connection, select
+from sqlalchemy import ColumnElement, Connection, or_, select, union
 
 from mailsec.errors import KeyUnavailable, PrivateKeyError, Tampered, UsageError
-from mailsec.model.address import Address, normalise_domain
+from mailsec.model.address import Address
 from mailsec.model.limits import DEFAULT_LIMITS
 from mailsec.model.session import matches_pattern
 from mailsec.model.trust import Anchor, CertificateEntry, TrustFlags
 from mailsec.store.connection import fetch
 from mailsec.store.database import now
-from mailsec.store.facts import Facts, demand_key_fits, facts_of
+from mailsec.store.entry_rows import (
+    PURPOSES,
+    anchor_purposes,
+    best_first,
+    demand_domains,
+    insert_certificate,
+    instant_of,
+    key_place,
+    patterns_for,
+    strings,
+    trust_columns,
+)
+from mailsec.store.facts import demand_key_fits, facts_of
 from mailsec.store.ledger import Changes
 from mailsec.store.nicknames import check_nickname
 from mailsec.store.patterns import check_patterns
@@ -37,8 +48,10 @@ from mailsec.x509.certificate import load_certificate
 __all__ = ["CertDb"]
 
 _TABLES = ("certificates", "certificate_addresses", "private_keys", "assignments")
-_PURPOSES = ("email", "tls-server", "tls-client")
 NO_TRUST = TrustFlags()
+_HAS_TRUST = or_(certificates.c.trust_tls != "", certificates.c.trust_email != "")
+_FEW = 50
+"""Up to so many rows, what belongs to them is asked for by name; above, whole tables are read."""
 
 
 class CertDb(Users):
@@ -56,7 +69,7 @@ class CertDb(Users):
         """Entries called `nickname`: verified ones first, of these our own newest valid one."""
         with self.reading() as connection:
             rows = self._rows(connection, certificates.c.nickname == nickname)
-            return [entry for entry, _ in _best_first(self._build(connection, rows), at or now())]
+            return [entry for entry, _ in best_first(self._build(connection, rows), at or now())]
 
     def for_address(self, address: Address, *, at: datetime | None = None) -> Sequence[CertificateEntry]:
         """Verified entries that name `address` (or were bound to it), best first; blocked and distrusted ones are left out."""
@@ -66,17 +79,21 @@ class CertDb(Users):
             built = self._build(connection, rows)
         return [
             entry
-            for entry, _ in _best_first(built, at or now())
+            for entry, _ in best_first(built, at or now())
             if entry.verified and not entry.trust.email_distrusted and address.key in entry.addresses
         ]
 
     def assigned_to(self, address: Address, usage: str = "", *, at: datetime | None = None) -> Sequence[CertificateEntry]:
         """Verified entries whose key may be used for `address`, newest valid first; expired ones come last."""
+        named = select(certificates.c.key_id).join(certificate_addresses, certificate_addresses.c.certificate_id == certificates.c.id)
+        assigned = select(assignments.c.key_id).where(assignments.c.pattern.in_(patterns_for(address)))
+        candidates = union(named.where(certificate_addresses.c.address == address.key), assigned)
         with self.reading() as connection:
-            built = self._build(connection, self._rows(connection, certificates.c.key_id.in_(select(private_keys.c.key_id))))
-            patterns = self._patterns(connection, usage)
+            key_ids = [row["key_id"] for row in fetch(connection, candidates)]
+            built = self._build(connection, self._rows(connection, certificates.c.key_id.in_(key_ids)))
+            patterns = self._patterns(connection, key_ids, usage)
         found = []
-        for entry, row in _best_first(built, at or now()):
+        for entry, row in best_first(built, at or now()):
             if not entry.verified or not entry.has_key or row["state"] == "blocked" or entry.trust.email_distrusted:
                 continue
             # Patterns of another usage bind the key too: it is then not for everybody whom the certificate names.
@@ -91,22 +108,22 @@ class CertDb(Users):
         found = []
         with self.reading() as connection:
             self._demand(connection)
-            for entry, row in self._build(connection, self._rows(connection)):
-                purposes = _anchor_purposes(entry.trust)
+            for entry, row in self._build(connection, self._rows(connection, _HAS_TRUST)):
+                purposes = anchor_purposes(entry.trust)
                 if entry.verified and purpose in purposes and row["state"] != "blocked":
-                    found.append(Anchor(entry.der, entry.domains, purposes, _instant(row["distrust_after"])))
-        return found
+                    found.append(Anchor(entry.der, entry.domains, purposes, instant_of(row["distrust_after"])))
+        return tuple(found)
 
     def distrusted(self, purpose: str = "email") -> Sequence[bytes]:
-        """Certificates that no path may hold (NSS's "p")."""
+        """Certificates that no path may hold (NSS's "p"). Raise Tampered where any row was edited: it may have been such a one."""
         self._purpose(purpose)
         with self.reading() as connection:
             self._demand(connection)
-            return [
-                entry.der
-                for entry, row in self._build(connection, self._rows(connection))
-                if "p" in (entry.trust.email if purpose == "email" else entry.trust.tls) or row["state"] == "blocked"
-            ]
+            rows = self._rows(connection)
+            if not all(self.authentic("certificates", row) for row in rows):
+                raise Tampered("a certificate row was changed, and may have held a distrust", hint="`mailsec db check` shows which")
+            column = "trust_email" if purpose == "email" else "trust_tls"
+            return tuple(row["der"] for row in rows if "p" in row[column] or row["state"] == "blocked")
 
     def chain(self, entry: CertificateEntry) -> tuple[bytes, ...]:
         """Certificates of the entry's issuers that are here, nearest first; a self-signed one, the anchor, is left out.
@@ -137,7 +154,7 @@ class CertDb(Users):
             self._demand(connection)
             if not self.authentic("private_keys", row):
                 raise Tampered(f"the private key of {entry.nickname} was changed", hint="`mailsec db check` shows what was changed")
-            return self._unlocked().unseal("private key", row["sealed"], _key_place(row["id"], key_id))
+            return self._unlocked().unseal("private key", row["sealed"], key_place(row["id"], key_id))
 
     # -- changing ----------------------------------------------------------------------------------------------------------
 
@@ -158,7 +175,7 @@ class CertDb(Users):
         One that is there keeps its nickname; trust, key and assignments are added to it. Raise UsageError for a nickname that
         another subject has, or an e-mail anchor without domains.
         """
-        nickname, domains = check_nickname(nickname), _domains(trust, domains)
+        nickname, domains = check_nickname(nickname), demand_domains(trust, domains)
         facts = facts_of(certificate)
         if private_key is not None:
             demand_key_fits(private_key, facts.spki)
@@ -168,11 +185,11 @@ class CertDb(Users):
             rows = self._rows(changes.connection, certificates.c.sha256 == digest)
             if rows:
                 if trust != NO_TRUST:
-                    changes.update("certificates", rows[0], _trust_columns(trust, domains))
+                    changes.update("certificates", rows[0], trust_columns(trust, domains))
                 number = int(rows[0]["id"])
             else:
                 self._demand_nickname(changes.connection, nickname, facts.subject)
-                number = _insert(changes, certificate, digest, facts, nickname, source, at, _trust_columns(trust, domains))
+                number = insert_certificate(changes, certificate, digest, facts, nickname, source, at, trust_columns(trust, domains))
             if private_key is not None:
                 self._add_key(changes, facts.key_id, facts.key_type, private_key, at)
             if assigned:
@@ -181,7 +198,7 @@ class CertDb(Users):
 
     def set_trust(self, nickname: str, trust: TrustFlags, *, domains: Sequence[str] = ()) -> None:
         """Give every certificate of `nickname` these flags; an e-mail anchor needs the domains that it may vouch for ("*": any)."""
-        columns = _trust_columns(trust, _domains(trust, domains))
+        columns = trust_columns(trust, demand_domains(trust, domains))
         with self.writing() as changes:
             for row in self._named(changes.connection, nickname):
                 changes.update("certificates", row, columns)
@@ -233,8 +250,8 @@ class CertDb(Users):
 
     @staticmethod
     def _purpose(purpose: str) -> None:
-        if purpose not in _PURPOSES:
-            raise UsageError(f"there is no purpose {purpose!r}", hint="one of " + ", ".join(_PURPOSES))
+        if purpose not in PURPOSES:
+            raise UsageError(f"there is no purpose {purpose!r}", hint="one of " + ", ".join(PURPOSES))
 
     @staticmethod
     def _rows(connection: Connection, *where: ColumnElement[bool]) -> Sequence[Mapping[str, Any]]:
@@ -255,9 +272,12 @@ class CertDb(Users):
     def _entries(self, connection: Connection, *where: ColumnElement[bool]) -> list[CertificateEntry]:
         return [entry for entry, _ in self._build(connection, self._rows(connection, *where))]
 
-    def _patterns(self, connection: Connection, usage: str = "") -> dict[bytes, list[str]]:
+    def _patterns(self, connection: Connection, key_ids: Collection[bytes], usage: str = "") -> dict[bytes, list[str]]:
         patterns: dict[bytes, list[str]] = defaultdict(list)
-        for row in fetch(connection, select(assignments).order_by(assignments.c.id)):
+        query = select(assignments).order_by(assignments.c.id)
+        if len(key_ids) <= _FEW:
+            query = query.where(assignments.c.key_id.in_(key_ids))
+        for row in fetch(connection, query):
             if self.authentic("assignments", row) and (not usage or row["usage"] in ("", usage)):
                 patterns[row["key_id"]].append(row["pattern"])
         return patterns
@@ -268,7 +288,7 @@ class CertDb(Users):
             return []
         whole = not self.problem(connection, *_TABLES)
         # For a few entries only their own rows are read; for many, all at once.
-        some = len(rows) <= 50
+        some = len(rows) <= _FEW
         ids, key_ids = [row["id"] for row in rows], [row["key_id"] for row in rows]
         query = select(certificate_addresses).order_by(certificate_addresses.c.id)
         if some:
@@ -282,7 +302,7 @@ class CertDb(Users):
                 forged.add(row["certificate_id"])
         keys_query = select(private_keys).where(private_keys.c.key_id.in_(key_ids)) if some else select(private_keys)
         keys = {row["key_id"]: self.authentic("private_keys", row) for row in fetch(connection, keys_query)}
-        patterns = self._patterns(connection)
+        patterns = self._patterns(connection, set(key_ids))
         built = []
         for row in rows:
             verified = (
@@ -300,10 +320,10 @@ class CertDb(Users):
                 has_key=row["key_id"] in keys,
                 addresses=tuple(addresses.get(row["id"], ())),
                 assigned=tuple(dict.fromkeys(patterns.get(row["key_id"], ()))),
-                domains=_strings(row["domains"]),
+                domains=strings(row["domains"]),
                 verified=verified,
                 source=str(row["source"]),
-                learnt_at=_instant(row["learnt_at"]),
+                learnt_at=instant_of(row["learnt_at"]),
             )
             built.append((entry, row))
         return built
@@ -317,7 +337,7 @@ class CertDb(Users):
         if len(private_key) > 64 * 1024:
             raise PrivateKeyError("the private key has more than 64 KiB", hint="import one key at a time")
         number = changes.next_id("private_keys")
-        sealed = self._unlocked().seal("private key", private_key, _key_place(number, key_id))
+        sealed = self._unlocked().seal("private key", private_key, key_place(number, key_id))
         values = {"id": number, "key_id": key_id, "key_type": key_type, "sealed": sealed, "created_at": int(at.timestamp())}
         changes.insert("private_keys", values)
 
@@ -332,88 +352,7 @@ class CertDb(Users):
                 changes.insert("assignments", {"key_id": key_id, "pattern": pattern, "usage": usage})
 
 
-def _insert(
-    changes: Changes, der: bytes, digest: bytes, facts: Facts, nickname: str, source: str, at: datetime, trust: dict[str, str]
-) -> int:
-    number = changes.insert(
-        "certificates",
-        {
-            "sha256": digest,
-            "der": der,
-            "nickname": nickname,
-            **trust,
-            "distrust_after": None,
-            "state": "",
-            "subject": facts.subject,
-            "key_id": facts.key_id,
-            "not_before": _seconds(facts.not_before),
-            "not_after": _seconds(facts.not_after),
-            "source": source[:128],
-            "learnt_at": int(at.timestamp()),
-        },
-    )
-    for address in facts.addresses:
-        changes.insert("certificate_addresses", {"certificate_id": number, "address": address, "bound": False})
-    return number
+if TYPE_CHECKING:
+    from mailsec.interfaces import CertificateDatabase
 
-
-def _best_first(
-    built: Iterable[tuple[CertificateEntry, Mapping[str, Any]]], at: datetime
-) -> list[tuple[CertificateEntry, Mapping[str, Any]]]:
-    """Design: of several certificates with one name, our own newest valid one is used."""
-    second = int(at.timestamp())
-
-    def worth(item: tuple[CertificateEntry, Mapping[str, Any]]) -> tuple[bool, bool, bool, int, int]:
-        entry, row = item
-        # An edited row may hold anything in any column.
-        begins, ends = (row["not_before"] or 0, row["not_after"] or 0) if entry.verified else (0, 0)
-        return entry.verified, begins <= second <= ends, entry.has_key, begins, entry.id
-
-    return sorted(built, key=worth, reverse=True)
-
-
-def _anchor_purposes(trust: TrustFlags) -> tuple[str, ...]:
-    usable = {
-        "email": trust.email_anchor,
-        "tls-server": "C" in trust.tls and "p" not in trust.tls,
-        "tls-client": "T" in trust.tls and "p" not in trust.tls,
-    }
-    return tuple(purpose for purpose in _PURPOSES if usable[purpose])
-
-
-def _trust_columns(trust: TrustFlags, domains: Sequence[str]) -> dict[str, str]:
-    return {"trust_tls": trust.tls, "trust_email": trust.email, "trust_object": trust.object, "domains": json.dumps(list(domains))}
-
-
-def _domains(trust: TrustFlags, domains: Sequence[str]) -> tuple[str, ...]:
-    """Design §6: anchors added by hand are for named domains."""
-    named = tuple(dict.fromkeys("*" if domain == "*" else normalise_domain(domain.removeprefix("@")) for domain in domains))
-    if trust.email_anchor and not named:
-        raise UsageError("an anchor for e-mail needs the domains that it may vouch for", hint='name them with --for, or "--for any"')
-    for domain in named:
-        if domain != "*":
-            check_patterns(["@" + domain])
-    return named
-
-
-def _key_place(number: int, key_id: bytes) -> bytes:
-    return b"private_keys|%d|" % number + key_id
-
-
-def _strings(text: str) -> tuple[str, ...]:
-    try:
-        values = json.loads(text)
-    except (ValueError, TypeError, RecursionError):  # an edited row: it is not verified, but it can be shown
-        return ()
-    return tuple(value for value in values if isinstance(value, str)) if isinstance(values, list) else ()
-
-
-def _seconds(instant: datetime | None) -> int | None:
-    return None if instant is None else int(instant.timestamp())
-
-
-def _instant(seconds: Any) -> datetime | None:
-    try:
-        return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
-    except (ValueError, OverflowError, OSError, TypeError):
-        return None
+    _keeps_the_promise: type[CertificateDatabase] = CertDb

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, cast
 
-from sqlalchemy import Connection, Engine, Select, create_engine, event
+from sqlalchemy import CompoundSelect, Connection, Engine, Select, create_engine, event
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
 
@@ -147,7 +147,7 @@ def make_engine(url: URL, *, busy_timeout: float = BUSY_TIMEOUT) -> Engine:
     return engine
 
 
-def fetch(connection: Connection, query: Select[Any]) -> Sequence[Mapping[str, Any]]:
+def fetch(connection: Connection, query: Select[Any] | CompoundSelect[Any]) -> Sequence[Mapping[str, Any]]:
     """All rows of a query, as mappings from the names of the columns."""
     return cast("Sequence[Mapping[str, Any]]", connection.execute(query).mappings().all())
 

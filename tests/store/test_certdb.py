@@ -111,10 +111,10 @@ def test_anchors_are_what_the_letters_say(db, ca, issue, at):
     assert [(anchor.der, anchor.domains, anchor.purposes) for anchor in db.anchors("email")] == [
         (ca.der, ("example.org",), ("email", "tls-server"))
     ]
-    assert db.anchors("tls-client") == []
+    assert db.anchors("tls-client") == ()
     db.set_trust("CA", TrustFlags.parse("T,p,"))
-    assert db.anchors("email") == [] and len(db.anchors("tls-client")) == 1
-    assert db.distrusted("email") == [ca.der] and db.distrusted("tls-server") == []
+    assert db.anchors("email") == () and len(db.anchors("tls-client")) == 1
+    assert db.distrusted("email") == (ca.der,) and db.distrusted("tls-server") == ()
 
 
 def test_an_anchor_for_mail_names_its_domains(db, ca, at):

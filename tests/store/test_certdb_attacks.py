@@ -71,12 +71,21 @@ def test_a_trust_flag_that_was_flipped_makes_no_anchor(filled, path, attack):
 def test_a_distrust_that_was_taken_away_leaves_no_anchor(filled, path, attack):
     filled.set_trust("CA", TrustFlags.parse("C,Cp,"), domains=["example.org"])
     attack("UPDATE certificates SET trust_email = 'C' WHERE nickname = 'CA'")
-    assert reopened(path).anchors("email") == []
+    assert reopened(path).anchors("email") == ()
+
+
+def test_a_distrust_that_was_taken_away_is_not_forgotten(filled, path, attack, issue, at):
+    bad = issue("mallory@example.org")
+    filled.add(bad.der, "bad", trust=TrustFlags.parse("p,p,p"), at=at)
+    assert filled.distrusted() == (bad.der,)
+    attack("UPDATE certificates SET trust_email = '' WHERE nickname = 'bad'")
+    with pytest.raises(Tampered, match="distrust"):
+        filled.distrusted()
 
 
 def test_domains_of_an_anchor_that_were_widened_make_no_anchor(filled, attack):
     attack("UPDATE certificates SET domains = '[\"*\"]' WHERE nickname = 'CA'")
-    assert filled.anchors("email") == []
+    assert filled.anchors("email") == ()
 
 
 def test_a_user_who_gave_himself_more_addresses_does_not_log_in(filled, attack):
@@ -208,6 +217,15 @@ def test_a_distrust_row_that_was_deleted_shows(filled, path, attack, issue, at):
         with pytest.raises(Tampered):
             db.distrusted()
         assert not any(entry.verified for entry in db.entries())
+
+
+def test_rows_that_went_show_also_after_our_own_changes(filled, attack, at):
+    assert len(filled.users()) == 2 and filled.check() == ()
+    attack("DELETE FROM users WHERE login LIKE 'bob%'")
+    filled.set_trust("CA", TrustFlags.parse("C,,"))
+    assert not any(user.verified for user in filled.users())
+    with pytest.raises(Tampered):
+        filled.check_password("alice@example.org", b"secret")
 
 
 def test_a_user_that_was_deleted_keeps_all_users_out_until_a_person_looks(filled, attack):
