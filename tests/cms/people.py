@@ -7,10 +7,11 @@ from functools import cache
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, mldsa, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, mldsa, mlkem, rsa, x448, x25519
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from mailsec.keys.software import SoftwareKey
+from mailsec.model.octets import BytesOctets
 
 AT = datetime(2026, 11, 22, 6, 0, 0, tzinfo=UTC)
 
@@ -26,6 +27,10 @@ KINDS = {
     "ed25519": ed25519.Ed25519PrivateKey.generate,
     "ed448": ed448.Ed448PrivateKey.generate,
     "ml-dsa-65": mldsa.MLDSA65PrivateKey.generate,
+    "x25519": x25519.X25519PrivateKey.generate,
+    "x448": x448.X448PrivateKey.generate,
+    "ml-kem-768": mlkem.MLKEM768PrivateKey.generate,
+    "ml-kem-1024": mlkem.MLKEM1024PrivateKey.generate,
 }
 
 
@@ -96,3 +101,27 @@ def _person(kind: str, number: int) -> SoftwareKey:
 def private_key(kind: str, number: int = 0) -> bytes:
     """PKCS#8 of that person."""
     return pkcs8(person(kind, number)._key)
+
+
+class MemoryScratch:
+    """A Scratch in memory, which remembers what was done with it."""
+
+    def __init__(self) -> None:
+        self.pieces: list[bytes] = []
+        self.sealed = self.discarded = False
+
+    def append(self, chunk: bytes | memoryview) -> None:
+        assert not self.sealed and not self.discarded
+        self.pieces.append(bytes(chunk))
+
+    def __len__(self) -> int:
+        return sum(map(len, self.pieces))
+
+    def seal(self) -> BytesOctets:
+        assert not self.discarded
+        self.sealed = True
+        return BytesOctets(b"".join(self.pieces))
+
+    def discard(self) -> None:
+        self.discarded = True
+        self.pieces = []

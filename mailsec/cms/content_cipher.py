@@ -1,0 +1,146 @@
+"""Content ciphers over blocks: AES in CBC, GCM and CCM, and for reading triple DES and RC2.
+
+Encryption produces exactly the length that was announced; decryption writes into a `Scratch` and says at the end whether it holds.
+Invariant: nothing that was decrypted is readable before tag or padding were right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any, Final
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.decrepit.ciphers.algorithms import RC2, TripleDES
+from cryptography.hazmat.primitives.ciphers import Cipher as BlockCipher
+from cryptography.hazmat.primitives.ciphers import algorithms, modes
+from cryptography.hazmat.primitives.ciphers.aead import AESCCM
+
+from mailsec.algorithms.ciphers import Cipher, CipherParameters
+from mailsec.errors import CryptoError
+from mailsec.interfaces import Scratch
+from mailsec.model.octets import BLOCK
+
+__all__ = ["CCM_OCTETS", "decrypt_into", "encrypt", "encrypted_length"]
+
+CCM_OCTETS: Final = 16 * 1024 * 1024
+"""Octets of content that CCM is read for: it needs the whole content at once, and its length first."""
+
+_BLOCK_CIPHERS: Final[dict[str, Any]] = {"aes": algorithms.AES, "3des": TripleDES, "rc2": RC2}
+
+
+def encrypted_length(cipher: Cipher, length: int) -> int:
+    """Octets of the encrypted content, the tag (which stands elsewhere) left out."""
+    # RFC 5652 §6.3: CBC pads with 1 to a block's octets.
+    return length + 16 - length % 16 if cipher.mode == "cbc" else length
+
+
+def encrypt(cipher: Cipher, key: bytes, nonce: bytes, content: Iterable[bytes | memoryview], *, associated: bytes = b"") -> Iterator[bytes]:
+    """The encrypted content in pieces; for GCM the last piece is the tag of 16 octets."""
+    if cipher.mode == "gcm":
+        encryptor: Any = BlockCipher(algorithms.AES(key), modes.GCM(nonce)).encryptor()
+        if associated:
+            encryptor.authenticate_additional_data(associated)
+        for block in content:
+            for piece in _cut(block):
+                yield encryptor.update(piece)
+        yield encryptor.finalize()
+        yield encryptor.tag
+        return
+    if cipher.mode != "cbc" or cipher.legacy:
+        raise CryptoError(f"{cipher.name} is not written")
+    encryptor = BlockCipher(algorithms.AES(key), modes.CBC(nonce)).encryptor()
+    length = 0
+    for block in content:
+        length += len(block)
+        for piece in _cut(block):
+            yield encryptor.update(piece)
+    padding = 16 - length % 16
+    yield encryptor.update(bytes((padding,)) * padding) + encryptor.finalize()
+
+
+def _cut(block: bytes | memoryview) -> Iterator[bytes | memoryview]:
+    # The library holds the interpreter's lock and a copy for as long as one call takes.
+    if len(block) <= BLOCK:
+        yield block
+        return
+    view = memoryview(block)
+    for start in range(0, len(view), BLOCK):
+        yield view[start : start + BLOCK]
+
+
+def decrypt_into(
+    scratch: Scratch,
+    parameters: CipherParameters,
+    key: bytes,
+    content: Iterable[bytes | memoryview],
+    length: int,
+    *,
+    associated: bytes = b"",
+    tag: bytes = b"",
+) -> bool:
+    """Decrypt `length` octets into `scratch`; True where tag or padding are right. Where they are not, nothing in it may be read.
+
+    The same work is done for every key, right or wrong: only the end tells.
+    """
+    mode = parameters.cipher.mode
+    if mode == "gcm":
+        return _decrypt_gcm(scratch, parameters, key, content, associated, tag)
+    if mode == "ccm":
+        return _decrypt_ccm(scratch, parameters, key, content, length, associated, tag)
+    return _decrypt_cbc(scratch, parameters, key, content, length)
+
+
+def _decrypt_gcm(
+    scratch: Scratch, parameters: CipherParameters, key: bytes, content: Iterable[bytes | memoryview], associated: bytes, tag: bytes
+) -> bool:
+    mode = modes.GCM(parameters.nonce, None, min_tag_length=12)
+    decryptor: Any = BlockCipher(algorithms.AES(key), mode).decryptor()
+    if associated:
+        decryptor.authenticate_additional_data(associated)
+    for block in content:
+        for piece in _cut(block):
+            scratch.append(decryptor.update(piece))
+    try:
+        decryptor.finalize_with_tag(tag)
+    except (InvalidTag, ValueError):
+        return False
+    return True
+
+
+def _decrypt_ccm(
+    scratch: Scratch,
+    parameters: CipherParameters,
+    key: bytes,
+    content: Iterable[bytes | memoryview],
+    length: int,
+    associated: bytes,
+    tag: bytes,
+) -> bool:
+    if length > CCM_OCTETS:
+        raise CryptoError("CCM over content that is too large", hint="the sender should use AES-GCM")
+    try:
+        scratch.append(AESCCM(key, len(tag)).decrypt(parameters.nonce, b"".join(content) + tag, associated))
+    except (InvalidTag, ValueError):
+        return False
+    return True
+
+
+def _decrypt_cbc(scratch: Scratch, parameters: CipherParameters, key: bytes, content: Iterable[bytes | memoryview], length: int) -> bool:
+    size = len(parameters.nonce)
+    if not length or length % size:
+        return False
+    decryptor: Any = BlockCipher(_BLOCK_CIPHERS[parameters.cipher.algorithm](key), modes.CBC(parameters.nonce)).decryptor()
+    # The last block is held back, as its padding is no content.
+    held = b""
+    for block in content:
+        for piece in _cut(block):
+            plain = held + decryptor.update(piece) if held else decryptor.update(piece)
+            held = plain[-size:]
+            if len(plain) > size:
+                scratch.append(memoryview(plain)[:-size])
+    # RFC 5652 §6.3: each octet of the padding is its length.
+    padding = held[-1] if len(held) == size else 0
+    if not 1 <= padding <= size or held[-padding:] != bytes((padding,)) * padding:
+        return False
+    scratch.append(held[:-padding])
+    return True
