@@ -114,14 +114,10 @@ def test_we_open_with_a_shared_key(openssl, tmp_path):
         *("-secretkey", key.hex(), "-secretkeyid", "C0FFEE"),
     )
     enveloped = read_enveloped_data((tmp_path / "encrypted").read_bytes())
-    for secret, good in (
-        (SecretKey(key, b"\xc0\xff\xee"), True),
-        (SecretKey(key), True),
-        (SecretKey(b"x" * 32), False),
-        (SecretKey(key, b"1"), False),
-    ):
+    fitting = [SecretKey(key, b"\xc0\xff\xee"), SecretKey(key)]
+    for secret in (*fitting, SecretKey(b"x" * 32), SecretKey(key, b"1")):
         opened = run_now(open_content(enveloped, scratch=MemoryScratch, secret_keys=[secret]))
-        assert (opened.content is not None) == (secret in good)
+        assert (opened.content is not None) == (secret in fitting)
     assert key.hex() not in repr(SecretKey(key))
 
 
