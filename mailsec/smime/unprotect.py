@@ -75,7 +75,9 @@ async def unprotect_message(
     inner: tuple[Octets, Part] | None = None
     covers_all = True
     try:
-        part = read_parts(message, limits)
+        # Boundaries of a large message take a while to find.
+        large = len(octets) > limits.bulk_threshold
+        part = await work(len(octets), read_parts, message, limits) if large else read_parts(message, limits)
         while True:
             found = find_layer(part)
             if found is None:
