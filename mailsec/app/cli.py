@@ -36,6 +36,7 @@ EXIT_CONFIGURATION = 78
 GROUPS: dict[str, str] = {
     "smime": "sign and verify messages in files",
     "cert": "certificates of the database",
+    "ocsp": "whether certificates were revoked, as responders say",
     "p12": "PKCS#12 files",
     "db": "the certificate database itself",
     "user": "people who may submit mail",
@@ -57,6 +58,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "cert trust": ("mailsec.app.commands.cert:trust", "say what a certificate is trusted for"),
     "cert rename": ("mailsec.app.commands.cert:rename", "call a certificate by another nickname"),
     "cert delete": ("mailsec.app.commands.cert:delete", "delete certificates and their keys"),
+    "cert verify": ("mailsec.app.commands.cert_verify:verify", "the path of a certificate to an anchor, and every check on it"),
+    "ocsp verify": ("mailsec.app.commands.ocsp_verify:verify", "may an OCSP response be believed, and what does it say?"),
     "p12 list": ("mailsec.app.commands.p12:list_contents", "what is in a PKCS#12 file"),
     "p12 import": ("mailsec.app.commands.p12:import_contents", "add the keys and certificates of a PKCS#12 file"),
     "user add": ("mailsec.app.commands.user:add", "add a user"),
