@@ -103,7 +103,7 @@ class WireProtocol(Protocol):
         if self._session_timeout is not None:
             self._session_due = self._clock.seconds() + self._session_timeout
             self._timer = self._clock.callLater(self._session_timeout, self._wake)
-        self._run(self.core.connection_made())
+        self._run(self.core.connection_made)
 
     def dataReceived(self, data: bytes) -> None:
         self.received += len(data)
@@ -114,7 +114,7 @@ class WireProtocol(Protocol):
                 self._paused = True
                 self.transport.pauseProducing()
         elif not self._closing:
-            self._run(self.core.receive_data(data))
+            self._run(self.core.receive_data, data)
 
     def handshakeCompleted(self) -> None:
         request, self._handshake = self._handshake, None
@@ -128,7 +128,7 @@ class WireProtocol(Protocol):
             self._abort()
             return
         self._blocked = False
-        self._run(self.core.tls_started(tls_info(connection, verified=verified)))
+        self._run(self.core.tls_started, tls_info(connection, verified=verified))
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         if self._lost:
@@ -158,10 +158,11 @@ class WireProtocol(Protocol):
 
     # -- requests -------------------------------------------------------------------------------------------------------------
 
-    def _run(self, requests: Iterable[Request]) -> None:
-        """Carry out `requests` and all that answers and waiting input bring, until there is something to wait for."""
+    def _run(self, method: Callable[..., Iterable[Request]], *args: Any) -> None:
+        """Call the core; carry out what it requests, and what answers and waiting input bring, until there is something to wait for."""
         self._running = True
         try:
+            requests = method(*args)
             while True:
                 requests = self._carry_out(requests)
                 if requests:
@@ -280,7 +281,7 @@ class WireProtocol(Protocol):
             return
         self._asked = None
         self._blocked = False
-        self._run(self.core.answer(self._value(result, question)))
+        self._run(self.core.answer, self._value(result, question))
 
     def _tell(self, question: object) -> None:
         """Ask when nobody is there any more to hear the answer."""
@@ -309,12 +310,11 @@ class WireProtocol(Protocol):
                     self._pieces = None
                     self.transport.unregisterProducer()
                     self._blocked = False
-                    requests = self.core.streamed()
                     if self._running:
                         # Within _carry_out: its caller goes on with what this brings.
-                        self._out_of_stream(requests)
+                        self._out_of_stream(self.core.streamed())
                     else:
-                        self._run(requests)
+                        self._run(self.core.streamed)
                     return
                 self.sent += len(piece)
                 self.transport.write(bytes(piece))
@@ -379,7 +379,7 @@ class WireProtocol(Protocol):
         """We are about to stop: a core that has a `drain` says goodbye as soon as it may."""
         drain = getattr(self.core, "drain", None)
         if drain is not None and not self._closing:
-            self._run(drain())
+            self._run(drain)
 
     def abort(self) -> None:
         """Reset the connection: at shutdown, or when a limit says so."""
@@ -422,7 +422,7 @@ class WireProtocol(Protocol):
             # The core cannot say anything in the middle of these.
             self._abort()
             return
-        self._run(self.core.deadline_passed())
+        self._run(self.core.deadline_passed)
 
 
 def _deferred(value: Any) -> Deferred[Any]:

@@ -17,8 +17,9 @@ from mailsec.model.session import Envelope, Recipient
 __all__ = ["CommandError", "client_name", "encode_plain", "parse_mail", "parse_plain", "parse_rcpt", "xtext"]
 
 # A quoted local part may hold ">" (RFC 5321 §4.1.2), so the path ends at the first ">" outside quotes. The alternatives begin with
-# different octets: matching is linear. A blank behind the colon is no part of the grammar, but many clients send it.
-_PATH = r'[ \t]*<((?:"(?:[^"\\]|\\.)*"|[^<>"])*)>(?:[ \t]+(.*))?\Z'
+# different octets: matching is linear. A blank behind the colon and an address without brackets are no part of the grammar, but
+# clients of the world send both, and nothing else can be meant.
+_PATH = r'[ \t]*(?:<((?:"(?:[^"\\]|\\.)*"|[^<>"])*)>|([^<>" \t]+))(?:[ \t]+(.*))?\Z'
 _FROM = re.compile(rf"FROM:{_PATH}", re.IGNORECASE | re.DOTALL)
 _TO = re.compile(rf"TO:{_PATH}", re.IGNORECASE | re.DOTALL)
 # RFC 5321 §4.1.2: esmtp-param = esmtp-keyword ["=" esmtp-value]
@@ -94,7 +95,7 @@ def parse_mail(argument: bytes, *, smtputf8: bool, dsn: bool, auth: bool) -> Env
     match = _FROM.match(_text(argument))
     if match is None:
         raise CommandError(_SYNTAX_MAIL)
-    path, rest = match.groups()
+    path, rest = match[1] if match[2] is None else match[2], match[3]
     if not rest:
         return Envelope(_address(path, False, "5.1.7") if path else None, ())
     size, body, utf8, ret, envid, authenticated = 0, "7BIT", False, "", "", ""
@@ -135,7 +136,7 @@ def parse_rcpt(argument: bytes, *, hostname: str, smtputf8: bool, dsn: bool) -> 
     match = _TO.match(_text(argument))
     if match is None:
         raise CommandError(_SYNTAX_RCPT)
-    path, rest = match.groups()
+    path, rest = match[1] if match[2] is None else match[2], match[3]
     # RFC 5321 §4.5.1: <Postmaster> without a domain is accepted; it is the postmaster of this host.
     address = Address(path, hostname) if path.lower() == "postmaster" else _address(path, smtputf8, "5.1.3")
     if not rest:
