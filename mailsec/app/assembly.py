@@ -5,7 +5,6 @@ What is made here is closed by `Parts.close`, in the reverse order.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,10 +17,8 @@ from mailsec.builtin.log import LogPlugin
 from mailsec.builtin.rules import RulesPlugin
 from mailsec.builtin.software import SoftwarePlugin
 from mailsec.errors import ConfigurationError
-from mailsec.gateway.engine import SmimeEngine
 from mailsec.gateway.pipeline import Pipeline
-from mailsec.interfaces import CryptoBackend, Runtime
-from mailsec.keys.software import SoftwareBackend
+from mailsec.interfaces import Runtime, Spool
 from mailsec.model.settings import GatewaySettings
 from mailsec.net.relay import Relay
 from mailsec.net.runtime import TwistedRuntime
@@ -30,7 +27,7 @@ from mailsec.plugins import PluginManager
 from mailsec.store.certdb import CertDb
 from mailsec.store.spool import SqliteSpool
 
-__all__ = ["Parts", "assemble", "server_contexts"]
+__all__ = ["Parts", "assemble", "make_pipeline", "server_contexts"]
 
 
 @dataclass(slots=True)
@@ -62,6 +59,15 @@ def assemble(reactor: Any, configuration: Configuration, data_key: bytes, index:
     runtime = TwistedRuntime(reactor, scratch=lambda: _made(spool).scratch(), roots=roots, limits=settings.limits)
     spool = SqliteSpool(configuration.spool.directory, index, data_key, runtime, settings.limits)
     spool.open()
+    plugins, pipeline = make_pipeline(configuration, settings, database, runtime, spool)
+    relay = Relay(spool, runtime, settings)
+    return Parts(settings, runtime, database, spool, plugins, pipeline, relay, server_contexts(database, settings, runtime))
+
+
+def make_pipeline(
+    configuration: Configuration, settings: GatewaySettings, database: CertDb, runtime: Runtime, spool: Spool
+) -> tuple[PluginManager, Pipeline]:
+    """The plugins in their order, the built-in ones last, and the pipeline that asks them."""
     database_plugin = DatabasePlugin(database, runtime)
     built_in = [
         ("database", database_plugin),
@@ -70,16 +76,8 @@ def assemble(reactor: Any, configuration: Configuration, data_key: bytes, index:
         ("software", SoftwarePlugin()),
     ]
     plugins = load_plugins(configuration, built_in)
-    pipeline = Pipeline(
-        settings,
-        runtime=runtime,
-        plugins=plugins,
-        spool=spool,
-        engine=SmimeEngine(_backend(plugins), runtime, settings.limits),
-        trust=ConfiguredTrust(database_plugin, configuration.trust.anchor_files),
-    )
-    relay = Relay(spool, runtime, settings)
-    return Parts(settings, runtime, database, spool, plugins, pipeline, relay, server_contexts(database, settings, runtime))
+    trust = ConfiguredTrust(database_plugin, configuration.trust.anchor_files)
+    return plugins, Pipeline(settings, runtime=runtime, plugins=plugins, spool=spool, trust=trust)
 
 
 def server_contexts(database: CertDb, settings: GatewaySettings, runtime: Runtime) -> dict[str, ServerTls]:
@@ -99,9 +97,3 @@ def server_contexts(database: CertDb, settings: GatewaySettings, runtime: Runtim
 def _made(spool: SqliteSpool | None) -> SqliteSpool:
     assert spool is not None
     return spool
-
-
-def _backend(plugins: PluginManager) -> CryptoBackend:
-    """The engine that does public-key work: the first that a plugin brings."""
-    backends: Sequence[CryptoBackend] = plugins.providers("register_crypto_backends", gateway=None)
-    return backends[0] if backends else SoftwareBackend()

@@ -19,7 +19,7 @@ import click
 
 from mailsec import __version__
 from mailsec.app.output import Output
-from mailsec.errors import MailsecError
+from mailsec.errors import MailsecError, UsageError
 
 __all__ = ["COMMANDS", "EXIT_CONFIGURATION", "EXIT_INPUT", "EXIT_NO", "EXIT_TEMPORARY", "EXIT_UNEXPECTED", "EXIT_USAGE", "EXIT_YES", "main"]
 
@@ -48,6 +48,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "init": ("mailsec.app.commands.init:init", "write a configuration, a database and a server certificate"),
     "check": ("mailsec.app.commands.check:check", "find every mistake in a configuration and around it"),
     "serve": ("mailsec.app.commands.serve:serve", "run the gateway"),
+    "explain": ("mailsec.app.commands.explain:explain", "tell what would happen to a message, and why"),
     "smime sign": ("mailsec.app.commands.smime:sign", "sign a message in a file"),
     "smime verify": ("mailsec.app.commands.smime:verify", "say who signed a message, and whether that can be believed"),
     "cert list": ("mailsec.app.commands.cert:list_certificates", "list the certificates"),
@@ -161,6 +162,9 @@ def run(arguments: Sequence[str], output: Output) -> int:
         except (click.Abort, KeyboardInterrupt):
             output.failure("Interrupted", "", "interrupted")
             return 130
+        except UsageError as error:
+            output.error(error.message, error.hint)
+            return EXIT_USAGE
         except MailsecError as error:
             output.mailsec_error(error)
             return error.exit_code

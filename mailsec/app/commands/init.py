@@ -179,10 +179,10 @@ def _say(output: Output, target: Path, domains: Sequence[str], next_hop: str, po
     where = _quoted(target / "mailsec.toml")
     output.text(
         f"\nMail goes to {next_hop}. Next:\n\n"
-        f"  mailsec cert issue -c {where} --ca {CA_NICKNAME} --address you@{plain}    # a certificate for you\n"
-        f"  mailsec user add -c {where} you --address you@{plain}           # so that you can submit mail\n"
-        f"  mailsec check -c {where}                                       # is everything right?\n"
-        f"  mailsec serve -c {where}                                       # run it"
+        f"a certificate for you:              mailsec cert issue -c {where} --address you@{plain}\n"
+        f"a login, so that you can send mail: mailsec user add -c {where} you --address you@{plain}\n"
+        f"is everything right?                mailsec check -c {where}\n"
+        f"run it:                             mailsec serve -c {where}"
     )
 
 
