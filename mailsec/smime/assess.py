@@ -45,6 +45,8 @@ def assess(
     `intermediates` are certificates at hand besides those of the message; `at` is the instant of the judgement, never the time that the
     signer claims. `budget` is shared by all judgements of one message.
     """
+    if not result.layers:
+        return _verdict(result, (), result.reasons, _word_unsigned(result.reasons), None)
     judge = _Judge(
         anchor_set(anchors),
         intermediates,
