@@ -42,7 +42,7 @@ async def annotate(
         if "date" not in names:
             added += f"Date: {date_time(transaction.received_at)}\r\n".encode("ascii")
         if "message-id" not in names:
-            added += f"Message-ID: {message_id(transaction.id, settings.hostname)}\r\n".encode("ascii")
+            added += f"Message-ID: {message_id(transaction)}\r\n".encode("ascii")
     segments = Segments((added, *segments.pieces))
     if tools.plugins.implementations("annotate_message"):
         fields, failure = await tools.plugins.header_fields(

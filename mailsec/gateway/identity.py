@@ -73,6 +73,9 @@ def check_names(message: Message, identity: Identity, limits: Limits) -> Address
             if sender is not None or len(found.addresses) != 1:
                 raise Refused("more than one From field or From address", hint="send with one author", reply=_NO_FROM, stage="identity")
             sender = found.addresses[0]
+        elif len(found.addresses) != 1 and field.name != "resent-from":
+            # RFC 5322 §3.6.2, §3.6.6: Sender and Resent-Sender hold one mailbox
+            raise Refused(f"more than one address in {field.name}", hint="send with one sender", reply=_UNREADABLE, stage="identity")
         for address in found.addresses:
             if not _may_use(identity, address):
                 raise _refusal(identity, field.name, address)

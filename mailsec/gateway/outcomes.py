@@ -7,11 +7,13 @@ refusal becomes a DSN (`submission`, `trusted`) or a held row (`internet`), neve
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mailsec.errors import Refused, Reply
+from mailsec.gateway.bounce import wants_report
 from mailsec.gateway.groups import envelope_for
 from mailsec.gateway.notices import Notices
+from mailsec.gateway.trace import message_id
 from mailsec.gateway.waiting import write_session
 from mailsec.interfaces import Outcome
 from mailsec.model.address import Address
@@ -78,14 +80,16 @@ def rows_of(transaction: Transaction, outcomes: Sequence[Outcome], notices: Noti
         if row.state is State.HELD and must_report(transaction, outcome):
             rows.append(notices.held(transaction, row.id, row.reason, _next_id(transaction, rows)))
     if refused:
-        told = [(address, outcome.decision.reply or REFUSED) for outcome in refused for address in outcome.recipients]
-        report = notices.refused(transaction, told, _next_id(transaction, rows))
+        # RFC 3461 §4.1: whose NOTIFY asks for silence gets no report; then a person looks at it, for nothing accepted is forgotten
+        silent = {recipient.address for recipient in transaction.envelope.recipients if not wants_report(recipient)}
+        told = [(address, one.decision.reply or REFUSED) for one in refused for address in one.recipients if address not in silent]
+        report = notices.refused(transaction, told, _next_id(transaction, rows)) if told else None
         if report is not None:
             rows.append(report)
-        else:
-            # the sender wants no report: then a person looks at it, for nothing accepted is forgotten
-            for outcome in refused:
-                rows.append(_row(transaction, outcome, _next_id(transaction, rows)))
+        for outcome in refused:
+            untold = outcome.recipients if report is None else tuple(one for one in outcome.recipients if one in silent)
+            if untold:
+                rows.append(_row(transaction, replace(outcome, recipients=untold), _next_id(transaction, rows)))
     return tuple(rows)
 
 
@@ -133,7 +137,7 @@ def _row(transaction: Transaction, outcome: Outcome, row_id: str) -> NewEntry:
         need,
         outcome.decision.reason,
         bytes(message.octets.view(0, message.header_end)),
-        message.first("message-id") or "",
+        message_id(transaction),
         outcome.rule,
         outcome.verdict.word.value if outcome.verdict is not None else "",
         (outcome.verdict is not None and outcome.verdict.encrypted) or outcome.need == LATER,

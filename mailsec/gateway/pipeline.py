@@ -22,6 +22,7 @@ from mailsec.gateway.outbound import handle_outbound
 from mailsec.gateway.outcomes import Receipt, is_told, must_report, receipt_of, rows_of
 from mailsec.gateway.settling import DELIVER, decision_of
 from mailsec.gateway.tools import Tools
+from mailsec.gateway.trace import message_id
 from mailsec.gateway.waiting import read_session
 from mailsec.interfaces import (
     Authenticator,
@@ -132,6 +133,10 @@ class Pipeline:
                 continue
             if identity is not None:
                 return identity
+        if self._records:
+            # the login is left out: people type their password there
+            fields = {"listener": session.listener, "peer": session.peer, "mechanism": credentials.mechanism}
+            self.plugins.record(Event("login refused", self.runtime.now(), fields if doubt is None else fields | {"reason": doubt.message}))
         if doubt is not None:
             raise doubt
         return None
@@ -161,6 +166,8 @@ class Pipeline:
         except MailsecError as error:
             decision = decision_of(error)
             assert decision.reply is not None
+            if self._records:
+                self._record_failure(session, envelope, len(octets), error, decision.reply)
             return Receipt((), decision.reply, (decision.reply,) * len(envelope.recipients))
         if self._records:
             self._record(transaction, outcomes, receipt.reply)
@@ -242,7 +249,7 @@ class Pipeline:
                 transaction.received_at,
                 {
                     "id": transaction.id,
-                    "message_id": message.first("message-id") or "",
+                    "message_id": message_id(transaction),
                     "reverse_path": NULL_PATH if envelope.reverse_path is None else str(envelope.reverse_path),
                     "recipients": [str(recipient.address) for recipient in envelope.recipients],
                     "size": len(message.octets),
@@ -257,6 +264,27 @@ class Pipeline:
                     else ", ".join(dict.fromkeys(one.need or one.decision.action for one in outcomes)),
                     "reason": first.decision.reason,
                     "reply": reply.code if reply is not None else 0,
+                },
+            )
+        )
+
+    def _record_failure(self, session: Session, envelope: Envelope, size: int, error: MailsecError, reply: Reply) -> None:
+        """A message that was not taken, before or after it was processed: unreadable, over a limit, or the spool could not take it."""
+        self.plugins.record(
+            Event(
+                "received",
+                self.runtime.now(),
+                {
+                    "reverse_path": NULL_PATH if envelope.reverse_path is None else str(envelope.reverse_path),
+                    "recipients": [str(recipient.address) for recipient in envelope.recipients],
+                    "size": size,
+                    "listener": session.listener,
+                    "origin": session.origin.value,
+                    "peer": session.peer,
+                    "action": "defer" if reply.temporary else "refuse",
+                    "reason": error.message,
+                    "hint": error.hint,
+                    "reply": reply.code,
                 },
             )
         )

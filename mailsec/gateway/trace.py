@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from functools import lru_cache
 
 from mailsec.model.address import Address
-from mailsec.model.session import Session
+from mailsec.model.session import Origin, Session, Transaction
 
 __all__ = ["date_time", "message_id", "received"]
 
@@ -33,9 +33,15 @@ def _date_time(seconds: int) -> str:
     return f"{day}, {at.day} {month} {at.year:04d} {at.hour:02d}:{at.minute:02d}:{at.second:02d} +0000"
 
 
-def message_id(transaction_id: str, hostname: str) -> str:
-    """A Message-ID that no other message has (RFC 5322 §3.6.4): our own id is unique, and its right side is our name."""
-    return f"<{transaction_id}@{hostname}>"
+def message_id(transaction: Transaction) -> str:
+    """The Message-ID that the message has; on `submission` the one that it gets where it has none; else "".
+
+    RFC 5322 §3.6.4: no other message has it. Our own id is unique, and its right side is our name.
+    """
+    found = transaction.message.first("message-id")
+    if found is None and transaction.session.origin is Origin.SUBMISSION:
+        return f"<{transaction.id}@{transaction.session.hostname}>"
+    return found or ""
 
 
 def received(session: Session, transaction_id: str, at: datetime, recipients: tuple[Address, ...], *, smtputf8: bool = False) -> bytes:

@@ -142,6 +142,14 @@ def test_submission_needs_a_login_and_gets_a_signature(kit, users):
     assert gate.rows[0].identity == "alice"
 
 
+def test_failed_login_is_an_event_without_what_was_typed(kit, users):
+    gate = kit.Gate(users)
+    client = Client(gate, Origin.SUBMISSION)
+    client.say("EHLO x", "STARTTLS", "EHLO x", plain("my-password", "alice"))
+    (event,) = gate.events
+    assert event.name == "login refused" and event.fields["peer"] == "192.0.2.7" and "my-password" not in str(event)
+
+
 def test_authenticator_that_is_away_says_come_back(kit, users):
     users.away = True
     client = Client(kit.Gate(users), Origin.SUBMISSION)

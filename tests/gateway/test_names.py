@@ -46,6 +46,7 @@ REFUSED_HEADERS = {
     "empty From": "From:\n",
     "unreadable From": "From: alice\n",
     "Sender of somebody else": "From: alice@example.org\nSender: bob@example.org\n",
+    "two addresses in Sender": "From: alice@example.org\nSender: alice@example.org, alice@example.org\n",
     "unreadable Sender": "From: alice@example.org\nSender: <<bob@example.org>\n",
     "Resent-From of somebody else": "From: alice@example.org\nResent-From: bob@example.org\n",
     "Resent-Sender of somebody else": "From: alice@example.org\nResent-Sender: bob@example.org\n",

@@ -394,6 +394,18 @@ def test_refusal_is_an_event_with_its_reason(kit):
     assert "no signing key" in gate.events[0].fields["reason"]
 
 
+def test_message_that_cannot_be_kept_is_an_event_too(gate):
+    gate.spool.fail_with = StorageFull("no room")
+    gate.submit(OWN)
+    assert [(event.fields["reply"], event.fields["reason"]) for event in gate.events] == [(452, "no room")]
+
+
+def test_message_id_that_we_add_is_the_one_in_row_and_log(gate):
+    gate.submit(OWN.replace("Message-ID: <1@example.org>\n", ""))
+    added = gate.events[0].fields["message_id"]
+    assert added and gate.rows[0].message_id == added and f"Message-ID: {added}\r\n".encode() in gate.ready[0]
+
+
 def test_explain_tells_each_step_and_does_nothing(kit):
     gate = kit.Gate(rules=[compile_rule("contracts", sign="required")])
     transaction = gate.transaction(OWN, Origin.SUBMISSION, "alice@example.org")
