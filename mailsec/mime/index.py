@@ -14,13 +14,14 @@ from mailsec.model.limits import DEFAULT_LIMITS, Limits
 from mailsec.model.message import HeaderField, Message
 from mailsec.model.octets import Octets
 
-__all__ = ["field_value", "index_header", "index_message"]
+__all__ = ["disguised_name", "field_value", "index_header", "index_message"]
 
 # RFC 5322 §2.2.3: a CRLF that no blank follows ends a field; one before a blank is folding.
 _END_OF_FIELD = re.compile(rb"\r\n(?![ \t])")
 # RFC 5322 §2.2: a field name is printable US-ASCII without the colon. RFC 5322 §4.5: readers allow blanks before the colon
 # (a From field that is written "From :" is a From field, or it would hide from our checks and show in the reader).
 _NAME = re.compile(rb"[!-9;-~]+(?=[ \t]*\Z)")
+_NO_NAME = re.compile(rb"[^!-9;-~]")
 _CACHED_NAME = 64
 _WINDOW = 8192
 
@@ -98,3 +99,12 @@ def field_value(octets: Octets, field: HeaderField) -> str:
         return raw.decode("utf-8")
     except UnicodeDecodeError:
         return raw.decode("latin-1")
+
+
+def disguised_name(octets: Octets, field: HeaderField) -> str:
+    """For a line that is no field to us: the field name that a careless reader may see in it; "" for none.
+
+    Blanks, NULs and octets over 127 are left out, as in " From: x" at the very top, or "Fr\\0om: x".
+    """
+    head, colon, _ = bytes(octets.view(field.start, min(field.end, field.start + 256))).partition(b":")
+    return _NO_NAME.sub(b"", head).decode("ascii").lower() if colon else ""

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from mailsec.mime.fields import decode_words, without_comments
+from mailsec.mime.index import disguised_name
 from mailsec.model.address import normalise_domain
 from mailsec.model.message import HeaderField, Message
 
@@ -119,7 +120,7 @@ def forged_results(message: Message, authserv_id: str, *, method: str | None = N
     for field in message.fields:
         if field.name != _NAME:
             # A line that is no field to us (a NUL in the name) may be one to a careless reader.
-            if field.name or not _looks_like_ours(message, field):
+            if field.name or disguised_name(message.octets, field) != _NAME:
                 continue
             remove.append(field)
             continue
@@ -139,11 +140,6 @@ def forged_results(message: Message, authserv_id: str, *, method: str | None = N
         if kept:
             add.append((FIELD, "; ".join([authserv_id, *(_plain(text) for text in kept)])))
     return Forged(tuple(remove), tuple(add))
-
-
-def _looks_like_ours(message: Message, field: HeaderField) -> bool:
-    raw = bytes(message.octets.view(field.start, min(field.end, field.start + 256)))
-    return re.sub(rb"[^A-Za-z:-]", b"", raw).lower().startswith(_NAME.encode("ascii") + b":")
 
 
 def _plain(text: str) -> str:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from mailsec.errors import LimitExceeded
 from mailsec.mime.addresses import mailboxes
+from mailsec.mime.index import disguised_name
 from mailsec.model.address import Address
 from mailsec.model.limits import DEFAULT_LIMITS, Limits
 from mailsec.model.message import Message
@@ -48,8 +49,9 @@ def _one(message: Message, name: str, limits: Limits) -> tuple[Address | None, l
 
     if not values:
         return doubt("missing", f"the message has no {title} field")
-    if len(values) > 1:
-        return doubt("repeated", f"the message has {len(values)} {title} fields: readers show different ones", "it may be forged")
+    count = len(values) + sum(not field.name and disguised_name(message.octets, field) == name for field in message.fields)
+    if count > 1:
+        return doubt("repeated", f"the message has {count} {title} fields: readers show different ones", "it may be forged")
     try:
         found = mailboxes(values[0], limits)
     except LimitExceeded as error:

@@ -65,6 +65,8 @@ def test_from_is_the_certificate_s_address(people: SimpleNamespace, smime: Simpl
         ((b"From: alice@example.org", b"From: mallory@evil.example"), "from-repeated"),
         ((b"From : mallory@evil.example", b"From: alice@example.org"), "from-repeated"),
         ((b"From: alice@example.org", b"FROM: alice@example.org"), "from-repeated"),
+        ((b" From: mallory@evil.example", b"From: alice@example.org"), "from-repeated"),
+        ((b"Fr\x00om: mallory@evil.example", b"From: alice@example.org"), "from-repeated"),
         ((b"Subject: no author",), "from-missing"),
         ((b"From:",), "from-unreadable"),
         ((b"From: mallory@evil.example", b"Sender: alice@example.org"), "sender-only"),
