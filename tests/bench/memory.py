@@ -16,7 +16,7 @@ def signed_100_mib() -> float:
     sink = Sink()
     with (
         tempfile.TemporaryDirectory(prefix="mailsec-bench-") as name,
-        gateway.running(Path(name) / "memory", sink, sign=True, key="rsa:2048") as (port, pid),
+        gateway.running(Path(name) / "memory", sink, sign=True, key="rsa-2048") as (port, pid),
     ):
         send(port, sink, Load(200, 4096, 4, reuse=False), timeout=60)
         idle = peak_memory(pid)

@@ -74,9 +74,9 @@ def cases() -> list[Case]:
     return [
         Case("(a) Postfix, plain relay", postfix_relay),
         Case("(b) Postfix + pipe filter, openssl cms -sign", postfix_pipe),
-        Case("(c) mailsec signing, RSA-2048", lambda directory, sink: gateway.running(directory, sink, sign=True, key="rsa:2048")),
-        Case("(d) mailsec signing, P-256", lambda directory, sink: gateway.running(directory, sink, sign=True, key="ec:p256")),
-        Case("(e) mailsec, plain relay", lambda directory, sink: gateway.running(directory, sink, sign=False, key="ec:p256")),
+        Case("(c) mailsec signing, RSA-2048", lambda directory, sink: gateway.running(directory, sink, sign=True, key="rsa-2048")),
+        Case("(d) mailsec signing, P-256", lambda directory, sink: gateway.running(directory, sink, sign=True, key="ec-p256")),
+        Case("(e) mailsec, plain relay", lambda directory, sink: gateway.running(directory, sink, sign=False, key="ec-p256")),
     ]
 
 
