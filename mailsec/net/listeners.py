@@ -13,6 +13,7 @@ from ipaddress import ip_address
 from typing import Any
 
 import structlog
+from twisted.internet import tcp, unix
 from twisted.internet.address import UNIXAddress
 from twisted.internet.protocol import Factory, Protocol
 
@@ -64,7 +65,14 @@ class Listeners:
         os.set_blocking(descriptor, False)
         with socket.socket(fileno=os.dup(descriptor)) as probe:
             family = probe.family
-        self._ports.append(self.reactor.adoptStreamPort(descriptor, family, _Accept(self, listener, tls)))
+        accept = _Accept(self, listener, tls)
+        port: tcp.Port
+        if family == socket.AF_UNIX:
+            port = _UnixPort._fromListeningDescriptor(self.reactor, descriptor, accept)
+        else:
+            port = _TcpPort._fromListeningDescriptor(self.reactor, descriptor, family, accept)
+        port.startListening()
+        self._ports.append(port)
         os.close(descriptor)
 
     # -- one connection -------------------------------------------------------------------------------------------------------
@@ -160,6 +168,29 @@ class Listeners:
         """Reset what is still open: what was not acknowledged is the peer's to send again."""
         for connection in list(self.connections):
             connection.abort()
+
+
+class _OneByOne:
+    """Accepts one connection for each turn of the reactor.
+
+    Twisted takes up to hundreds at once. On a socket that workers share, the first to wake would take a whole burst, and the others none.
+    """
+
+    @property
+    def numberAccepts(self) -> int:
+        return 1
+
+    @numberAccepts.setter
+    def numberAccepts(self, wanted: int) -> None:
+        pass
+
+
+class _TcpPort(_OneByOne, tcp.Port):
+    pass
+
+
+class _UnixPort(_OneByOne, unix.Port):
+    pass
 
 
 class _Accept(Factory):
