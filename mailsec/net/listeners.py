@@ -66,11 +66,8 @@ class Listeners:
         with socket.socket(fileno=os.dup(descriptor)) as probe:
             family = probe.family
         accept = _Accept(self, listener, tls)
-        port: tcp.Port
-        if family == socket.AF_UNIX:
-            port = _UnixPort._fromListeningDescriptor(self.reactor, descriptor, accept)
-        else:
-            port = _TcpPort._fromListeningDescriptor(self.reactor, descriptor, family, accept)
+        kind: Any = _UnixPort if family == socket.AF_UNIX else _TcpPort
+        port = kind._fromListeningDescriptor(self.reactor, descriptor, *(() if family == socket.AF_UNIX else (family,)), accept)
         port.startListening()
         self._ports.append(port)
         os.close(descriptor)
