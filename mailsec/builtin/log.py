@@ -19,15 +19,22 @@ class LogPlugin:
     """Writes every event to structlog; empty fields are left out."""
 
     def __init__(self, logger: Any = None) -> None:
-        # bound once: structlog's lazy proxy costs several microseconds for each call
-        self._log = (structlog.get_logger("mailsec.gateway") if logger is None else logger).bind()
+        self._given = logger
+        self._log: Any = None
 
     @hookimpl
     def record_event(self, event: Event) -> None:
         """One line, named for the event."""
+        if self._log is None:
+            # bound once, since structlog's lazy proxy costs several microseconds a call; and not before the log is configured
+            self._log = (structlog.get_logger("mailsec.gateway") if self._given is None else self._given).bind()
         fields = {name: value for name, value in event.fields.items() if value not in ("", 0, None)}
-        reply = fields.get("reply", 250)
-        if isinstance(reply, int) and reply >= 500:
+        if _is_refusal(event):
             self._log.warning(event.name, **fields)
         else:
             self._log.info(event.name, **fields)
+
+
+def _is_refusal(event: Event) -> bool:
+    reply = event.fields.get("reply", 0)
+    return isinstance(reply, int) and reply >= 500
