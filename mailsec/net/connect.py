@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectError
 from twisted.internet.protocol import ClientFactory
 from twisted.python.failure import Failure
@@ -79,8 +79,13 @@ class _Factory(ClientFactory):
 
     def __init__(self, protocol: WireProtocol) -> None:
         self._protocol = protocol
-        self.connected: Deferred[WireProtocol] = Deferred(lambda _: self.connector.disconnect())
+        self.connected: Deferred[WireProtocol] = Deferred(self._cancel)
         self.connector: Any = None
+
+    def _cancel(self, connected: Deferred[WireProtocol]) -> None:
+        # First of all: the connector reports its end as a failure to connect, and then the next address would be tried.
+        connected.errback(CancelledError())
+        self.connector.disconnect()
 
     def startedConnecting(self, connector: Any) -> None:
         self.connector = connector
@@ -127,10 +132,10 @@ async def connect(
         protocol.factory = factory
         if target.startswith("/"):
             name = f"unix:{target}"
-            reactor.connectUNIX(target, factory, timeout=each)
+            factory.connector = reactor.connectUNIX(target, factory, timeout=each)
         else:
             name = f"[{target}]:{port}" if ":" in target else f"{target}:{port}"
-            reactor.connectTCP(target, port, factory, timeout=each)
+            factory.connector = reactor.connectTCP(target, port, factory, timeout=each)
         try:
             await factory.connected
         except ConnectError as error:

@@ -11,7 +11,7 @@ import dns.flags
 import dns.message
 import dns.rrset
 import pytest
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, succeed
 
 from mailsec.errors import ConfigurationError, LimitExceeded, Unavailable
 from mailsec.model.limits import Limits
@@ -144,6 +144,22 @@ def test_threads_of_one_lane_do_not_wait_for_another(loop, runtime):
         return await runtime.in_thread(held.wait, 5, lane="spool")
 
     assert loop.call(run) == "free"
+
+
+def test_cancelled_connect_tries_no_other_address(loop):
+    from twisted.internet.testing import MemoryReactorClock
+
+    from mailsec.wire.smtp.client import ClientSettings, SmtpClient
+
+    reactor = MemoryReactorClock()
+    runtime = TwistedRuntime(reactor)
+    ends: list[object] = []
+    runtime._resolver.addresses = lambda host: succeed(["192.0.2.1", "192.0.2.2"])
+    connecting = runtime.connect("mx.example:25", SmtpClient(ClientSettings("gw.example.org")), ends.append, timeout=5)
+    connecting.addErrback(ends.append)
+    assert len(reactor.tcpClients) == 1
+    connecting.cancel()
+    assert len(reactor.tcpClients) == 1 and isinstance(ends[0].value, CancelledError)
 
 
 # -- names ------------------------------------------------------------------------------------------------------------------------------

@@ -50,7 +50,7 @@ class _Command(NamedTuple):
     """One row of the table: who handles a command, and in which states; elsewhere it is answered with 503."""
 
     handle: Callable[[SmtpServer, bytes], None]
-    states: frozenset[State]
+    states: tuple[State, ...]
     before_tls: bool = False
     """True where it is answered although TLS is required and has not begun (RFC 3207 §4)."""
 
@@ -228,6 +228,10 @@ class SmtpServer:
                 self._requests.append(self._data_deadline)
                 return
             buffer, at = self._buffer, self._at
+            if at == len(buffer):
+                self._buffer, self._at = b"", 0
+                self._requests.append(self._command_deadline)
+                return
             end = buffer.find(b"\n", at)
             # lines without end
             if (len(buffer) if end < 0 else end + 1) - at > self._limits.command_line:
@@ -474,16 +478,15 @@ class SmtpServer:
 
 _END_OF_BODY = EndOfBody()
 
-_ANY = frozenset({State.NEW, State.READY, State.MAIL, State.RCPT})
-_GREETED = frozenset({State.READY, State.MAIL, State.RCPT})
+_ANY = (State.NEW, State.READY, State.MAIL, State.RCPT)
 
 # RFC 5321 §4.1.4: the order of commands. What is not listed for a state is answered with 503.
 _COMMANDS: Mapping[bytes, _Command] = {
     b"EHLO": _Command(partial(SmtpServer._hello, extended=True), _ANY, before_tls=True),
     b"HELO": _Command(partial(SmtpServer._hello, extended=False), _ANY),
-    b"MAIL": _Command(SmtpServer._mail, frozenset({State.READY})),
-    b"RCPT": _Command(SmtpServer._rcpt, frozenset({State.MAIL, State.RCPT})),
-    b"DATA": _Command(SmtpServer._data, frozenset({State.RCPT})),
+    b"MAIL": _Command(SmtpServer._mail, (State.READY,)),
+    b"RCPT": _Command(SmtpServer._rcpt, (State.MAIL, State.RCPT)),
+    b"DATA": _Command(SmtpServer._data, (State.RCPT,)),
     b"RSET": _Command(SmtpServer._rset, _ANY),
     b"NOOP": _Command(partial(SmtpServer._always, reply=words.OK), _ANY, before_tls=True),
     # RFC 5321 §3.5.3, §7.3: 252, so that nobody learns which addresses exist.
@@ -491,6 +494,6 @@ _COMMANDS: Mapping[bytes, _Command] = {
     b"EXPN": _Command(partial(SmtpServer._always, reply=words.NOT_OFFERED), _ANY),
     b"HELP": _Command(partial(SmtpServer._always, reply=words.HELP), _ANY),
     b"QUIT": _Command(SmtpServer._quit, _ANY, before_tls=True),
-    b"STARTTLS": _Command(SmtpServer._starttls, frozenset({State.NEW, State.READY}), before_tls=True),
-    b"AUTH": _Command(SmtpServer._auth, frozenset({State.READY})),
+    b"STARTTLS": _Command(SmtpServer._starttls, (State.NEW, State.READY), before_tls=True),
+    b"AUTH": _Command(SmtpServer._auth, (State.READY,)),
 }
