@@ -55,6 +55,7 @@ class WorkerProcess:
 
     async def _begin(self) -> None:
         from mailsec.net.listeners import open_listeners
+        from mailsec.store.spool_adopt import adopt_orphans
 
         parts = self.parts
         try:
@@ -64,6 +65,8 @@ class WorkerProcess:
             parts.spool.on_raw = self._rows_wait
             parts.relay.start()
             parts.runtime.start(self._resume(), "resume")
+            # Spools of workers that there are no more of: somebody has to deliver what is in them.
+            parts.runtime.start(adopt_orphans(parts.spool, self.start.workers), "adopt orphans")
             count = len(parts.settings.listeners)
             descriptors = range(FIRST_SOCKET, FIRST_SOCKET + count)
             self.listeners = open_listeners(self.reactor, parts.settings, parts.pipeline, descriptors, parts.tls)

@@ -18,7 +18,7 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from mailsec.errors import LocalProtocolError, StoreError, Tampered
+from mailsec.errors import LocalProtocolError, StorageFull, StoreError, Tampered
 from mailsec.interfaces import Runtime
 from mailsec.model.limits import DEFAULT_LIMITS, Limits
 from mailsec.model.octets import BytesOctets, Octets
@@ -102,7 +102,7 @@ class SqliteSpool:
         except OSError as fault:
             raise storage_fault(fault, "opening the spool") from fault
         try:
-            self._files = BodyFiles(self.base + ".bodies", self._reserve)
+            self.files = BodyFiles(self.base + ".bodies", self._reserve)
             self._connection = connect(self.base + ".sqlite")
             create_schema(self._connection)
             self._recover()
@@ -119,7 +119,7 @@ class SqliteSpool:
         except StoreError:
             self.close()
             raise
-        self._writer = GroupWriter(self._connection, self._log, self._files, self.runtime, self._hand_over)
+        self.writer = GroupWriter(self._connection, self._log, self.files, self.runtime, self._hand_over)
 
     def _recover(self) -> None:
         connection = self._connection
@@ -131,11 +131,11 @@ class SqliteSpool:
         connection.execute("PRAGMA user_version = 1")
         connection.execute("COMMIT")
         self._next_row = connection.execute("SELECT coalesce(max(row), 0) + 1 FROM entry").fetchone()[0]
-        self._files.remove_all_but({name for (name,) in connection.execute("SELECT file FROM entry WHERE file IS NOT NULL")})
+        self.files.remove_all_but({name for (name,) in connection.execute("SELECT file FROM entry WHERE file IS NOT NULL")})
 
     def close(self) -> None:
         """Give everything back. Commits that are under way are lost, as by a kill: call `flush` before."""
-        for name in ("_reader", "_connection", "_files"):
+        for name in ("_reader", "_connection", "files"):
             if hasattr(self, name):
                 getattr(self, name).close()
                 delattr(self, name)
@@ -146,19 +146,23 @@ class SqliteSpool:
 
     async def flush(self) -> None:
         """Return when everything that was asked for is done."""
-        await self._writer.flush()
+        await self.writer.flush()
 
     # -- the face of `interfaces.Spool` -------------------------------------------------------------------------------
 
     def scratch(self) -> FileScratch:
         """A Scratch whose file, if it grows one, lies where the spool can give it a name."""
-        return FileScratch(self._files.directory, self.limits)
+        return FileScratch(self.files.directory, self.limits)
 
     def check_room(self, octets: int = 0) -> None:
         """Raise StorageFull where a message of that size should not even begin. Cheap: the answer is kept for half a second."""
         now = self.runtime.monotonic()
         if octets or now >= self._room_until:
-            self._files.check_room(octets)
+            try:
+                self.files.check_room(octets)
+            except StorageFull:
+                self.writer.no_room()
+                raise
             self._room_until = now + _ROOM_CHECK_SECONDS
 
     async def commit(self, entries: Sequence[NewEntry], *, replaces: str = "") -> None:
@@ -173,7 +177,7 @@ class SqliteSpool:
             del self._raw_in_hand[replaces]
             file = self._in_hand.pop(replaced.row)
             if file is not None:
-                await self.runtime.in_thread(self._files.remove, (file,), lane="spool")
+                await self.runtime.in_thread(self.files.remove, (file,), lane="spool")
 
     async def postpone(self, id: str, *, need: str, reason: str) -> None:
         """A raw row waits on; it is tried again after 10 seconds, and later each time up to 10 minutes."""
@@ -216,7 +220,7 @@ class SqliteSpool:
                 taken += self._read(connection, [tuple(values)])
             return taken
 
-        taken = self._take(await self._writer.submit(Commit([], job=take)))
+        taken = self._take(await self.writer.submit(Commit([], job=take)))
         for entry in taken:
             self._raw_in_hand[entry.entry.id] = entry
         return taken
@@ -224,7 +228,7 @@ class SqliteSpool:
     async def wake(self, need: str) -> None:
         """What raw rows waited for is back: try them now."""
         statement = "UPDATE entry SET next_attempt = ? WHERE state = 'raw' AND need = ? AND next_attempt IS NOT NULL"
-        await self._writer.submit(Commit([], changes=[(statement, (self.runtime.now().timestamp(), need))], durable=False))
+        await self.writer.submit(Commit([], changes=[(statement, (self.runtime.now().timestamp(), need))], durable=False))
         if self.on_raw is not None:
             self.on_raw()
 
@@ -235,7 +239,7 @@ class SqliteSpool:
         return row
 
     async def _put_back(self, id: str, statement: str, values: tuple[Any, ...]) -> None:
-        await self._writer.submit(Commit([], changes=[(statement, values)]))
+        await self.writer.submit(Commit([], changes=[(statement, values)]))
         self._in_hand.pop(self._raw_in_hand.pop(id).row, None)
 
     # -- ready rows: for the relay ------------------------------------------------------------------------------------
@@ -255,11 +259,11 @@ class SqliteSpool:
 
         if self._reader.execute("SELECT 1 FROM ready WHERE next_attempt <= ? LIMIT 1", (now,)).fetchone() is None:
             return []
-        return self._take(await self._writer.submit(Commit([], job=take, durable=False)))
+        return self._take(await self.writer.submit(Commit([], job=take, durable=False)))
 
     def finish(self, row: int) -> None:
         """Every recipient is done: the row goes away with the next group."""
-        self._writer.discard(row, self._in_hand.pop(row, None))
+        self.writer.discard(row, self._in_hand.pop(row, None))
 
     async def settle(
         self,
@@ -291,13 +295,13 @@ class SqliteSpool:
         await self._commit(reports, [change])
         self._in_hand.pop(row, None)
         if next_attempt is None and not hold and file is not None:
-            await self.runtime.in_thread(self._files.remove, (file,), lane="spool")
+            await self.runtime.in_thread(self.files.remove, (file,), lane="spool")
 
     async def give_back(self, rows: Sequence[int], due: float | None = None) -> None:
         """Rows that were handed over and not begun: read again at `due` (POSIX seconds; now)."""
         due = self.runtime.now().timestamp() if due is None else due
         statement = "UPDATE entry SET next_attempt = ? WHERE row = ? AND next_attempt IS NULL"
-        await self._writer.submit(Commit([], changes=[(statement, (due, row)) for row in rows], durable=False))
+        await self.writer.submit(Commit([], changes=[(statement, (due, row)) for row in rows], durable=False))
         for row in rows:
             self._in_hand.pop(row, None)
 
@@ -309,7 +313,7 @@ class SqliteSpool:
             return 0
         now = self.runtime.now().timestamp()
         raw_in_hand = frozenset(entry.row for entry in self._raw_in_hand.values())
-        wishes = await self._writer.submit(Commit([], job=lambda connection: carry_out(connection, now, raw_in_hand)))
+        wishes = await self.writer.submit(Commit([], job=lambda connection: carry_out(connection, now, raw_in_hand)))
         removed = []
         for wish in wishes:
             if wish.word in ("hold", "delete") and (self.on_wish is None or self.on_wish(wish.row)):
@@ -318,26 +322,16 @@ class SqliteSpool:
                 removed.append(wish.file)
         files = [file for file in removed if file is not None]
         if files:
-            await self.runtime.in_thread(self._files.remove, files, lane="spool")
+            await self.runtime.in_thread(self.files.remove, files, lane="spool")
         if any(wish.word in ("release", "flush") for wish in wishes) and self.on_raw is not None:
             self.on_raw()
         return len(wishes)
-
-    # -- for adoption -------------------------------------------------------------------------------------------------
 
     def new_row(self) -> int:
         """A number that no row has."""
         number = self._next_row
         self._next_row += 1
         return number
-
-    def adopt_file(self, path: str, name: str) -> None:
-        """Give a body of another spool a name here, durably. Blocks."""
-        self._files.adopt(path, name)
-
-    async def change(self, commit: Commit) -> Any:
-        """Have `commit` done with the next group."""
-        return await self._writer.submit(commit)
 
     # -- inside -------------------------------------------------------------------------------------------------------
 
@@ -364,10 +358,10 @@ class SqliteSpool:
                     body = clear if sealer is None else sealer.seal_small(f"{entry.id} body", clear)
                 else:
                     file = f"{number}.body"
-                    self._files.check_room(size)
-                    await self.runtime.in_thread(self._files.write, file, entry.segments, sealer, f"{entry.id} body", lane="bulk")
+                    self.check_room(size)
+                    await self.runtime.in_thread(self.files.write, file, entry.segments, sealer, f"{entry.id} body", lane="bulk")
                     files.append(file)
-                    octets = self._files.open(file) if sealer is None else sealer.open(f"{entry.id} body", self._files.open(file))
+                    octets = self.files.open(file) if sealer is None else sealer.open(f"{entry.id} body", self.files.open(file))
                 due: float | None = None
                 if state is State.READY and self.on_ready is not None:
                     self._in_hand[number] = file
@@ -376,12 +370,12 @@ class SqliteSpool:
                     due = self.runtime.now().timestamp()
                     raw = raw or state is State.RAW
                 rows.append(pack_row(number, entry, next_attempt=due, size=size, file=file, body=body, sealer=sealer))
-            await self._writer.submit(Commit(rows, ready=ready or None, changes=changes))
+            await self.writer.submit(Commit(rows, ready=ready or None, changes=changes))
         except BaseException:
             for entry_in_hand in ready:
                 self._in_hand.pop(entry_in_hand.row, None)
             if files:
-                self._files.remove(files)
+                self.files.remove(files)
             raise
         if raw and self.on_raw is not None:
             self.on_raw()
@@ -399,7 +393,7 @@ class SqliteSpool:
         read = []
         for values in rows:
             try:
-                read.append((spooled_entry(values, self._sealer, self._files.open), values[-3]))
+                read.append((spooled_entry(values, self._sealer, self.files.open), values[-3]))
             except Tampered as error:
                 connection.execute(
                     "UPDATE entry SET state = CASE state WHEN 'raw' THEN 'held' ELSE state END, paused = 1, next_attempt = NULL, begun = 0, "

@@ -89,11 +89,11 @@ async def _take(spool: SqliteSpool, base: str, connection: sqlite3.Connection, n
             old_files.append(f"{base}.bodies/{os.path.basename(old[file_at])}")  # noqa: PTH119
             values[file_at] = f"{number}.body"
             # The seal is bound to the id of the row, not to its number or file: octets move as they are.
-            await spool.runtime.in_thread(spool.adopt_file, old_files[-1], values[file_at], lane="bulk")
+            await spool.runtime.in_thread(spool.files.adopt, old_files[-1], values[file_at], lane="bulk")
         if old[due_at] is None and old[state_at] != "held":  # it was in the hands of whoever died
             values[due_at] = now
         changes.append((statement, tuple(values)))
-    await spool.change(Commit([], changes=changes))
+    await spool.writer.submit(Commit([], changes=changes))
     crash_point("adopt.copied")
     await spool.runtime.in_thread(_forget, connection, [old[row_at] for old in rows], old_files, lane="bulk")
     if spool.on_raw is not None:

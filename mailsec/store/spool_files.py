@@ -19,13 +19,14 @@ from mailsec.store.spool_seal import Sealer
 __all__ = ["BodyFiles"]
 
 _RESERVED_INODES = 64
+_BALLAST = 16 * 1024 * 1024
 _KEEP_CACHED = 16 * 1024 * 1024
 
 
 class BodyFiles:
     """The directory of one spool's bodies. All methods block; long ones belong into a thread."""
 
-    __slots__ = ("_descriptor", "directory", "reserve")
+    __slots__ = ("_ballast", "_ballast_octets", "_descriptor", "directory", "reserve")
 
     def __init__(self, directory: str, reserve: int) -> None:
         try:
@@ -36,10 +37,29 @@ class BodyFiles:
         self.directory = directory
         self.reserve = reserve
         """Octets that stay free: the database needs some to get rid of rows."""
+        self._ballast = -1
+        self._ballast_octets = min(_BALLAST, reserve // 4)
+        self._take_ballast()
 
     def close(self) -> None:
         """Give the directory back."""
+        self.drop_ballast()
         os.close(self._descriptor)
+
+    def _take_ballast(self) -> None:
+        """Occupy some room, so that there is some to give where others have filled the disk: deleting rows needs room too."""
+        try:
+            if self._ballast_octets:
+                self._ballast, _ = unnamed_file(self.directory)
+                os.posix_fallocate(self._ballast, 0, self._ballast_octets)
+        except (OSError, StoreError):
+            self.drop_ballast()
+
+    def drop_ballast(self) -> None:
+        """Give the occupied room back; it is taken again when there is enough."""
+        ballast, self._ballast = self._ballast, -1
+        if ballast >= 0:
+            os.close(ballast)
 
     def check_room(self, octets: int) -> None:
         """Raise StorageFull where `octets` more would eat into the reserve, or inodes are short."""
@@ -47,10 +67,13 @@ class BodyFiles:
             status = os.fstatvfs(self._descriptor)
         except OSError as fault:
             raise storage_fault(fault, "looking for room in the spool") from fault
-        if status.f_bavail * status.f_frsize < self.reserve + octets:
+        ballast = self._ballast_octets if self._ballast >= 0 else 0
+        if status.f_bavail * status.f_frsize + ballast < self.reserve + octets:
             raise StorageFull("the file system of the spool is nearly full", hint="free some room; mail is taken again by itself")
         if status.f_files and status.f_favail < _RESERVED_INODES:
             raise StorageFull("the file system of the spool has nearly no inodes left", hint="remove some files")
+        if self._ballast < 0 and self._ballast_octets:
+            self._take_ballast()
 
     def write(self, name: str, segments: Segments, sealer: Sealer | None, context: str) -> None:
         """Make the file `name` durable: the octets of `segments`, sealed where `sealer` is given."""

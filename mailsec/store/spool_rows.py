@@ -108,6 +108,8 @@ def connect(path: str, *, read_only: bool = False) -> sqlite3.Connection:
     )
     connection.execute("PRAGMA busy_timeout = 5000")
     if not read_only:
+        # Only heeded while the file is empty: what a backlog has left can then be given back to the disk, a piece at a time.
+        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute("PRAGMA wal_autocheckpoint = 0")
@@ -147,11 +149,11 @@ def pack_row(
     return (
         row,
         entry.id,
-        entry.state.value,
+        entry.state._value_,  # .value is a function call, and this is once for each message
         next_attempt,
         entry.need,
         entry.reason,
-        entry.origin.value,
+        entry.origin._value_,
         entry.listener,
         entry.identity,
         None if reverse_path is None else f"{reverse_path.local_part}@{reverse_path.domain}",

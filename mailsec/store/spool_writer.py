@@ -13,7 +13,7 @@ import sqlite3
 from collections.abc import Callable
 from typing import Any
 
-from mailsec.errors import MailsecError, StoreError
+from mailsec.errors import MailsecError, StorageFull, StoreError
 from mailsec.interfaces import Runtime, Signal
 from mailsec.model.queue import SpooledEntry
 from mailsec.store.crashpoints import crash_point
@@ -26,6 +26,8 @@ __all__ = ["Commit", "GroupWriter"]
 _ROWS_AT_ONCE = 32
 _CHECKPOINT_OCTETS = 16 * 1024 * 1024
 """Octets of log after which it is copied into the database."""
+_SPARE_PAGES = 2048
+"""Pages of 4 KiB that are given back at a time; four times as many may stay in the file for the mail to come."""
 _DISCARD_DELAY = 0.05
 _RETRY_DELAY = 1.0
 _BUSY_INLINE = 20
@@ -90,12 +92,15 @@ class GroupWriter:
         self._since_checkpoint = 0
         self._busy_timeout = -1
         self.broken: StoreError | None = None
-        """Set when an fsync failed: what the kernel did with those pages is unknown, so nothing is promised until a restart."""
+        """Set when an fsync failed: what the kernel did with those pages is unknown, so nothing is promised until it is mended."""
+        self._mend_at = 0.0
+        self._full = False
+        self._stuck = False
 
     async def submit(self, commit: Commit) -> Any:
         """Have `commit` done with the next group; return its job's result, or raise what went wrong with it."""
         if self.broken is not None:
-            raise _again(self.broken)
+            await self._mend(self.broken)
         group = self._group
         if group is None:
             group = self._group = _Group(self._runtime.signal())
@@ -127,9 +132,31 @@ class GroupWriter:
             self._running = True
             await self._run()
 
+    async def _mend(self, broken: StoreError) -> None:
+        """After a failed fsync: have everything written once more, at most once a second; raise what is wrong until that succeeds."""
+        now = self._runtime.monotonic()
+        if now < self._mend_at or self._running:
+            raise _again(broken)
+        self._mend_at = now + _RETRY_DELAY
+        self._running = True
+        try:
+            await self._runtime.in_thread(self._copy_log, lane="spool")
+        except (OSError, sqlite3.Error, StoreError) as fault:
+            raise _again(storage_fault(fault, "mending the spool")) from fault
+        finally:
+            self._running = False
+        self.broken = None
+
+    def _copy_log(self) -> None:
+        """The pages of the log are right in memory, and may never reach the disk; copied into the database they are written afresh."""
+        busy, pages, copied = self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        if busy or pages != copied:
+            raise StoreError("the log of the spool cannot be copied now", hint="is a `mailsec queue` stopped?")
+        os.fdatasync(self._log)
+
     async def flush(self) -> None:
         """Return when everything that was asked for before is durable."""
-        if self.broken is None:
+        if self.broken is None or self._discarded:
             await self.submit(Commit([]))
 
     # -- one group after the other ------------------------------------------------------------------------------------
@@ -140,6 +167,8 @@ class GroupWriter:
             await self._runtime.sleep(0)
             while True:
                 group, self._group = self._group, None
+                if self._full:
+                    await self._make_room()
                 if group is None:
                     if not self._discarded or self._waiting:
                         return
@@ -149,11 +178,15 @@ class GroupWriter:
                 await self._write(group)
         finally:
             self._running = False
-            if self._group is not None:  # asked for while we were on our way out
-                self._running = True
-                self._runtime.start(self._run(), "spool writer")
-            elif self._discarded and not self._waiting and self.broken is None:
-                self._discard_later(_DISCARD_DELAY)
+            self._continue()
+
+    def _continue(self) -> None:
+        """Go on with what was asked for while we were on our way out."""
+        if self._group is not None:
+            self._running = True
+            self._runtime.start(self._run(), "spool writer")
+        elif self._discarded and not self._waiting and self.broken is None:
+            self._discard_later(_RETRY_DELAY if self._full else _DISCARD_DELAY)
 
     async def _write(self, group: _Group) -> None:
         discarded, self._discarded = self._discarded, []
@@ -175,8 +208,8 @@ class GroupWriter:
                 commit.fault = commit.fault or error
             self._discarded[:0] = discarded
             self._removed[:0] = removed
-            if discarded and not self._waiting and self.broken is None:
-                self._discard_later(_RETRY_DELAY)
+            if isinstance(error, StorageFull):
+                self._full = self._stuck = True
             if not isinstance(fault, MailsecError | OSError | sqlite3.Error):
                 raise
         finally:
@@ -185,11 +218,48 @@ class GroupWriter:
         if ready:
             self._on_ready(ready)
 
+    def no_room(self) -> None:
+        """Somebody was refused for want of room: see what can be given back."""
+        self._full = True
+        if not self._running:
+            self._running = True
+            self._runtime.start(self._run(), "spool writer")
+
+    async def _make_room(self) -> None:
+        """Give back what the database does not need, at most once a second.
+
+        Even a deletion needs room in the log: where that failed the ballast goes first; then the log begins anew, then the file shrinks.
+        """
+        now = self._runtime.monotonic()
+        if now < self._mend_at:
+            return
+        self._mend_at = now + _RETRY_DELAY
+        try:
+            await self._runtime.in_thread(self._shrink, lane="spool")
+            self._full = self._stuck = False
+        except (OSError, sqlite3.Error, StoreError):
+            return  # it is tried again with the next refusal
+
+    def _shrink(self) -> None:
+        if self._stuck:
+            self._files.drop_ballast()
+        self._copy_log()
+        self._vacuum(4 * _SPARE_PAGES)
+        self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        self._since_checkpoint = 0
+
+    def _vacuum(self, pages: int) -> None:
+        # A page for each step, and execute() makes one step of what has no columns.
+        self._connection.executescript(f"PRAGMA incremental_vacuum({pages:d})")
+
     def _write_all(self, commits: list[Commit], discarded: list[int], durable: bool, removed: list[str]) -> None:
         """Everything in the thread: where a checkpoint is due (it, and the next transaction, fsync), or somebody held the lock."""
         if self._since_checkpoint >= _CHECKPOINT_OCTETS:
             self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
             self._since_checkpoint = 0
+            if self._connection.execute("PRAGMA freelist_count").fetchone()[0] > 4 * _SPARE_PAGES:
+                # A backlog is gone: its pages go back to the disk, some at a time.
+                self._vacuum(_SPARE_PAGES)
             crash_point("spool.checkpoint.after")
         if not self._transact(commits, discarded, _BUSY_IN_THREAD):
             raise StoreError("another program holds the database of the spool locked", hint="is a `mailsec queue` stopped?")
