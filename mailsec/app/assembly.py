@@ -5,14 +5,14 @@ What is made here is closed by `Parts.close`, in the reverse order.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from mailsec.app.config import Configuration, gateway_settings
 from mailsec.app.database_plugin import DatabasePlugin
 from mailsec.app.truststore import ConfiguredTrust
-from mailsec.app.wiring import compile_rules, load_plugins
+from mailsec.app.wiring import compile_rules, load_plugins, plugin_settings
 from mailsec.builtin.log import LogPlugin
 from mailsec.builtin.rules import RulesPlugin
 from mailsec.builtin.software import SoftwarePlugin
@@ -76,6 +76,7 @@ def make_pipeline(
         ("software", SoftwarePlugin()),
     ]
     plugins = load_plugins(configuration, built_in)
+    settings = replace(settings, plugins=plugin_settings(configuration, plugins))
     trust = ConfiguredTrust(database_plugin, configuration.trust.anchor_files)
     return plugins, Pipeline(settings, runtime=runtime, plugins=plugins, spool=spool, trust=trust)
 

@@ -15,7 +15,7 @@ from mailsec.errors import ConfigurationError
 from mailsec.plugins import PluginManager
 from mailsec.rules.ruleset import Rule, RuleSet, compile_rule
 
-__all__ = ["compile_rules", "find_plugin_problems", "load_plugins"]
+__all__ = ["compile_rules", "find_plugin_problems", "load_plugins", "plugin_settings"]
 
 
 def compile_rules(configuration: Configuration) -> RuleSet:
@@ -33,6 +33,17 @@ def load_plugins(configuration: Configuration, built_in: Sequence[tuple[str, obj
         manager.add(plugin, name)
     manager.load(configuration.plugins.enabled)
     return manager
+
+
+def plugin_settings(configuration: Configuration, manager: PluginManager) -> dict[str, BaseModel]:
+    """`[plugin.NAME]` of the loaded plugins, each as its model reads it, absent tables with their defaults; raise ConfigurationError."""
+    found: dict[str, BaseModel] = {}
+    for name, model in dict(manager.providers("register_config_models")).items():
+        try:
+            found[name] = model.model_validate(configuration.plugin_tables.get(name, {}))
+        except ValidationError as error:
+            raise configuration.errors([describe(model, ("plugin", name), detail) for detail in error.errors(include_url=False)]) from error
+    return found
 
 
 def find_plugin_problems(configuration: Configuration) -> list[Problem]:
