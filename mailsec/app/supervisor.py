@@ -79,13 +79,14 @@ class Worker(ProcessProtocol):
     # -- what the supervisor does ----------------------------------------------------------------------------------------------
 
     def tell(self, **message: Any) -> None:
-        if self.transport is not None and self.pid:
+        try:
             self.transport.writeToChild(TO_WORKER, line(**message))
+        except KeyError:  # its end of the pipe is closed already: processEnded follows
+            pass
 
     def kill(self) -> None:
         try:
-            if self.transport is not None:
-                self.transport.signalProcess("KILL")
+            self.transport.signalProcess("KILL")
         except error.ProcessExitedAlready:
             pass
 

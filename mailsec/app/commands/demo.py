@@ -32,8 +32,9 @@ def demo(_output: Output, keep: bool) -> int:
     directory = Path(tempfile.mkdtemp(prefix="mailsec-demo-"))
     show.title("mailsec: signs and verifies mail for people who do nothing special", f"Everything happens on 127.0.0.1, and in {directory}")
     world = World(directory)
-    # SIGTERM ends us as ^C does, and what we started with us.
+    # SIGTERM, and a terminal that is closed, end us as ^C does, and what we started with us.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.default_int_handler)
     try:
         tell(show, world)
         show.console.print()

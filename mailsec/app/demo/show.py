@@ -62,7 +62,7 @@ class Show:
         grid.add_column(overflow="fold")
         grid.add_row("expected", Text(printable(failure.expected)))
         grid.add_row("got", Text(printable(failure.got)))
-        self.console.print(Padding(grid, (0, 0, 0, 4)))
+        self.console.print(Padding(grid, (0, 0, 0, 4), expand=False))
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], styles: Sequence[str] = ()) -> None:
         """A table; on a narrow terminal, or for no terminal, one paragraph for each row."""
@@ -77,7 +77,7 @@ class Show:
                 for column, cell in zip(columns, row, strict=True):
                     if cell:
                         grid.add_row(column, Text(printable(cell)))
-                self.console.print(Padding(grid, (0, 0, 1, 2)))
+                self.console.print(Padding(grid, (0, 0, 1, 2), expand=False))
             return
         drawn = Table(box=box.ROUNDED, header_style="bold", show_lines=True, border_style="dim")
         for index, column in enumerate(columns):
@@ -98,7 +98,7 @@ class Show:
         grid.add_column(overflow="fold", style="dim")
         for name, what in files:
             grid.add_row(name, what)
-        self.console.print(Padding(grid, (0, 0, 0, 2)))
+        self.console.print(Padding(grid, (0, 0, 0, 2), expand=False))
 
     def elapsed(self) -> str:
         """Since the beginning."""
@@ -121,7 +121,7 @@ class Show:
         if detail:
             words.append(f"  {printable(detail)}", style="dim")
         grid.add_row(Text(mark, style=style), words)
-        self.console.print(Padding(grid, (0, 0, 0, 2)))
+        self.console.print(Padding(grid, (0, 0, 0, 2), expand=False))
 
 
 _WORDS = {"pass": "green", "fail": "red", "policy": "yellow", "none": "dim"}

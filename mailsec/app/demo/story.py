@@ -96,7 +96,12 @@ class Story:
         )
         self._openssl_verify(path)
         self.rows.append(
-            ["Alice submits", "leaves signed", _field(path, "content-type"), "trusted: intact, chains to the CA, matches From"]
+            [
+                "Alice submits",
+                "leaves signed",
+                "Content-Type: " + _field(path, "content-type"),
+                "trusted: intact, chains to the CA, matches From",
+            ]
         )
 
     def _submission(self) -> tuple[smtplib.SMTP, str]:
@@ -166,7 +171,7 @@ class Story:
             raise StepFailed(one.what, "the signed octets arrive as they were sent", "they were changed")
         removed = "; the forged result is gone" if one.must_be_gone else "; passed on octet for octet" if one.must_remain else ""
         self.show.ok(f"{one.what}: smime={one.word}", f"as it should{removed}")
-        self.rows.append([one.what, f"smime={one.word}", result, _reason(result, one.word)])
+        self.rows.append([one.what, f"smime={one.word}", "Authentication-Results: " + result, _reason(result, one.word)])
 
     # 5 -------------------------------------------------------------------------------------------------------------------------
 

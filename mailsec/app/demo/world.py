@@ -150,6 +150,8 @@ class World:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
+            # ^C is for the demonstration, which then ends them in order.
+            start_new_session=True,
         )
         assert self.destination.stdout is not None
         port = self.destination.stdout.readline().strip()
@@ -161,7 +163,11 @@ class World:
         """`mailsec serve`, as anybody would start it."""
         with self.log.open("ab") as log:
             self.gateway = subprocess.Popen(  # noqa: S603 - our own interpreter
-                [sys.executable, "-m", "mailsec", "serve", "-c", str(self.configuration)], stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                [sys.executable, "-m", "mailsec", "serve", "-c", str(self.configuration)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
             )
         gateway = self.gateway
 
