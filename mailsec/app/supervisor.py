@@ -35,6 +35,8 @@ class Timing:
     ping: float = 5.0
     silence: float = 30.0
     """A worker that has not answered for so long is killed: its reactor is stuck."""
+    start: float = 120.0
+    """The same for a worker that is not ready yet."""
     drain: float = 30.0
     restart_first: float = 0.05
     restart_longest: float = 30.0
@@ -195,7 +197,7 @@ class Supervisor:
         now = self.reactor.seconds()
         self._ping_number += 1
         for worker in list(self.workers.values()):
-            if now - worker.heard_at > self.timing.silence:
+            if now - worker.heard_at > (self.timing.silence if worker.ready else self.timing.start):
                 _log.error("worker is silent; killing it", worker=worker.index, pid=worker.pid, seconds=round(now - worker.heard_at))
                 worker.kill()
             else:

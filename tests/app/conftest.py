@@ -110,6 +110,16 @@ def alive(pid: int) -> bool:
 
 @pytest.fixture
 def served(tmp_path) -> Iterator[Served]:
-    gateway = Served(tmp_path)
+    """One of its own, not started."""
+    gateway = Served(tmp_path, workers=1)
+    yield gateway
+    gateway.kill()
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory) -> Iterator[Served]:
+    """One that runs with two workers, for tests that leave it running."""
+    gateway = Served(tmp_path_factory.mktemp("running"))
+    gateway.start().ready()
     yield gateway
     gateway.kill()

@@ -23,12 +23,15 @@ def greeting(connection: socket.socket) -> bytes:
     return connection.recv(512)
 
 
-def test_serve_says_ready_once_when_all_workers_listen_and_stops_on_sigterm(served: Served):
-    served.start().ready()
-    assert len(served.workers()) == 2
-    with served.connect() as connection:
+def test_serve_says_ready_once_when_all_workers_listen(running: Served):
+    assert len(running.workers()) == 2
+    with running.connect() as connection:
         assert greeting(connection).startswith(b"220 gw.example.org")
-    assert len(served.events("ready")) == 1
+    assert len(running.events("ready")) == 1
+
+
+def test_sigterm_ends_every_process_and_frees_the_port(served: Served):
+    served.start().ready()
     served.process.terminate()
     assert served.process.wait(15) == 0
     assert not any(alive(pid) for pid in served.workers().values())
@@ -36,27 +39,25 @@ def test_serve_says_ready_once_when_all_workers_listen_and_stops_on_sigterm(serv
         served.connect()
 
 
-def test_a_killed_worker_is_replaced_and_the_port_never_refuses(served: Served):
-    served.start().ready()
-    before = served.workers()
+def test_a_killed_worker_is_replaced_and_the_port_never_refuses(running: Served):
+    before = running.workers()
     os.kill(before[0], signal.SIGKILL)
     for _ in range(20):
-        served.connect().close()
-    until(lambda: served.workers()[0] != before[0], what="the replacement")
-    assert served.workers()[1] == before[1]
-    assert "signal 9" in served.events("worker died; it is replaced")[0]["how"]
+        running.connect().close()
+    until(lambda: running.workers()[0] != before[0], what="the replacement")
+    assert running.workers()[1] == before[1]
+    assert "signal 9" in running.events("worker died; it is replaced")[0]["how"]
 
 
-def test_all_workers_killed_at_once_are_replaced(served: Served):
-    served.start().ready()
-    before = served.workers()
+def test_all_workers_killed_at_once_are_replaced(running: Served):
+    before = running.workers()
     for pid in before.values():
         os.kill(pid, signal.SIGKILL)
-    with served.connect() as connection:
+    with running.connect() as connection:
         # The connection waits in the socket that the supervisor holds.
         connection.settimeout(20)
         assert greeting(connection).startswith(b"220 ")
-    until(lambda: not set(served.workers().values()) & set(before.values()), what="two replacements")
+    until(lambda: not set(running.workers().values()) & set(before.values()), what="two replacements")
 
 
 def test_workers_end_when_the_supervisor_is_killed(served: Served):
@@ -88,7 +89,7 @@ def test_sigterm_lets_a_message_be_finished(served: Served):
 
 
 def test_a_second_sigterm_ends_it_at_once(tmp_path):
-    served = Served(tmp_path, drain_timeout=600)
+    served = Served(tmp_path, drain_timeout=600, workers=1)
     try:
         served.start().ready()
         with served.connect() as connection, connection.makefile("rb") as replies:
@@ -106,11 +107,10 @@ def test_a_second_sigterm_ends_it_at_once(tmp_path):
         served.kill()
 
 
-def test_two_gateways_on_one_directory_are_refused(served: Served):
-    served.start().ready()
-    second = serve(served.configuration)
+def test_two_gateways_on_one_directory_are_refused(running: Served):
+    second = serve(running.configuration)
     assert second.returncode == 78
-    assert f"mailsec is running already (process {served.process.pid})" in second.stderr
+    assert f"mailsec is running already (process {running.process.pid})" in second.stderr
 
 
 def test_a_taken_port_is_said_with_file_and_line_and_nothing_is_started(served: Served):
@@ -131,28 +131,26 @@ def test_a_wrong_configuration_starts_nothing(served: Served):
     assert not (served.directory / "run").exists() and not (served.directory / "spool").exists()
 
 
-def test_promise_6_no_process_can_be_read_dumped_or_gain_privileges(served: Served):
-    served.start().ready()
-    for pid in (served.process.pid, *served.workers().values()):
+def test_promise_6_no_process_can_be_read_dumped_or_gain_privileges(running: Served):
+    for pid in (running.process.pid, *running.workers().values()):
         status = Path(f"/proc/{pid}/status").read_text()
         assert "NoNewPrivs:\t1" in status
         assert "Umask:\t0077" in status
         assert re.search(r"Max core file size +0 +0 ", Path(f"/proc/{pid}/limits").read_text())
         # A process that is not dumpable belongs to root in /proc, whoever runs it.
         assert Path(f"/proc/{pid}/environ").stat().st_uid == 0
-    passphrase = (served.directory / "passphrase").read_text().strip().partition(":")[2]
-    for pid in served.workers().values():
+    passphrase = (running.directory / "passphrase").read_text().strip().partition(":")[2]
+    for pid in running.workers().values():
         shown = Path(f"/proc/{pid}/cmdline").read_bytes() + Path(f"/proc/{pid}/environ").read_bytes()
         assert passphrase.encode() not in shown
-    assert passphrase not in served.log.read_text()
+    assert passphrase not in running.log.read_text()
 
 
-def test_a_stuck_worker_is_killed_and_replaced(served: Served, monkeypatch):
+def test_a_stuck_worker_is_killed_and_replaced(served: Served):
     # SIGSTOP is as silent as an endless loop; the times are those of tests.
     script = (
         "import sys; from mailsec.app import supervisor, cli\n"
-        "supervisor.Timing.__init__.__defaults__\n"
-        "import dataclasses, functools\n"
+        "import functools\n"
         "supervisor.Timing = functools.partial(supervisor.Timing, ping=0.1, silence=1.0)\n"
         "cli.main(sys.argv[1:])\n"
     )

@@ -39,13 +39,12 @@ def demo(_output: Output, keep: bool) -> int:
         tell(show, world)
         show.console.print()
         _say_where(show, world)
+        show.lines("", f"Every step gave what it should, in {show.elapsed()}.")
         if keep:
             _wait(show, world)
         code = world.stop_gateway()
         if code != 0:
             raise StepFailed("mailsec serve stops", "exit code 0", str(code))
-        if not keep:
-            show.lines("", f"Every step gave what it should, in {show.elapsed()}.")
     except StepFailed as failure:
         show.failed(failure)
         show.lines("", f"The log is {world.log}; its last lines:", world.last_log_lines(8))
