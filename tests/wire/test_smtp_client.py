@@ -456,3 +456,13 @@ def test_local_errors_are_local():
             stuffed_whole(bad)
         with pytest.raises(LocalProtocolError):
             b"".join(stuffed([bad[i : i + 1] for i in range(len(bad))]))
+
+
+def test_one_large_piece_leaves_in_blocks():
+    from mailsec.model.octets import BLOCK
+    from mailsec.wire.smtp.data import stuffed, stuffed_whole
+
+    body = b".line\r\n" * (BLOCK // 2)
+    pieces = list(stuffed([body]))
+    assert b"".join(pieces) == stuffed_whole(body)
+    assert max(map(len, pieces)) <= 2 * BLOCK

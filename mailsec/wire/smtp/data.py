@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from io import IncrementalNewlineDecoder
 
 from mailsec.errors import LocalProtocolError
+from mailsec.model.octets import BLOCK
 
 __all__ = ["DataReceiver", "stuffed", "stuffed_whole"]
 
@@ -147,6 +148,17 @@ def stuffed_whole(message: bytes) -> bytes:
     return wire + (b".\r\n" if wire.endswith(_CRLF) else b"\r\n.\r\n")
 
 
+def _blocks(pieces: Iterable[bytes | memoryview]) -> Iterator[bytes | memoryview]:
+    """The pieces, none larger than BLOCK: a slow next hop is seen to take something, and no copy is large."""
+    for piece in pieces:
+        if len(piece) <= BLOCK:
+            yield piece
+        else:
+            view = memoryview(piece)
+            for start in range(0, len(view), BLOCK):
+                yield view[start : start + BLOCK]
+
+
 def stuffed(pieces: Iterable[bytes | memoryview]) -> Iterator[bytes]:
     """The pieces of a large message as they go over the wire, end of data included.
 
@@ -154,7 +166,7 @@ def stuffed(pieces: Iterable[bytes | memoryview]) -> Iterator[bytes]:
     """
     held = _CRLF
     first = True
-    for piece in pieces:
+    for piece in _blocks(pieces):
         data = held + bytes(piece) if held else bytes(piece)
         # What may be the first half of CRLF "." waits for the next piece.
         if data.endswith(b"\r"):
