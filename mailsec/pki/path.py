@@ -17,6 +17,7 @@ from mailsec.model.verdict import Reason, Revocation
 from mailsec.pki.anchors import AnchorSet, anchor_set
 from mailsec.pki.budget import Budget
 from mailsec.pki.build import CertificatePool, Search
+from mailsec.pki.cache import PathCache
 from mailsec.pki.evidence import RevocationEvidence
 from mailsec.pki.ocsp import OcspRules
 from mailsec.pki.purpose import PURPOSES, Purpose
@@ -43,19 +44,41 @@ def validate(
     options: PathOptions = DEFAULT_OPTIONS,
     evidence: RevocationEvidence | None = None,
     rules: OcspRules | None = None,
+    cache: PathCache | None = None,
 ) -> PathResult:
     """Find a path from `certificate` to one of `anchors` that is valid for `purpose` at the instant `at`.
 
     `purpose` is a name of `pki.purpose.PURPOSES`. Certificates among `intermediates` are believed only where they are on a valid path.
     Of several paths the first valid one is the answer; where none is, the one with the fewest reasons against it. Never raises for what
     the certificates hold. With `options.check_revocation`, statuses are looked for in `evidence`; `rules` say how OCSP is judged.
+    `cache` gives accepted answers again while they hold; it tells sets of anchors, options, evidence and rules apart as objects, so keep those.
     """
-    if budget is None:
-        budget = Budget()
     asked = PURPOSES[purpose] if isinstance(purpose, str) else purpose
+    trusted = anchor_set(anchors)
+    if cache is not None:
+        kept = cache.get(certificate, asked.name, (trusted, options, evidence, rules), at)
+        if kept is not None:
+            return kept
+    result = _validate(certificate, trusted, intermediates, at, asked, backend, budget or Budget(), options, evidence, rules)
+    if cache is not None:
+        cache.put(result, asked.name, (trusted, options, evidence, rules), at)
+    return result
+
+
+def _validate(
+    certificate: Certificate,
+    trusted: AnchorSet,
+    intermediates: Iterable[Certificate] | CertificatePool,
+    at: datetime,
+    asked: Purpose,
+    backend: CryptoBackend,
+    budget: Budget,
+    options: PathOptions,
+    evidence: RevocationEvidence | None,
+    rules: OcspRules | None,
+) -> PathResult:
     if not certificate.readable:
         return PathResult(False, (certificate,), checks=_lone(certificate, certificate.problems), reasons=certificate.problems)
-    trusted = anchor_set(anchors)
     pool = intermediates if isinstance(intermediates, CertificatePool) else CertificatePool(intermediates)
     search = Search(trusted, pool, at, backend, budget)
     revocation: RevocationCheck | None = None

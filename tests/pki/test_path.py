@@ -9,14 +9,16 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
-from pki_authorities import EMAIL, END, NOW, START, ask, codes, dn, issue, key, usage
+from pki_authorities import BACKEND, EMAIL, END, NOW, START, ask, codes, dn, issue, key, usage
 
 from mailsec.algorithms.profiles import PROFILES
 from mailsec.model.limits import Limits
 from mailsec.model.trust import Anchor
 from mailsec.pki import signatures
+from mailsec.pki.anchors import AnchorSet
 from mailsec.pki.budget import Budget
-from mailsec.pki.path import PathOptions
+from mailsec.pki.cache import PathCache
+from mailsec.pki.path import PathOptions, validate
 from mailsec.x509.certificate import load_certificate
 
 
@@ -205,7 +207,9 @@ def test_cross_certified_authorities_in_a_circle_end(root):
         issue("First", issue("Second", first, ca=True), ca=True, label=first.label),
     ]
     lone = issue("Bob", around[0])
-    assert not ask(lone, *around, anchors=[issue("Elsewhere", ca=True)]).valid
+    budget = Budget()
+    assert not ask(lone, *around, anchors=[issue("Elsewhere", ca=True)], budget=budget).valid
+    assert budget.limits.path_candidates - budget.candidates == 2
     assert ask(lone, *around, first, anchors=[root]).valid
 
 
@@ -246,6 +250,39 @@ def test_a_signature_is_checked_once_for_a_message(root, authority, alice):
     spent = budget.signature_checks
     ask(alice, authority, anchors=[root], budget=budget)
     assert budget.signature_checks == spent
+
+
+def test_a_finished_path_is_kept_until_it_ends(root, authority, alice):
+    cache, anchors = PathCache(), AnchorSet([root.anchor])
+    asked = {"intermediates": [authority.certificate], "purpose": "email-sign", "backend": BACKEND, "cache": cache}
+    first = validate(alice.certificate, anchors=anchors, at=NOW, **asked)
+    assert first.valid and len(cache) == 1
+    # The same object, though nothing helps to build the path any more.
+    assert validate(alice.certificate, anchors=anchors, at=NOW + dt.timedelta(days=1), **asked | {"intermediates": []}) is first
+    # Not before it was found, not after its first certificate ends, not for another purpose, other anchors or other options.
+    for at, more in [
+        (NOW - dt.timedelta(days=1), {}),
+        (END + dt.timedelta(days=1), {}),
+        (NOW, {"purpose": "tls-client"}),
+        (NOW, {"anchors": AnchorSet([root.anchor])}),
+        (NOW, {"options": PathOptions(distrusted={authority.certificate.fingerprint})}),
+    ]:
+        assert validate(alice.certificate, at=at, **{"anchors": anchors} | asked | more) is not first
+
+
+def test_refusals_are_not_kept(root, authority, alice):
+    cache, anchors = PathCache(), AnchorSet([root.anchor])
+    asked = {"anchors": anchors, "at": NOW, "purpose": "email-sign", "backend": BACKEND, "cache": cache}
+    assert not validate(alice.certificate, intermediates=[], **asked).valid
+    assert validate(alice.certificate, intermediates=[authority.certificate], **asked).valid
+
+
+def test_the_memory_of_paths_is_bounded(root):
+    cache, anchors = PathCache(2), AnchorSet([root.anchor])
+    for index in range(3):
+        party = issue(f"Bob {index}", root)
+        validate(party.certificate, anchors=anchors, intermediates=(), at=NOW, purpose="email-sign", backend=BACKEND, cache=cache)
+    assert len(cache) == 2
 
 
 def test_mapping_of_any_policy_is_refused(root):

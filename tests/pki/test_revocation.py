@@ -282,7 +282,8 @@ def test_deltas(root, authority, alice):
     # One for another base, one that is older, one that somebody else signed: not used.
     assert revocation(alice, authority, root, base, crl(authority, serial(alice), number=12, delta=11)) is Revocation.GOOD
     assert revocation(alice, authority, root, base, crl(authority, serial(alice), number=10, delta=9)) is Revocation.GOOD
-    assert revocation(alice, authority, root, held, crl(authority, number=12, delta=10, sign_with="mallory")) is Revocation.REVOKED
+    forged = crl(authority, serial(alice), number=12, delta=10, reason=x509.ReasonFlags.remove_from_crl, sign_with="mallory")
+    assert revocation(alice, authority, root, held, forged) is Revocation.REVOKED
 
 
 def test_a_list_of_100000_entries_is_searched_in_milliseconds(authority):
@@ -395,6 +396,19 @@ def test_a_replayed_answer(authority, alice):
     assert judge(octets, alice, authority, nonce=b"1" * 32).revocation is Revocation.GOOD
     # RFC 9654 §2.1: most responders ignore nonces.
     assert judge(answer(alice, authority), alice, authority, nonce=b"1" * 32).revocation is Revocation.GOOD
+
+
+def test_an_answer_with_a_critical_extension_that_is_not_known(authority, alice):
+    builder = (
+        ocsp.OCSPResponseBuilder()
+        .add_response(alice.parsed, authority.parsed, hashes.SHA1(), ocsp.OCSPCertStatus.GOOD, NOW - DAY, NOW + DAY, None, None)
+        .responder_id(ocsp.OCSPResponderEncoding.NAME, authority.parsed)
+    )
+    for critical in (True, False):
+        extended = builder.add_extension(x509.UnrecognizedExtension(x509.ObjectIdentifier("1.2.3.4"), b"\x05\x00"), critical)
+        status = judge(extended.sign(key(authority.label), hashes.SHA256()).public_bytes(Encoding.DER), alice, authority)
+        assert status.revocation is (Revocation.UNKNOWN if critical else Revocation.GOOD)
+        assert [reason.code for reason in status.reasons] == (["unknown-critical-extension"] if critical else [])
 
 
 def test_a_changed_answer(authority, alice):
