@@ -9,7 +9,7 @@ from __future__ import annotations
 import gc
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import structlog
@@ -18,6 +18,7 @@ from mailsec.app.control import FIRST_SOCKET, FROM_WORKER, TO_WORKER, LineReader
 from mailsec.app.hardening import harden_process
 from mailsec.app.output import Output
 from mailsec.errors import MailsecError
+from mailsec.model.queue import SpooledEntry
 
 __all__ = ["WorkerProcess", "main"]
 
@@ -130,7 +131,7 @@ class WorkerProcess:
             try:
                 rows = await spool.take_raw(_AT_ONCE)
                 if rows:
-                    await runtime.gather([self._resume_one(row) for row in rows])
+                    await self._resume_all(rows)
                     continue
             except MailsecError as error:
                 _log.error("waiting mail cannot be processed", error=error.message, hint=error.hint)
@@ -139,7 +140,24 @@ class WorkerProcess:
             except TimeoutError:
                 pass
 
-    async def _resume_one(self, row: Any) -> None:
+    async def _resume_all(self, rows: Sequence[SpooledEntry]) -> None:
+        """Each in a task of its own: an error in our code costs that row (logged; held after three starts), not all that wait."""
+        runtime, done = self.parts.runtime, self.parts.runtime.signal()
+        left = set(range(len(rows)))
+
+        async def resume(number: int, row: SpooledEntry) -> None:
+            try:
+                await self._resume_one(row)
+            finally:
+                left.discard(number)
+                if not left:
+                    done.fire()
+
+        for number, row in enumerate(rows):
+            runtime.start(resume(number, row), f"message {row.entry.id}")
+        await done.wait()
+
+    async def _resume_one(self, row: SpooledEntry) -> None:
         try:
             await self.parts.pipeline.resume(row)
         except MailsecError as error:
