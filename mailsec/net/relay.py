@@ -292,6 +292,7 @@ class Relay:
         self.runtime.start(self._settle(entry, split.replies), "relay")
 
     async def _settle(self, entry: SpooledEntry, replies: Sequence[tuple[Reply, str] | None]) -> None:
+        settled = False
         try:
             at = self.runtime.now()
             outcome = conclude(entry, replies, at=at, settings=self._gateway, random=self.runtime.random)
@@ -304,11 +305,13 @@ class Relay:
                 next_attempt = at.timestamp() + delay * jitter
             if not outcome.waiting and not outcome.reports and not outcome.hold:
                 self._spool.finish(entry.row)
+                settled = True
                 return
             hold = "" if outcome.waiting else outcome.hold
             while True:
                 try:
                     await self._spool.settle(entry.row, outcome.progress, next_attempt=next_attempt, reports=outcome.reports, hold=hold)
+                    settled = True
                     return
                 except StoreError as error:
                     # It is written down later, not delivered again: a full disk must not make the same mail arrive every second.
@@ -318,6 +321,8 @@ class Relay:
                     await self.runtime.sleep(_WRITE_AGAIN)
         finally:
             self._settling -= 1
+            if not settled:
+                self._back.append(entry.row)
 
     def _log(self, job: Job, replies: Sequence[Reply], where: str) -> None:
         entry = job.entry.entry

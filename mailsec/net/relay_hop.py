@@ -121,6 +121,8 @@ class Hop:
     async def _open(self) -> None:
         """Try the hosts of the destination in order, until one takes mail; then its connection looks after itself."""
         reply: Reply | None = None
+        # What stands here if something ends the attempt that is no error of ours: nobody waits for ever.
+        error: MailsecError | None = Unavailable("the attempt to connect was ended")
         try:
             error = await self._try_all()
         except MailsecError as refused:
@@ -129,17 +131,21 @@ class Hop:
             reply = refused.reply if isinstance(refused, Refused) else None
         finally:
             self._opening -= 1
+            self._tried(error, reply)
+
+    def _tried(self, error: MailsecError | None, reply: Reply | None) -> None:
+        """An attempt has ended: well where `error` is None."""
         if error is None:
             self._down_until = 0.0
-            self._down_reply = _CONNECTION_FAILED
             return
-        if not self._connections and not self._opening:
-            reply = reply or Reply(451, "4.4.1", error.message)
-            self._down_until = self._runtime.monotonic() + min(_DOWN_SECONDS, self._deliveries.settings.retry_first / 2)
-            self._down_reply = reply
-            jobs = [job for job in self._queue if not job.dropped]
-            self._queue.clear()
-            self._refuse(jobs, reply)
+        if self._connections or self._opening:
+            return
+        reply = reply or Reply(451, "4.4.1", error.message)
+        self._down_until = self._runtime.monotonic() + min(_DOWN_SECONDS, self._deliveries.settings.retry_first / 2)
+        self._down_reply = reply
+        jobs = [job for job in self._queue if not job.dropped]
+        self._queue.clear()
+        self._refuse(jobs, reply)
 
     async def _try_all(self) -> MailsecError | None:
         error: MailsecError = Unavailable(f"no host of {self.destination} could be tried")

@@ -257,7 +257,7 @@ class SqliteSpool:
             connection.executemany("UPDATE entry SET next_attempt = NULL WHERE row = ?", [(values[0],) for values in rows])
             return self._read(connection, rows)
 
-        if self._reader.execute("SELECT 1 FROM ready WHERE next_attempt <= ? LIMIT 1", (now,)).fetchone() is None:
+        if not self._any("SELECT 1 FROM ready WHERE next_attempt <= ? LIMIT 1", now):
             return []
         return self._take(await self.writer.submit(Commit([], job=take, durable=False)))
 
@@ -309,7 +309,7 @@ class SqliteSpool:
 
     async def carry_out_wishes(self) -> int:
         """Do what `mailsec queue` wrote down; return how many wishes there were."""
-        if self._reader.execute("SELECT 1 FROM entry WHERE wish IS NOT NULL LIMIT 1").fetchone() is None:
+        if not self._any("SELECT 1 FROM entry WHERE wish IS NOT NULL LIMIT 1"):
             return 0
         now = self.runtime.now().timestamp()
         raw_in_hand = frozenset(entry.row for entry in self._raw_in_hand.values())
@@ -383,6 +383,12 @@ class SqliteSpool:
     def _take(self, taken: list[tuple[SpooledEntry, str | None]]) -> list[SpooledEntry]:
         self._in_hand.update((entry.row, file) for entry, file in taken)
         return [entry for entry, _ in taken]
+
+    def _any(self, query: str, *values: Any) -> bool:
+        try:
+            return self._reader.execute(query, values).fetchone() is not None
+        except sqlite3.Error as fault:
+            raise storage_fault(fault, "reading the spool") from fault
 
     def _hand_over(self, ready: list[SpooledEntry]) -> None:
         if self.on_ready is not None:
