@@ -12,7 +12,7 @@ from typing import Any
 import structlog
 from OpenSSL import SSL
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.interfaces import IHandshakeListener, IPushProducer
+from twisted.internet.interfaces import IHalfCloseableProtocol, IHandshakeListener, IPushProducer
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.internet.tcp import Connection
 from twisted.python.failure import Failure
@@ -35,7 +35,7 @@ _PENDING = object()
 _log = structlog.get_logger("mailsec.net")
 
 
-@implementer(IHandshakeListener, IPushProducer)
+@implementer(IHalfCloseableProtocol, IHandshakeListener, IPushProducer)
 class WireProtocol(Protocol):
     """One connection.
 
@@ -80,6 +80,7 @@ class WireProtocol(Protocol):
         self._pieces: Iterator[bytes | memoryview] | None = None
         self._throttled = False
         self._direct = False
+        self._heard_all = False
         self._handshake: StartTls | None = None
         self._lost = False
         self._closing = False
@@ -130,6 +131,17 @@ class WireProtocol(Protocol):
         self._blocked = False
         self._run(self.core.tls_started, tls_info(connection, verified=verified))
 
+    def readConnectionLost(self) -> None:
+        # A client that has said all (a script that pipes into nc) still gets its replies; a next hop that has said all is of no more use.
+        self._heard_all = True
+        if self._cancel:
+            self.transport.abortConnection()
+        elif not self._blocked and not self._input and not self._closing:
+            self._close(abort=False)
+
+    def writeConnectionLost(self) -> None:
+        """`connectionLost` follows: we never close one half."""
+
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         if self._lost:
             return
@@ -179,7 +191,11 @@ class WireProtocol(Protocol):
             self._abort()
         finally:
             self._running = False
-        if self._paused and not self._blocked and not self._closing:
+        if self._blocked or self._closing:
+            return
+        if self._heard_all:
+            self._close(abort=False)
+        elif self._paused:
             self._paused = False
             self.transport.resumeProducing()
 

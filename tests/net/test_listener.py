@@ -162,6 +162,25 @@ def test_pipelined_commands_wait_for_a_slow_answer_in_order(serve, loop):
     assert len(inbox.messages) == 1
 
 
+def test_client_that_closes_its_half_gets_its_replies(serve, loop):
+    from twisted.internet.task import deferLater
+
+    def hold(question):
+        if isinstance(question, (questions.MailFrom, questions.RcptTo)):
+            return deferLater(loop.reactor, 0.05, lambda: None)
+        return None
+
+    port, inbox = serve(inbox=Inbox(hold=hold))
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as sock:
+        sock.sendall(b"EHLO x\r\nMAIL FROM:<a@b.example>\r\nRCPT TO:<c@d.example>\r\nDATA\r\n" + MESSAGE + b".\r\n")
+        sock.shutdown(socket.SHUT_WR)
+        text = read_until(sock, b"never").decode()
+    assert text.endswith("250 2.0.0 queued as 1\r\n") and len(inbox.messages) == 1
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as sock:
+        sock.shutdown(socket.SHUT_WR)
+        assert read_until(sock, b"never").startswith(b"220")
+
+
 def test_flood_while_an_answer_is_awaited_is_bounded(serve, loop):
     """Megabytes that arrive while a question is open stay in the kernel: the driver pauses the transport."""
     from twisted.internet.defer import Deferred
