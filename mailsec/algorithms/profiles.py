@@ -1,7 +1,7 @@
 """Profiles: which algorithms we write, which we accept, and what we tell others that we can read (RFC 8551 §2.5.2).
 
-A profile never makes a signature intact or broken; it says whether an intact one is good enough (stage "policy"). Invariant: what a
-profile writes, the same profile accepts.
+A profile never makes a signature intact or broken; it says whether an intact one is good enough (stage "policy"). `docs/profiles.md` says
+what each chooses and why. Invariant: what a profile writes, the same profile accepts.
 """
 
 from __future__ import annotations
@@ -9,17 +9,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Final
 
 from mailsec.algorithms.table import DIGESTS
 from mailsec.asn1 import writer
 from mailsec.errors import CryptoError
-from mailsec.model.mechanism import SignatureMechanism
+from mailsec.model.mechanism import SignatureMechanism, TransportMechanism
 from mailsec.model.verdict import Reason
 
-__all__ = ["PROFILES", "Profile"]
+__all__ = ["OAEP_SHA256", "PKCS1_V1_5", "PROFILES", "Profile"]
 
 # RFC 5754 §3.3, RFC 5753 §7: the digest is about as strong as the curve.
-_CURVE_DIGEST = {
+_CURVE_DIGEST: Final = {
     "secp256r1": "sha256",
     "secp384r1": "sha384",
     "secp521r1": "sha512",
@@ -28,14 +29,27 @@ _CURVE_DIGEST = {
     "brainpoolP384r1": "sha384",
     "brainpoolP512r1": "sha512",
 }
+_NIST: Final = frozenset(("ec:secp256r1", "ec:secp384r1", "ec:secp521r1"))
+_BRAINPOOL: Final = frozenset(("ec:brainpoolP256r1", "ec:brainpoolP384r1", "ec:brainpoolP512r1"))
+_EDWARDS: Final = frozenset(("ed25519", "ed448"))
+_ML_DSA: Final = frozenset(("ml-dsa-44", "ml-dsa-65", "ml-dsa-87"))
+_RSA: Final = frozenset(("rsa", "rsa-pss"))
+_EVERY: Final = _RSA | _NIST | _BRAINPOOL | _EDWARDS | _ML_DSA | {"ec:secp256k1"}
 
-# RFC 8551 §2.5.2: what we can read, best first. AES-256-GCM, AES-128-GCM, AES-256-CBC and AES-128-CBC (RFC 8551 §2.7).
-_CAPABILITIES = writer.sequence(
-    *(
-        writer.sequence(writer.oid(oid))
-        for oid in ("2.16.840.1.101.3.4.1.46", "2.16.840.1.101.3.4.1.6", "2.16.840.1.101.3.4.1.42", "2.16.840.1.101.3.4.1.2")
-    )
-)
+PKCS1_V1_5: Final = TransportMechanism("rsaes-pkcs1-v1_5")
+OAEP_SHA256: Final = TransportMechanism("rsaes-oaep", "sha256", "sha256")
+
+_CIPHER_OIDS: Final = {
+    "aes-256-gcm": "2.16.840.1.101.3.4.1.46",
+    "aes-128-gcm": "2.16.840.1.101.3.4.1.6",
+    "aes-256-cbc": "2.16.840.1.101.3.4.1.42",
+    "aes-128-cbc": "2.16.840.1.101.3.4.1.2",
+}
+
+
+def _capabilities(*ciphers: str) -> bytes:
+    """DER of sMIMECapabilities: what we can read, best first (RFC 8551 §2.5.2, §2.7)."""
+    return writer.sequence(*(writer.sequence(writer.oid(_CIPHER_OIDS[cipher])) for cipher in ciphers))
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,23 +57,36 @@ class Profile:
     """A set of choices with a name."""
 
     name: str
+    key_types: frozenset[str] = _EVERY
+    """Keys that sign, as `KeyHandle.key_type`."""
     rsa_kind: str = "rsassa-pkcs1-v1_5"
     """How RSA keys sign: "rsassa-pkcs1-v1_5", which every reader knows, or "rsassa-pss"."""
     rsa_digest: str = "sha256"
     rsa_bits: int = 2048
     """RSA keys with fewer bits are not accepted (RFC 8551 §4.2)."""
+    signing_bits: int = 2048
+    """RSA keys with fewer bits do not sign."""
     digest_strength: int = 112
     """Bits of collision resistance that a digest must have."""
+    cipher: str = "aes-256-cbc"
+    """How content is encrypted where nothing is known of the recipient."""
+    transport: TransportMechanism = PKCS1_V1_5
+    """How content keys are wrapped for RSA keys."""
     allow_legacy: bool = False
     """SHA-1, MD5, DSA and short RSA keys are accepted: for mail of long ago, never by default."""
-    capabilities: bytes = _CAPABILITIES
+    capabilities: bytes = _capabilities("aes-256-gcm", "aes-128-gcm", "aes-256-cbc", "aes-128-cbc")
     """DER of sMIMECapabilities."""
 
     def signature_for(self, key_type: str, bits: int) -> SignatureMechanism:
-        """How a key of this type signs; raise CryptoError for keys that do not sign or are too short."""
-        if key_type in ("rsa", "rsa-pss"):
-            if bits < self.rsa_bits:
-                raise CryptoError(f"an RSA key of {bits} bits is too short to sign with", hint=f"use one of {self.rsa_bits} bits or more")
+        """How a key of this type signs; raise CryptoError for keys that do not sign, or not under this profile."""
+        if key_type not in self.key_types:
+            does = "under the profile" if key_type in _EVERY else ""
+            raise CryptoError(f"a key of type {key_type} does not sign {does} {self.name if does else ''}".strip())
+        if key_type in _RSA:
+            if bits < self.signing_bits:
+                raise CryptoError(
+                    f"an RSA key of {bits} bits is too short to sign with", hint=f"use one of {self.signing_bits} bits or more"
+                )
             if self.rsa_kind == "rsassa-pss" or key_type == "rsa-pss":
                 # RFC 8017 §9.1, RFC 4056 §3: MGF1 with the same hash, the salt as long as the digest.
                 return SignatureMechanism("rsassa-pss", self.rsa_digest, self.rsa_digest, DIGESTS[self.rsa_digest].size)
@@ -67,9 +94,7 @@ class Profile:
         curve = key_type.removeprefix("ec:")
         if curve in _CURVE_DIGEST:
             return SignatureMechanism("ecdsa", _CURVE_DIGEST[curve])
-        if key_type in ("ed25519", "ed448", "ml-dsa-44", "ml-dsa-65", "ml-dsa-87"):
-            return SignatureMechanism(key_type)
-        raise CryptoError(f"a key of type {key_type} does not sign")
+        return SignatureMechanism(key_type)
 
     def accepts(self, mechanism: SignatureMechanism, key_type: str, bits: int) -> Reason | None:
         """None where a signature by this mechanism and key is strong enough, else why not."""
@@ -81,16 +106,23 @@ class Profile:
                 return reason
         if mechanism.kind == "dsa":
             return Reason("weak-algorithm", "policy", "a DSA signature", "allow legacy algorithms to accept it", "RFC 8551 §2.2")
-        if key_type in ("rsa", "rsa-pss") and bits < self.rsa_bits:
+        if key_type in _RSA and bits < self.rsa_bits:
             return Reason("weak-key", "policy", f"an RSA key of {bits} bits", f"keys need {self.rsa_bits} bits or more", "RFC 8551 §4.2")
         if key_type.startswith("ec:") and bits < 224:
             return Reason("weak-key", "policy", f"an elliptic curve of {bits} bits", "curves need 224 bits or more", "RFC 8551 §4.2")
+        if key_type not in self.key_types and self.key_types is not _EVERY:
+            return Reason("key-type-not-accepted", "policy", f"a key of type {key_type}, which the profile {self.name} does not accept")
         return None
 
     def accepts_digest(self, name: str) -> Reason | None:
         """None where a digest is strong enough, else why not."""
-        if self.allow_legacy or DIGESTS[name].strength >= self.digest_strength:
+        strength = DIGESTS[name].strength
+        if self.allow_legacy or strength >= self.digest_strength:
             return None
+        if strength:
+            return Reason(
+                "weak-digest", "policy", f"{name} is weaker than the profile {self.name} asks for", "the sender should use SHA-384 or more"
+            )
         return Reason(
             "weak-digest",
             "policy",
@@ -102,8 +134,47 @@ class Profile:
 
 _PROFILES = (
     Profile("default"),
-    Profile("pss", rsa_kind="rsassa-pss"),
+    # Programs of twenty years: nothing newer than AES-128-CBC and PKCS #1 v1.5.
+    Profile("compatible", cipher="aes-128-cbc", capabilities=_capabilities("aes-128-cbc", "aes-256-cbc")),
+    Profile("pss", rsa_kind="rsassa-pss", transport=OAEP_SHA256),
+    # The rules of the German energy market for mail: RSASSA-PSS, RSAES-OAEP, AES-128-GCM.
+    Profile(
+        "edi-energy",
+        rsa_kind="rsassa-pss",
+        cipher="aes-128-gcm",
+        transport=OAEP_SHA256,
+        capabilities=_capabilities("aes-128-gcm", "aes-256-gcm", "aes-128-cbc"),
+    ),
+    # BSI TR-02102-1: RSA from 3000 bits with PSS and OAEP, curves from 250 bits, AES in GCM.
+    Profile(
+        "bsi-tr-02102",
+        key_types=_RSA | _NIST | _BRAINPOOL | {"ml-dsa-65", "ml-dsa-87"},
+        rsa_kind="rsassa-pss",
+        rsa_bits=3000,
+        signing_bits=3000,
+        digest_strength=128,
+        cipher="aes-256-gcm",
+        transport=OAEP_SHA256,
+        capabilities=_capabilities("aes-256-gcm", "aes-128-gcm"),
+    ),
+    # FIPS 186-5, FIPS 204, SP 800-131A: no brainpool curves. The algorithms only: this build is no validated module.
+    Profile(
+        "fips-algorithms",
+        key_types=_RSA | _NIST | _EDWARDS | _ML_DSA,
+        rsa_kind="rsassa-pss",
+        transport=OAEP_SHA256,
+        cipher="aes-256-gcm",
+    ),
+    # CNSA 2.0: ML-DSA-87, ML-KEM-1024, AES-256, SHA-384 and up.
+    Profile(
+        "cnsa2",
+        key_types=frozenset(("ml-dsa-87",)),
+        digest_strength=192,
+        cipher="aes-256-gcm",
+        transport=OAEP_SHA256,
+        capabilities=_capabilities("aes-256-gcm"),
+    ),
     Profile("legacy", rsa_bits=512, digest_strength=0, allow_legacy=True),
 )
 PROFILES: Mapping[str, Profile] = MappingProxyType({profile.name: profile for profile in _PROFILES})
-"""Every profile by name. "legacy" is for reading."""
+"""Every profile by name. "legacy" accepts what is broken; it writes what "default" writes."""

@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, x448, x25519
 
 from mailsec.algorithms.ciphers import AGREEMENTS, CIPHERS, HKDFS, WRAPS, Agreement, Cipher, cipher_identifier, transport_identifier
+from mailsec.algorithms.profiles import PKCS1_V1_5
 from mailsec.asn1 import writer
 from mailsec.asn1.reader import SEQUENCE, read_single
 from mailsec.cms.content_cipher import encrypt, encrypted_length
@@ -28,12 +29,8 @@ from mailsec.model.mechanism import TransportMechanism
 from mailsec.model.octets import BLOCK, Segments
 from mailsec.x509.certificate import Certificate, load_certificate
 
-__all__ = ["OAEP", "PKCS1", "encrypt_content"]
+__all__ = ["encrypt_content"]
 
-PKCS1 = TransportMechanism("rsaes-pkcs1-v1_5")
-"""Key transport that every reader knows (RFC 3370 §4.2.1)."""
-OAEP = TransportMechanism("rsaes-oaep", "sha256", "sha256")
-"""RSAES-OAEP with SHA-256 (RFC 8551 §2.3)."""
 
 _KEM_OIDS = {"ml-kem-768": "2.16.840.1.101.3.4.4.2", "ml-kem-1024": "2.16.840.1.101.3.4.4.3"}
 _AGREEMENT_BY = {(one.kdf, one.digest, one.cofactor): one for one in AGREEMENTS.values()}
@@ -47,7 +44,7 @@ async def encrypt_content(
     backend: CryptoBackend,
     random: Callable[[int], bytes],
     cipher: str = "aes-256-cbc",
-    transport: TransportMechanism = PKCS1,
+    transport: TransportMechanism = PKCS1_V1_5,
     limits: Limits = DEFAULT_LIMITS,
 ) -> Segments:
     """Encrypt to the holders of `certificates`; GCM ciphers give AuthEnvelopedData. Raises CryptoError for a key that cannot receive."""

@@ -13,18 +13,49 @@ from mailsec.asn1 import writer
 from mailsec.errors import Asn1Error, CryptoError, MailsecError
 from mailsec.model.mechanism import SignatureMechanism
 
-KEY_TYPES = ["rsa", "rsa-pss", "ec:secp256r1", "ec:brainpoolP384r1", "ed25519", "ed448", "ml-dsa-65"]
+KEY_TYPES = ["rsa", "rsa-pss", "ec:secp256r1", "ec:brainpoolP384r1", "ed25519", "ed448", "ml-dsa-65", "ml-dsa-87"]
 
 
 @pytest.mark.parametrize("profile", PROFILES)
 @pytest.mark.parametrize("key_type", KEY_TYPES)
 def test_what_a_profile_writes_is_read_again_and_accepted(profile, key_type):
+    if key_type not in PROFILES[profile].key_types:
+        with pytest.raises(CryptoError):
+            PROFILES[profile].signature_for(key_type, 3072)
+        return
     mechanism = PROFILES[profile].signature_for(key_type, 3072 if key_type.startswith("rsa") else 256)
     digest = table.message_digest(mechanism)
     assert table.signature_mechanism(digest, table.signer_identifier(mechanism), key_type) == mechanism
     assert table.signature_mechanism("", table.algorithm_identifier(mechanism), key_type) == mechanism
     assert table.digest_of(table.digest_identifier(digest)).name == digest
     assert PROFILES[profile].accepts(mechanism, key_type, 3072) is None
+    assert PROFILES[profile].accepts_digest(digest) is None
+
+
+def test_legacy_keys_are_read_and_do_not_sign():
+    with pytest.raises(CryptoError):
+        PROFILES["legacy"].signature_for("rsa", 1024)
+
+
+def test_strict_profiles_refuse_what_others_accept():
+    ecdsa = SignatureMechanism("ecdsa", "sha256")
+    assert PROFILES["default"].accepts(ecdsa, "ec:brainpoolP256r1", 256) is None
+    for profile, key_type, bits in (
+        ("fips-algorithms", "ec:brainpoolP256r1", 256),
+        ("cnsa2", "ec:secp256r1", 256),
+        ("bsi-tr-02102", "ed25519", 256),
+    ):
+        assert PROFILES[profile].accepts(ecdsa, key_type, bits) is not None
+    assert PROFILES["bsi-tr-02102"].accepts(SignatureMechanism("rsassa-pss", "sha256", "sha256", 32), "rsa", 2048) is not None
+
+
+def test_the_page_of_profiles_lists_them_all():
+    from pathlib import Path
+
+    page = (Path(__file__).resolve().parents[2] / "docs" / "profiles.md").read_text()
+    for name, profile in PROFILES.items():
+        (line,) = [line for line in page.splitlines() if line.startswith(f"| `{name}` |")]
+        assert profile.cipher.upper() in line
 
 
 def test_identifiers_are_those_of_the_standards():

@@ -10,12 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from people import MemoryScratch, person
 
+from mailsec.algorithms.profiles import OAEP_SHA256 as OAEP
+from mailsec.algorithms.profiles import PKCS1_V1_5 as PKCS1
 from mailsec.asn1 import writer
 from mailsec.asn1.reader import read_single
 from mailsec.asn1.writer import to_der
 from mailsec.cms.compressed import compress, decompress, read_compressed_data
 from mailsec.cms.decrypt import Opened, open_content
-from mailsec.cms.encrypt import OAEP, PKCS1, encrypt_content
+from mailsec.cms.encrypt import encrypt_content
 from mailsec.cms.enveloped import read_enveloped_data
 from mailsec.errors import CmsError, CryptoError, LimitExceeded, MailsecError
 from mailsec.interfaces import run_now

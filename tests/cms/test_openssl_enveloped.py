@@ -9,8 +9,9 @@ import pytest
 from people import MemoryScratch, pem, person, private_key
 from test_enveloped import CONTENT, content_of, decrypt, encrypt
 
+from mailsec.algorithms.profiles import OAEP_SHA256 as OAEP
+from mailsec.algorithms.profiles import PKCS1_V1_5 as PKCS1
 from mailsec.cms.decrypt import SecretKey, open_content
-from mailsec.cms.encrypt import OAEP, PKCS1
 from mailsec.cms.enveloped import read_enveloped_data
 from mailsec.interfaces import run_now
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -31,7 +32,10 @@ def digest_of(name: str, content: bytes) -> bytes:
 
 
 def sign(*keys, content: bytes = CONTENT, form: str = "detached", profile: str = "default", at: datetime = AT) -> bytes:
-    signers = [signer_for(key, PROFILES[profile]) for key in keys]
+    chosen = PROFILES[profile]
+    if profile == "legacy":
+        chosen = replace(chosen, signing_bits=512)
+    signers = [signer_for(key, chosen) for key in keys]
     infos = [run_now(sign_content(signer, digest_of(signer.digest, content), at=at)) for signer in signers]
     if form == "detached":
         return detached(signers, infos)
