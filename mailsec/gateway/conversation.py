@@ -1,6 +1,7 @@
 """The gateway's half of an SMTP session: answers `wire.smtp.questions` from the pipeline, and collects the octets of a message.
 
-The one invariant: every message's scratch is given back, whether it was accepted, refused, abandoned, or cut off with the connection.
+The one invariant: every message's scratch is given back, whether it was accepted, refused, abandoned, or cut off with the connection; and
+never while somebody may still read it.
 """
 
 from __future__ import annotations
@@ -76,11 +77,13 @@ class SmtpConversation:
             scratch = self._pipeline.spool.scratch()
         try:
             octets: Octets = scratch.seal()
-            return await self._pipeline.receive(self.session, envelope, octets)
+            reply = await self._pipeline.receive(self.session, envelope, octets)
         except MailsecError as error:
-            return error.reply
-        finally:
-            scratch.discard()
+            reply = error.reply
+        # Not in a `finally`: where the await was cancelled a thread may still read, and a closed descriptor may be another file a moment
+        # later. Then whoever holds the octets last closes them.
+        scratch.discard()
+        return reply
 
     async def _authenticate(self, question: Authenticate) -> Identity | Reply | None:
         try:
