@@ -116,6 +116,14 @@ class Limits:
     fetch_timeout: float = 10.0
     """Seconds of one look-up."""
 
+    # -- database --------------------------------------------------------------------------------------------------------
+    certificate_octets: int = 256 * _KIB
+    """Octets of a certificate that the database takes: post-quantum ones have some 20 KiB."""
+    remembered_logins: int = 1024
+    """Logins that a worker remembers (as keyed digests), so that not every message costs the whole check of a password."""
+    remembered_login_seconds: float = 300.0
+    """How long it remembers them; a change of the database ends it at once."""
+
     # -- work ------------------------------------------------------------------------------------------------------------
     scratch_memory: int = 256 * _KIB
     """Octets of a message that stay in memory; above, they go to a file (promise 9)."""
