@@ -14,9 +14,6 @@ from mailsec.x509.certificate import load_certificate
 
 __all__ = ["Facts", "demand_key_fits", "facts_of", "key_id_of"]
 
-LARGEST = 256 * 1024
-"""Octets of a certificate: post-quantum ones have some 20 KiB."""
-
 
 @dataclass(frozen=True, slots=True)
 class Facts:
@@ -38,7 +35,7 @@ def key_id_of(spki: bytes) -> bytes:
 
 def facts_of(der: bytes, *, limits: Limits = DEFAULT_LIMITS) -> Facts:
     """Read a certificate; raise CertificateError where it has nothing that could be used."""
-    if len(der) > LARGEST:
+    if len(der) > limits.certificate_octets:
         raise CertificateError(f"a certificate of {len(der)} octets", hint="a certificate has some kilobytes: is this the right file?")
     certificate = load_certificate(der, limits=limits)
     if not certificate.readable or not certificate.spki:

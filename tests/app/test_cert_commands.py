@@ -200,6 +200,14 @@ def test_trust_rename_and_delete(mailsec, database, ca):
     assert "no certificate yet" in mailsec("cert", "list", "-d", database)[1]
 
 
+def test_an_anchor_that_is_no_ca_is_warned_about(mailsec, database, ca):
+    mailsec("cert", "issue", "-d", database, "--address", "alice@example.org", "--key", "ec-p256")
+    code, _, err = mailsec("cert", "trust", "alice@example.org", ",C,", "--for", "any", "-d", database)
+    assert code == 0 and "is none" in err and ",P," in err
+    code, _, err = mailsec("cert", "trust", "alice@example.org", ",P,", "-d", database)
+    assert code == 0 and not err
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [

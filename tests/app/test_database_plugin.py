@@ -13,12 +13,13 @@ from mailsec.app.database_plugin import CHECKED_EVERY, DatabasePlugin
 from mailsec.errors import StoreError, Tampered
 from mailsec.interfaces import Credentials, run_now
 from mailsec.model.address import Address
+from mailsec.model.limits import DEFAULT_LIMITS
 from mailsec.model.mechanism import SignatureMechanism
 from mailsec.model.session import Origin, Session
 from mailsec.model.trust import TrustFlags
 from mailsec.plugins import PluginManager
 from mailsec.store.certdb import CertDb
-from mailsec.store.logins import ENTRIES, LIFETIME, Logins
+from mailsec.store.logins import Logins
 from mailsec.testing.runtime import EPOCH, FakeRuntime
 from mailsec.x509.issue import IssuedBy, issue_mail, issue_server, make_ca, make_key, public_key_of
 
@@ -229,12 +230,12 @@ def test_a_database_that_is_away_is_an_error_and_not_an_old_answer(keys, db, run
 
 def test_remembered_logins_are_bounded_in_number_and_time():
     logins = Logins(bytes(32))
-    for number in range(3 * ENTRIES):
+    for number in range(3 * DEFAULT_LIMITS.remembered_logins):
         logins.keep(str(number), b"secret", None, 0.0)
-    assert len(logins._known) == ENTRIES
+    assert len(logins._known) == DEFAULT_LIMITS.remembered_logins
     logins.keep("alice", b"secret", "user", 0.0)
-    assert logins.find("alice", b"secret", LIFETIME - 1) == "user"
-    assert logins.find("alice", b"secret", LIFETIME) is None
+    assert logins.find("alice", b"secret", DEFAULT_LIMITS.remembered_login_seconds - 1) == "user"
+    assert logins.find("alice", b"secret", DEFAULT_LIMITS.remembered_login_seconds) is None
     assert logins.find("alice", b"Secret", 0) is None and logins.find("al", b"icesecret", 0) is None
     assert "secret" not in repr(logins)
 

@@ -13,7 +13,18 @@ from mailsec.app.output import Output, json_option, plural
 from mailsec.errors import MailsecError, UsageError
 from mailsec.model.trust import CertificateEntry, TrustFlags
 
-__all__ = ["anchor_options", "delete", "described", "export", "list_certificates", "rename", "show", "trust", "trust_flags"]
+__all__ = [
+    "anchor_options",
+    "delete",
+    "described",
+    "export",
+    "list_certificates",
+    "rename",
+    "show",
+    "trust",
+    "trust_flags",
+    "warn_if_no_ca",
+]
 
 anchor_options = click.option(
     "--for", "domains", metavar="DOMAIN", multiple=True, help="A mail domain that this CA may vouch for; may be repeated; or: any."
@@ -109,6 +120,7 @@ def trust(output: Output, nickname: str, flags: str, domains: tuple[str, ...], d
         entries_called(opened, nickname)
         opened.set_trust(nickname, parsed, domains=domains_from(domains))
         entry = opened.find(nickname)[0]
+    warn_if_no_ca(output, entry)
     output.result({"certificates": [described(entry)]}, f'"{entry.nickname}" is {_trusted_for(entry)}')
 
 
@@ -160,6 +172,15 @@ def trust_flags(text: str) -> TrustFlags:
         return TrustFlags.parse(text)
     except ValueError as error:
         raise UsageError(str(error), hint='for a mail CA write ",C,"; for none ",,"') from None
+
+
+def warn_if_no_ca(output: Output, entry: CertificateEntry) -> None:
+    """Say so where something was made an anchor that can vouch for nobody."""
+    from mailsec.x509.certificate import load_certificate
+
+    constraints = load_certificate(entry.der).basic_constraints
+    if entry.trust.email_anchor and (constraints is None or not constraints.ca):
+        output.warning(f'"{entry.nickname}" is trusted as a CA and is none', 'to trust this very certificate, give it the letter P: ",P,"')
 
 
 def described(entry: CertificateEntry) -> dict[str, Any]:

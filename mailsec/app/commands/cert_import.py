@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 import click
 
-from mailsec.app.commands.cert import anchor_options, described, trust_flags
+from mailsec.app.commands.cert import anchor_options, described, trust_flags, warn_if_no_ca
 from mailsec.app.options import DatabaseChoice, database_options
 from mailsec.app.output import Output, json_option
 from mailsec.errors import PrivateKeyError, UsageError
@@ -116,6 +116,8 @@ def nickname_for(der: bytes) -> str:
 
 def say_imported(output: Output, entries: Sequence[CertificateEntry]) -> None:
     """The answer of an import."""
+    for entry in entries:
+        warn_if_no_ca(output, entry)
 
     def say() -> None:
         for entry in dict.fromkeys(entries):
