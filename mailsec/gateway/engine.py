@@ -17,6 +17,7 @@ from mailsec.model.protection import ProtectionPlan
 from mailsec.model.trust import Anchor
 from mailsec.model.verdict import SmimeResult, Verdict
 from mailsec.pki.anchors import anchor_set
+from mailsec.pki.cache import PathCache
 from mailsec.pki.path import DEFAULT_OPTIONS, PathOptions
 from mailsec.smime.assess import assess
 from mailsec.smime.protect import protect_message
@@ -61,6 +62,7 @@ class SmimeEngine:
         self._given: tuple[Sequence[Anchor], Sequence[bytes]] = ((), ())
         self._anchors = anchor_set(())
         self._options = DEFAULT_OPTIONS
+        self._paths = PathCache()
 
     async def protect(self, message: Message, plan: ProtectionPlan, signers: Sequence[KeyHandle], at: datetime) -> Segments:
         return await protect_message(
@@ -87,6 +89,7 @@ class SmimeEngine:
             self._anchors = anchor_set(anchors)
             self._options = PathOptions(distrusted=frozenset(load_certificate(der).fingerprint for der in distrusted))
             self._given = (anchors, distrusted)
+            self._paths.clear()
         return assess(
             result,
             message,
@@ -95,6 +98,7 @@ class SmimeEngine:
             at=at,
             backend=self._backend,
             options=self._options,
+            cache=self._paths,
             limits=self._limits,
         )
 

@@ -50,6 +50,11 @@ class RevocationEvidence:
             self.count += 1
         self.responses = tuple(responses)
 
+    def with_lists(self, crls: Iterable[bytes], *, limits: Limits = DEFAULT_LIMITS) -> RevocationEvidence:
+        """The same evidence, and lists that a message brought."""
+        known = [crl for lists in self.by_issuer.values() for crl in lists]
+        return RevocationEvidence([*known, *crls], self.responses, limits=limits)
+
     @classmethod
     def of(cls, brought: Iterable[Evidence], *, limits: Limits = DEFAULT_LIMITS) -> RevocationEvidence:
         """From what sources brought (`interfaces.RevocationSource`); other kinds are passed over."""

@@ -17,6 +17,8 @@ from mailsec.model.verdict import LayerReport, LayerResult, Reason, Revocation, 
 from mailsec.pki.anchors import AnchorSet, anchor_set
 from mailsec.pki.budget import Budget
 from mailsec.pki.build import CertificatePool
+from mailsec.pki.cache import PathCache
+from mailsec.pki.evidence import RevocationEvidence
 from mailsec.pki.path import DEFAULT_OPTIONS, PathOptions, PathResult, validate
 from mailsec.smime.identity import Author, matches_author, read_author
 from mailsec.x509.certificate import Certificate, load_certificate, summary
@@ -37,13 +39,16 @@ def assess(
     at: datetime,
     backend: CryptoBackend,
     options: PathOptions = DEFAULT_OPTIONS,
+    evidence: RevocationEvidence | None = None,
+    cache: PathCache | None = None,
     budget: Budget | None = None,
     limits: Limits = DEFAULT_LIMITS,
 ) -> Verdict:
     """Judge what `unprotect_message` found. `message` is what carried it, for From; None for a CMS object without a message.
 
     `intermediates` are certificates at hand besides those of the message; `at` is the instant of the judgement, never the time that the
-    signer claims. `budget` is shared by all judgements of one message.
+    signer claims. `budget` is shared by all judgements of one message. With `options.check_revocation`, statuses are looked for in `evidence`
+    and in the lists that the message brings; `cache` keeps paths from one message to the next.
     """
     if not result.layers:
         return _verdict(result, (), result.reasons, _word_unsigned(result.reasons), None)
@@ -53,6 +58,8 @@ def assess(
         at,
         backend,
         options,
+        evidence,
+        cache,
         budget or Budget(limits),
         None if message is None else read_author(message, limits),
     )
@@ -154,6 +161,8 @@ class _Judge:
         at: datetime,
         backend: CryptoBackend,
         options: PathOptions,
+        evidence: RevocationEvidence | None,
+        cache: PathCache | None,
         budget: Budget,
         author: Author | None,
     ) -> None:
@@ -162,6 +171,8 @@ class _Judge:
         self.at = at
         self.backend = backend
         self.options = options
+        self.evidence = evidence
+        self.cache = cache
         self.budget = budget
         self.author = author
 
@@ -170,10 +181,14 @@ class _Judge:
         if signed and layer.signers:
             # Certificates of the message may help to build a path; none of them is believed.
             pool = CertificatePool((*self.intermediates, *map(load_certificate, layer.certificates)))
-            signers = tuple(self.signer(signer, pool) for signer in layer.signers)
+            evidence = self.evidence
+            if self.options.check_revocation and layer.crls:
+                # RFC 5652 §5.1: a message may bring lists. They are judged as all others are.
+                evidence = (evidence or RevocationEvidence()).with_lists(layer.crls, limits=self.budget.limits)
+            signers = tuple(self.signer(signer, pool, evidence) for signer in layer.signers)
         return LayerReport(layer.type, signers, layer.opened, layer.algorithm, layer.reasons)
 
-    def signer(self, signer: SignerResult, pool: CertificatePool) -> SignerReport:
+    def signer(self, signer: SignerResult, pool: CertificatePool, evidence: RevocationEvidence | None = None) -> SignerReport:
         certificate = None if signer.certificate is None else load_certificate(signer.certificate)
         chains: bool | None = None
         revocation = Revocation.NOT_CHECKED
@@ -191,6 +206,8 @@ class _Judge:
                 backend=self.backend,
                 budget=self.budget,
                 options=self.options,
+                evidence=evidence,
+                cache=self.cache,
             )
             # Without any anchor the question was not asked.
             chains = path.valid if self.anchors.anchors else None

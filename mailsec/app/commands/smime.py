@@ -9,12 +9,11 @@ import click
 
 from mailsec.app.options import DatabaseChoice, database_options
 from mailsec.app.output import Output, json_option
+from mailsec.app.path_inputs import PathInputs, crl_option, path_options, policy_options
 from mailsec.errors import UsageError
 
 if TYPE_CHECKING:
-    from mailsec.model.trust import Anchor
     from mailsec.model.verdict import Verdict
-    from mailsec.x509.certificate import Certificate
 
 __all__ = ["sign", "verify"]
 
@@ -99,41 +98,53 @@ def sign(
 @json_option
 @click.command()
 @click.argument("file", metavar="FILE")
-@click.option("--anchor", "anchors", metavar="FILE", multiple=True, help="CA certificates that are believed; may be repeated.")
-@click.option("--intermediate", "intermediates", metavar="FILE", multiple=True, help="Certificates that help to build a path.")
 @click.option("--content", metavar="FILE", default="", help="The content of a detached CMS signature.")
-@click.option("--form", type=click.Choice(["auto", "smime", "cms-der", "cms-pem"]), default="auto", show_default=True, help="What FILE is.")
-@click.option("--at", metavar="RFC3339", default="", help="The instant of the judgement, as in 2026-01-31T12:00:00Z  [default: now]")
-@click.option("--allow-legacy", is_flag=True, help="Accept digests and keys of the past.")
-@database_options
+@click.option(
+    "--form", type=click.Choice(["auto", "smime", "eml", "cms-der", "cms-pem"]), default="auto", show_default=True, help="What FILE is."
+)
+@click.option("--require-crl", is_flag=True, help="The status of every certificate must be known.")
+@click.option("--max-depth", type=click.IntRange(0, 100), default=None, metavar="N", help="Intermediate authorities, at most.")
+@policy_options
+@path_options
+@crl_option
 @click.pass_obj
 def verify(
     output: Output,
     *,
     file: str,
-    anchors: tuple[str, ...],
-    intermediates: tuple[str, ...],
     content: str,
     form: str,
-    at: str,
-    allow_legacy: bool,
-    database: DatabaseChoice,
+    require_crl: bool,
+    max_depth: int | None,
+    policies: tuple[str, ...],
+    explicit_policy: bool,
+    inhibit_mapping: bool,
+    inhibit_any: bool,
+    paths: PathInputs,
 ) -> int:
     """Say who signed the message in FILE, whether that can be believed, and why. The exit code is 0 if it is trusted, 1 if not."""
-    from mailsec.algorithms.profiles import PROFILES
     from mailsec.app.messages import at_once, new_scratch, read_message
     from mailsec.interfaces import run_now
     from mailsec.keys.software import SoftwareBackend
-    from mailsec.pki.result import PathOptions
     from mailsec.smime.assess import assess
     from mailsec.smime.report import verdict_json
     from mailsec.smime.unprotect import unprotect_message
+    from mailsec.x509.extensions import ANY_POLICY
 
-    given = read_message(file, form, content)
-    instant = _instant(at)
-    profile = PROFILES["legacy" if allow_legacy else "default"]
-    believed, helpful, distrusted = _trust(anchors, intermediates, database)
+    # "eml" is what test suites call a message.
+    given = read_message(file, "smime" if form == "eml" else form, content)
+    instant = paths.instant()
     backend = SoftwareBackend()
+    believed, helpful, distrusted = paths.trust(output, backend)
+    options = paths.options(
+        policies=frozenset(policies) or frozenset({ANY_POLICY}),
+        explicit_policy=explicit_policy,
+        inhibit_mapping=inhibit_mapping,
+        inhibit_any_policy=inhibit_any,
+        max_depth=max_depth,
+        distrusted=distrusted,
+        check_revocation=bool(paths.crls) or require_crl,
+    )
     scratches = []
 
     def scratch() -> Any:
@@ -148,7 +159,7 @@ def verify(
                 scratch=scratch,
                 work=at_once,
                 extra_certificates=[certificate.der for certificate in helpful],
-                profile=profile,
+                profile=options.profile,
             )
         )
         verdict = assess(
@@ -158,7 +169,8 @@ def verify(
             intermediates=helpful,
             at=instant,
             backend=backend,
-            options=PathOptions(profile=profile, distrusted=distrusted),
+            options=options,
+            evidence=paths.evidence(),
         )
         value = verdict_json(verdict)
         if given.bare:
@@ -168,45 +180,6 @@ def verify(
             one.discard()
     output.result(value, lambda: _tell(output, verdict))
     return 0 if verdict.trusted else 1
-
-
-def _instant(text: str) -> datetime:
-    if not text:
-        return datetime.now(UTC)
-    try:
-        instant = datetime.fromisoformat(text)
-    except ValueError:
-        raise UsageError(f'"{text}" is no instant', hint="write 2026-01-31T12:00:00Z") from None
-    return instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant.astimezone(UTC)
-
-
-def _trust(
-    anchor_files: tuple[str, ...], intermediate_files: tuple[str, ...], choice: DatabaseChoice
-) -> tuple[list[Anchor], list[Certificate], frozenset[bytes]]:
-    """Anchors, helpful certificates and fingerprints of distrusted ones, from files and from the database."""
-    from mailsec.app.files import read_file
-    from mailsec.errors import InputError
-    from mailsec.keys.files import load_certificates
-    from mailsec.model.trust import Anchor
-    from mailsec.x509.certificate import load_certificate
-
-    def loaded(path: str) -> tuple[bytes, ...]:
-        found = load_certificates(read_file(path))
-        if not found:
-            raise InputError(f"{path} holds no certificate", stage="read")
-        return found
-
-    anchors = [Anchor(der) for path in anchor_files for der in loaded(path)]
-    helpful = [load_certificate(der) for path in intermediate_files for der in loaded(path)]
-    distrusted: frozenset[bytes] = frozenset()
-    if choice.configuration or choice.database:
-        from mailsec.store.certdb import CertDb
-
-        with CertDb.open(choice.location(), password=choice.passphrase().encode()) as database:
-            anchors += database.anchors("email")
-            helpful += [load_certificate(entry.der) for entry in database.entries()]
-            distrusted = frozenset(load_certificate(der).fingerprint for der in database.distrusted("email"))
-    return anchors, helpful, distrusted
 
 
 def _content(result: Any) -> bytes | None:
