@@ -33,7 +33,7 @@ __all__ = ["Opened", "SecretKey", "open_content"]
 
 @dataclass(frozen=True, slots=True)
 class SecretKey:
-    """A key-encryption key that two parties share (RFC 5652 §6.2.3)."""
+    """A key-encryption key that two parties share (RFC 5652 §6.2.3), or the content key of EncryptedData (§8)."""
 
     key: bytes = field(repr=False)
     key_id: bytes | None = None
@@ -119,6 +119,8 @@ def _attempts(
             found += [(recipient, password) for password in passwords]
         elif recipient.kind == "key-encryption-key":
             found += [(recipient, secret) for secret in secret_keys if secret.key_id in (None, recipient.key_id)]
+        elif recipient.kind == "content-key":
+            found += [(recipient, secret) for secret in secret_keys]
         else:
             found += [(recipient, key) for key, certificate in certificates if recipient.is_for(certificate)]
     return found
@@ -146,6 +148,8 @@ async def _content_key(
     try:
         if isinstance(key, bytes):
             found = password_unwrap(key, recipient.derivation, recipient.algorithm, recipient.encrypted_key, limits=limits)
+        elif isinstance(key, SecretKey) and recipient.kind == "content-key":
+            found = key.key
         elif isinstance(key, SecretKey):
             wrap = wrap_of(recipient.algorithm)
             found = unwrap_key(wrap, key.key, recipient.encrypted_key) if len(key.key) == wrap.key_size else instead

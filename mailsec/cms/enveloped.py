@@ -1,4 +1,4 @@
-"""EnvelopedData (RFC 5652 §6) and AuthEnvelopedData (RFC 5083) as they are read: BER or DER of any chunking.
+"""EnvelopedData (RFC 5652 §6), AuthEnvelopedData (RFC 5083) and EncryptedData (RFC 5652 §8) as they are read: BER or DER of any chunking.
 
 The encrypted content stays where it is. Invariant: any octets end in a value, CmsError or LimitExceeded, in linear time; nothing is
 decrypted here.
@@ -18,9 +18,10 @@ from mailsec.model.limits import DEFAULT_LIMITS, Limits
 from mailsec.model.octets import Octets, octets_of
 from mailsec.model.verdict import Reason
 
-__all__ = ["ID_AUTH_ENVELOPED_DATA", "ID_ENVELOPED_DATA", "EnvelopedData", "read_enveloped_data"]
+__all__ = ["ID_AUTH_ENVELOPED_DATA", "ID_ENCRYPTED_DATA", "ID_ENVELOPED_DATA", "EnvelopedData", "read_enveloped_data"]
 
 ID_ENVELOPED_DATA = "1.2.840.113549.1.7.3"
+ID_ENCRYPTED_DATA = "1.2.840.113549.1.7.6"
 ID_AUTH_ENVELOPED_DATA = "1.2.840.113549.1.9.16.1.23"
 
 
@@ -50,7 +51,7 @@ class EnvelopedData:
 def read_enveloped_data(
     octets: Octets | bytes, start: int = 0, end: int | None = None, *, limits: Limits = DEFAULT_LIMITS
 ) -> EnvelopedData:
-    """Read the ContentInfo with an EnvelopedData or AuthEnvelopedData at [start, end)."""
+    """Read the ContentInfo with an EnvelopedData, AuthEnvelopedData or EncryptedData at [start, end)."""
     try:
         return _read(Walker(octets_of(octets), start, end, limits=limits), limits)
     except Asn1Error as error:
@@ -60,19 +61,14 @@ def read_enveloped_data(
 def _read(walker: Walker, limits: Limits) -> EnvelopedData:
     walker.enter(SEQUENCE, "ContentInfo")
     content_type = read_oid(walker.take("contentType").expect(OBJECT_IDENTIFIER, "contentType"))
-    if content_type not in (ID_ENVELOPED_DATA, ID_AUTH_ENVELOPED_DATA):
+    if content_type not in (ID_ENVELOPED_DATA, ID_AUTH_ENVELOPED_DATA, ID_ENCRYPTED_DATA):
         raise CmsError(f"content type {content_type} where enveloped data is expected")
     authenticated = content_type == ID_AUTH_ENVELOPED_DATA
     walker.enter(0xA0, "content")
     walker.enter(SEQUENCE, "EnvelopedData")
     walker.take("version").expect(INTEGER, "version")
-    if walker.tag == 0xA0:
-        walker.take("originatorInfo")
-    recipients: list[Recipient] = []
-    for member in walker.take("recipientInfos").expect(SET, "recipientInfos"):
-        recipients += read_recipients(member)
-        if len(recipients) > limits.cms_recipients:
-            raise LimitExceeded("cms_recipients", f"more than {limits.cms_recipients} recipients of one encrypted message")
+    # RFC 5652 §8: EncryptedData names nobody; whoever reads it has its content key.
+    recipients = [Recipient("content-key")] if content_type == ID_ENCRYPTED_DATA else _recipients(walker, limits)
     walker.enter(SEQUENCE, "encryptedContentInfo")
     content_type = read_oid(walker.take("contentType"))
     algorithm = walker.take("contentEncryptionAlgorithm").encoding
@@ -89,6 +85,17 @@ def _read(walker: Walker, limits: Limits) -> EnvelopedData:
         tag = read_octet_string(walker.take("mac"))
     parameters, problem = _cipher(algorithm, authenticated, tag)
     return EnvelopedData(authenticated, tuple(recipients), content_type, content, parameters, problem, attributes, tag)
+
+
+def _recipients(walker: Walker, limits: Limits) -> list[Recipient]:
+    if walker.tag == 0xA0:
+        walker.take("originatorInfo")
+    recipients: list[Recipient] = []
+    for member in walker.take("recipientInfos").expect(SET, "recipientInfos"):
+        recipients += read_recipients(member)
+        if len(recipients) > limits.cms_recipients:
+            raise LimitExceeded("cms_recipients", f"more than {limits.cms_recipients} recipients of one encrypted message")
+    return recipients
 
 
 def _cipher(algorithm: bytes, authenticated: bool, tag: bytes) -> tuple[CipherParameters | None, Reason | None]:

@@ -25,7 +25,7 @@ class Recipient:
     """One wrapped content key."""
 
     kind: str
-    """ "key-transport", "key-agreement", "key-encryption-key", "password", "kem", "other"; "unreadable"."""
+    """ "key-transport", "key-agreement", "key-encryption-key", "password", "kem", "content-key" (EncryptedData), "other"; "unreadable"."""
     issuer: bytes = b""
     serial: int = 0
     key_id: bytes | None = None

@@ -126,3 +126,16 @@ def test_openssl_refuses_what_we_encrypted_to_another(openssl, tmp_path):
     (tmp_path / "encrypted").write_bytes(encrypt("p384"))
     out = openssl("p256", "cms", "-decrypt", "-inform", "DER", "-in", "encrypted", "-recip", "cert.pem", "-inkey", "key.pem", check=False)
     assert CONTENT not in out
+
+
+def test_we_open_encrypted_data_with_its_content_key(openssl, tmp_path):
+    key = bytes(range(16))
+    openssl(
+        "p256",
+        *("cms", "-EncryptedData_encrypt", "-binary", "-in", "content", "-outform", "DER", "-out", "encrypted"),
+        *("-aes-128-cbc", "-secretkey", key.hex()),
+    )
+    enveloped = read_enveloped_data((tmp_path / "encrypted").read_bytes())
+    assert content_of(run_now(open_content(enveloped, scratch=MemoryScratch, secret_keys=[SecretKey(key)]))) == CONTENT
+    assert run_now(open_content(enveloped, scratch=MemoryScratch, secret_keys=[SecretKey(key[:-1])])).content is None
+    assert run_now(open_content(enveloped, [person("p256")], scratch=MemoryScratch)).content is None
