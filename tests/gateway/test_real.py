@@ -6,7 +6,9 @@ import pytest
 
 from mailsec.builtin.rules import RulesPlugin
 from mailsec.model.queue import State
+from mailsec.model.session import Origin
 from mailsec.rules.ruleset import RuleSet, compile_rule
+from mailsec.testing import values
 from mailsec.testing.authority import Authority, MemoryKeys, MemoryTrust
 from mailsec.testing.gateway import MemoryGateway
 
@@ -85,17 +87,15 @@ def test_broken_signature_counts_as_unsigned_and_is_signed_over(authority):
     octets = signed(authority).replace(b"\r\nbody\r\n", b"\r\nBody\r\n")
     gate = gateway(authority, "alice@example.org", rules=[compile_rule("all", sign="required")])
     assert gate.submit(octets).code == 250
-    assert gate.ready[0].count(b"multipart/signed") == 2 or b"smime-type=signed-data" in gate.ready[0]
+    assert gate.ready[0].count(b"Content-Type: multipart/signed") == 2
 
 
 def test_signature_of_somebody_else_counts_as_unsigned(authority):
     octets = signed(authority).replace(b"From: Alice <alice@example.org>", b"From: bob@example.org")
     gate = gateway(authority, "bob@example.org", rules=[compile_rule("all", sign="required")])
     who = "bob@example.org"
-    from mailsec.testing import values
-
     assert gate.submit(octets, sender=who, who=values.identity("bob")).code == 250
-    assert gate.ready[0].count(b"pkcs7-signature") > octets.count(b"pkcs7-signature") or b"signed-data" in gate.ready[0]
+    assert gate.ready[0].count(b"Content-Type: multipart/signed") == 2
 
 
 @pytest.mark.parametrize("form", ["detached", "opaque"])
@@ -126,9 +126,6 @@ def test_anything_that_arrives_gets_a_reply_and_a_row(authority, junk):
 
 
 def test_explain_of_a_signed_message_tells_the_verdict(authority):
-    from mailsec.model.session import Origin
-    from mailsec.testing import values
-
     gate = gateway(authority)
     transaction = gate.pipeline.begin(
         values.session(Origin.INTERNET), values.envelope("a@example.net", "alice@example.org"), values.message(signed(authority)).octets
