@@ -36,7 +36,7 @@ def until(look: Callable[[], object], seconds: float = 20, what: str = "") -> ob
 class Served:
     """`mailsec serve` in a directory of its own."""
 
-    def __init__(self, directory: Path, **gateway: object) -> None:
+    def __init__(self, directory: Path, next_hop: int = 0, **gateway: object) -> None:
         self.directory = directory
         self.directory.chmod(0o700)
         self.port = free_port()
@@ -46,7 +46,7 @@ class Served:
             "gateway": {"hostname": "gw.example.org", "domains": ["example.org"], "workers": 2, "drain_timeout": 5, **gateway},
             "listener": [{"address": f"127.0.0.1:{self.port}", "origin": "internet"}],
             "passphrase": {"method": "file", "file": "passphrase"},
-            "relay": {"next_hop": f"smtp://[127.0.0.1]:{free_port()}"},
+            "relay": {"next_hop": f"smtp://[127.0.0.1]:{next_hop or free_port()}", "retry_first": 0.5, "retry_longest": 2},
         }
         self.configuration = directory / "mailsec.toml"
         self.configuration.write_text(render(values))
