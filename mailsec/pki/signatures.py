@@ -35,7 +35,7 @@ def is_signed_by(
         return False
     if key.bits > budget.limits.rsa_bits:
         return False
-    if not budget.spend_signature_check(key.bits if key.type.startswith("rsa") else 0):
+    if not budget.spend_signature_check(key.type, key.bits):
         return None
     right = backend.verify(spki, mechanism, signature, tbs)
     budget.checked[identity, spki] = right

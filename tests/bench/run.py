@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from rich.console import Console
 from rich.table import Table
 
-from tests.bench import gateway, memory, primitives
+from tests.bench import gateway, memory, paths, primitives
 from tests.bench.load import Load, Sink, peak_memory, send
 from tests.peers.postfix import Postfix, why_not
 
@@ -183,6 +183,7 @@ def main() -> int:
     started = time.time()
     console.print(f"{os.cpu_count()} processors; {len(rows)} cases, {arguments.rounds} rounds")
     limits = primitives.figures()
+    limits |= paths.figures()
     limits["100 MiB signed, MiB above idle"] = memory.signed_100_mib()
     measure(rows, arguments.rounds, 0.1 if arguments.quick else 1.0)
     print_tables(rows, limits)

@@ -16,7 +16,7 @@ from mailsec.model.limits import Limits
 from mailsec.model.trust import Anchor
 from mailsec.pki import signatures
 from mailsec.pki.anchors import AnchorSet
-from mailsec.pki.budget import Budget
+from mailsec.pki.budget import Budget, cost_of
 from mailsec.pki.cache import PathCache
 from mailsec.pki.path import PathOptions, validate
 from mailsec.x509.certificate import load_certificate
@@ -242,6 +242,11 @@ def test_a_bag_of_namesakes_spends_the_budget_and_no_more(root):
     assert codes(ask(bob, *namesakes, anchors=[root], budget=budget)) == ["signature-checks"]
     assert len(budget.checked) == 10
     assert codes(ask(bob, *namesakes, anchors=[root], budget=Budget(Limits(path_candidates=5)))) == ["path-candidates"]
+
+
+def test_costly_keys_count_as_several_checks():
+    assert [cost_of("rsa", bits) for bits in (1024, 2048, 4096, 8192, 16384)] == [1, 1, 1, 4, 16]
+    assert cost_of("ec:secp256r1", 256) == 1 and cost_of("ec:brainpoolP512r1", 512) == 3
 
 
 def test_a_signature_is_checked_once_for_a_message(root, authority, alice):

@@ -1,0 +1,127 @@
+"""Paths: a fresh chain, one that is known, one that is kept, a bag of hostile certificates, and a long revocation list."""
+
+from __future__ import annotations
+
+import datetime as dt
+import time
+from collections.abc import Callable
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import NameOID
+
+__all__ = ["figures"]
+
+AT = dt.datetime(2026, 6, 1, tzinfo=dt.UTC)
+
+
+def _issue(subject: str, key, issuer: str, signer, ca: bool) -> bytes:
+    def name(text: str) -> x509.Name:
+        return x509.Name([x509.NameAttribute(NameOID.COUNTRY_NAME, "DE"), x509.NameAttribute(NameOID.COMMON_NAME, text)])
+
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(name(subject))
+        .issuer_name(name(issuer))
+        .not_valid_before(AT - dt.timedelta(days=30))
+        .not_valid_after(AT + dt.timedelta(days=30))
+        .serial_number(x509.random_serial_number())
+        .public_key(key.public_key())
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), False)
+    )
+    if ca:
+        builder = builder.add_extension(x509.BasicConstraints(True, None), True)
+    else:
+        builder = builder.add_extension(x509.SubjectAlternativeName([x509.RFC822Name("alice@example.org")]), False)
+    return builder.sign(signer, hashes.SHA256()).public_bytes(Encoding.DER)
+
+
+def _microseconds(function: Callable[[], object], number: int = 300) -> float:
+    best = float("inf")
+    for _ in range(3):
+        start = time.perf_counter()
+        for _ in range(number):
+            function()
+        best = min(best, time.perf_counter() - start)
+    return best / number * 1e6
+
+
+def figures() -> dict[str, float]:
+    """Microseconds and milliseconds, as each line says."""
+    from mailsec.keys import software
+    from mailsec.model.trust import Anchor
+    from mailsec.pki.anchors import AnchorSet
+    from mailsec.pki.cache import PathCache
+    from mailsec.pki.path import validate
+    from mailsec.x509 import certificate, der, keys, names
+
+    backend = software.SoftwareBackend()
+    caches = (certificate._kept, der._time, keys.key_facts, names._kept_rdns, names._kept_key, names._kept_text, software.load_public_key)
+
+    def forget() -> None:
+        for cache in caches:
+            cache.cache_clear()
+
+    result: dict[str, float] = {}
+    for label, make in (
+        ("RSA-2048", lambda: rsa.generate_private_key(65537, 2048)),
+        ("P-256", lambda: ec.generate_private_key(ec.SECP256R1())),
+    ):
+        root, authority, alice = make(), make(), make()
+        anchor = _issue("Root", root, "Root", root, True)
+        between = _issue("Authority", authority, "Root", root, True)
+        end = _issue("Alice", alice, "Authority", authority, False)
+        anchors, kept = AnchorSet([Anchor(anchor)]), PathCache()
+
+        def ask(cache: PathCache | None = None, anchors: AnchorSet = anchors, end: bytes = end, between: bytes = between) -> object:
+            load = certificate.load_certificate
+            return validate(
+                load(end), anchors=anchors, intermediates=[load(between)], at=AT, purpose="email-sign", backend=backend, cache=cache
+            )
+
+        def fresh(ask: Callable[[], object] = ask) -> None:
+            forget()
+            ask()
+
+        overhead = _microseconds(forget)
+        result[f"three certificates, {label}, fresh, µs"] = _microseconds(fresh) - overhead
+        result[f"three certificates, {label}, certificates known, µs"] = _microseconds(ask)
+        result[f"three certificates, {label}, path kept, µs"] = _microseconds(lambda ask=ask, kept=kept: ask(kept))
+        if label == "P-256":
+            pool = [make() for _ in range(20)]
+            bag = [_issue("Authority", pool[index % 20], "Root", pool[index % 20], True) for index in range(1000)]
+            forget()
+            start = time.perf_counter()
+            loaded = [certificate.load_certificate(item) for item in bag]
+            validate(certificate.load_certificate(end), anchors=anchors, intermediates=loaded, at=AT, purpose="email-sign", backend=backend)
+            result["1,000 hostile certificates, ms"] = (time.perf_counter() - start) * 1e3
+    result["revocation list of 100,000 entries: read and one look-up, ms"] = _long_list()
+    return result
+
+
+def _long_list() -> float:
+    from mailsec.x509.crl import load_crl
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "CA")])
+    serials = [x509.random_serial_number() for _ in range(100_000)]
+    builder = x509.CertificateRevocationListBuilder(
+        issuer_name=name,
+        last_update=AT,
+        next_update=AT + dt.timedelta(days=1),
+        revoked_certificates=[x509.RevokedCertificateBuilder(serial, AT).build() for serial in serials],
+    )
+    octets = builder.add_extension(x509.CRLNumber(1), False).sign(key, hashes.SHA256()).public_bytes(Encoding.DER)
+    start = time.perf_counter()
+    crl = load_crl(octets)
+    assert crl.find(serials[70_000], crl.issuer) is not None
+    assert crl.find(12345, crl.issuer) is None
+    return (time.perf_counter() - start) * 1e3
+
+
+if __name__ == "__main__":
+    for line, figure in figures().items():
+        print(f"{line:70} {figure:10.1f}")
