@@ -63,7 +63,9 @@ _CIPHERS = (
     Cipher("aes-192-ccm", "2.16.840.1.101.3.4.1.27", "aes", 24, "ccm"),
     Cipher("aes-256-ccm", "2.16.840.1.101.3.4.1.47", "aes", 32, "ccm"),
     Cipher("3des-cbc", "1.2.840.113549.3.7", "3des", 24, "cbc", legacy=True),
-    Cipher("rc2-cbc", "1.2.840.113549.3.2", "rc2", 16, "cbc", legacy=True),
+    Cipher("rc2-128-cbc", "1.2.840.113549.3.2", "rc2", 16, "cbc", legacy=True),
+    Cipher("rc2-64-cbc", "1.2.840.113549.3.2", "rc2", 8, "cbc", legacy=True),
+    Cipher("rc2-40-cbc", "1.2.840.113549.3.2", "rc2", 5, "cbc", legacy=True),
 )
 CIPHERS = MappingProxyType({cipher.name: cipher for cipher in _CIPHERS})
 _CIPHERS_BY_OID = {cipher.oid: cipher for cipher in _CIPHERS}
@@ -99,6 +101,8 @@ def cipher_parameters(algorithm: bytes) -> CipherParameters:
         raise CryptoError(f"content cipher {oid} is not known", hint="the sender should use AES")
     if parameters is None:
         raise Asn1Error(f"{cipher.name} without parameters")
+    if cipher.algorithm == "rc2":
+        return _rc2(parameters)
     if cipher.mode == "cbc":
         return CipherParameters(cipher, _iv(cipher, parameters))
     # RFC 5084 §3.1, §3.2: nonce, and the length of the tag, 12 by default.
@@ -115,13 +119,19 @@ def cipher_parameters(algorithm: bytes) -> CipherParameters:
     return CipherParameters(cipher, nonce, tag_length)
 
 
+# RFC 3370 §5.2: the version stands for the effective bits.
+_RC2_VERSIONS = {58: "rc2-128-cbc", 120: "rc2-64-cbc", 160: "rc2-40-cbc"}
+
+
+def _rc2(parameters: Element) -> CipherParameters:
+    parts = parameters.expect(SEQUENCE, "RC2-CBC parameters").children()
+    name = _RC2_VERSIONS.get(read_integer(parts[0])) if len(parts) == 2 and parts[0].tag == INTEGER else None
+    if name is None:
+        raise CryptoError("RC2 with other than 40, 64 or 128 bits is not read")
+    return CipherParameters(CIPHERS[name], _iv(CIPHERS[name], parts[1]))
+
+
 def _iv(cipher: Cipher, parameters: Element) -> bytes:
-    if cipher.algorithm == "rc2":
-        # RFC 3370 §5.2: version (58 means 128 bits) and IV. Others are 40 and 64 bits: broken in minutes, not read.
-        parts = parameters.expect(SEQUENCE, "RC2-CBC parameters").children()
-        if len(parts) != 2 or parts[0].tag != INTEGER or read_integer(parts[0]) != 58:
-            raise CryptoError("RC2 with other than 128 bits is not read")
-        parameters = parts[1]
     iv = parameters.expect(OCTET_STRING, "IV").content
     if len(iv) != (16 if cipher.algorithm == "aes" else 8):
         raise CryptoError(f"{cipher.name} with an IV of {len(iv)} octets")

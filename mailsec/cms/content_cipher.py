@@ -10,22 +10,32 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.decrepit.ciphers.algorithms import RC2, TripleDES
+from cryptography.hazmat.decrepit.ciphers.algorithms import TripleDES
 from cryptography.hazmat.primitives.ciphers import Cipher as BlockCipher
 from cryptography.hazmat.primitives.ciphers import algorithms, modes
 from cryptography.hazmat.primitives.ciphers.aead import AESCCM
 
 from mailsec.algorithms.ciphers import Cipher, CipherParameters
+from mailsec.cms import rc2
 from mailsec.errors import CryptoError
 from mailsec.interfaces import Scratch
 from mailsec.model.octets import BLOCK
 
-__all__ = ["CCM_OCTETS", "decrypt_into", "encrypt", "encrypted_length"]
+__all__ = ["decrypt_into", "encrypt", "encrypted_length", "most_octets"]
 
-CCM_OCTETS: Final = 16 * 1024 * 1024
+_CCM_OCTETS: Final = 16 * 1024 * 1024
 """Octets of content that CCM is read for: it needs the whole content at once, and its length first."""
 
-_BLOCK_CIPHERS: Final[dict[str, Any]] = {"aes": algorithms.AES, "3des": TripleDES, "rc2": RC2}
+_RC2_OCTETS: Final = 1024 * 1024
+"""Octets of content that RC2 is read for: about two seconds of computing."""
+_BLOCK_CIPHERS: Final[dict[str, Any]] = {"aes": algorithms.AES, "3des": TripleDES}
+
+
+def most_octets(cipher: Cipher) -> int | None:
+    """Octets of content up to which a cipher is read; None for as many as a message may have."""
+    if cipher.mode == "ccm":
+        return _CCM_OCTETS
+    return _RC2_OCTETS if cipher.algorithm == "rc2" else None
 
 
 def encrypted_length(cipher: Cipher, length: int) -> int:
@@ -83,10 +93,13 @@ def decrypt_into(
     The same work is done for every key, right or wrong: only the end tells.
     """
     mode = parameters.cipher.mode
+    most = most_octets(parameters.cipher)
+    if most is not None and length > most:
+        raise CryptoError(f"{parameters.cipher.name} over content that is too large")
     if mode == "gcm":
         return _decrypt_gcm(scratch, parameters, key, content, associated, tag)
     if mode == "ccm":
-        return _decrypt_ccm(scratch, parameters, key, content, length, associated, tag)
+        return _decrypt_ccm(scratch, parameters, key, content, associated, tag)
     return _decrypt_cbc(scratch, parameters, key, content, length)
 
 
@@ -108,16 +121,8 @@ def _decrypt_gcm(
 
 
 def _decrypt_ccm(
-    scratch: Scratch,
-    parameters: CipherParameters,
-    key: bytes,
-    content: Iterable[bytes | memoryview],
-    length: int,
-    associated: bytes,
-    tag: bytes,
+    scratch: Scratch, parameters: CipherParameters, key: bytes, content: Iterable[bytes | memoryview], associated: bytes, tag: bytes
 ) -> bool:
-    if length > CCM_OCTETS:
-        raise CryptoError("CCM over content that is too large", hint="the sender should use AES-GCM")
     try:
         scratch.append(AESCCM(key, len(tag)).decrypt(parameters.nonce, b"".join(content) + tag, associated))
     except (InvalidTag, ValueError):
@@ -129,6 +134,9 @@ def _decrypt_cbc(scratch: Scratch, parameters: CipherParameters, key: bytes, con
     size = len(parameters.nonce)
     if not length or length % size:
         return False
+    if parameters.cipher.algorithm == "rc2":
+        whole = rc2.decrypt_cbc(rc2.expanded_key(key, len(key) * 8), parameters.nonce, b"".join(content))
+        return _append_unpadded(scratch, whole, size)
     decryptor: Any = BlockCipher(_BLOCK_CIPHERS[parameters.cipher.algorithm](key), modes.CBC(parameters.nonce)).decryptor()
     # The last block is held back, as its padding is no content.
     held = b""
@@ -138,9 +146,13 @@ def _decrypt_cbc(scratch: Scratch, parameters: CipherParameters, key: bytes, con
             held = plain[-size:]
             if len(plain) > size:
                 scratch.append(memoryview(plain)[:-size])
+    return _append_unpadded(scratch, held, size)
+
+
+def _append_unpadded(scratch: Scratch, last: bytes, size: int) -> bool:
     # RFC 5652 §6.3: each octet of the padding is its length.
-    padding = held[-1] if len(held) == size else 0
-    if not 1 <= padding <= size or held[-padding:] != bytes((padding,)) * padding:
+    padding = last[-1]
+    if not 1 <= padding <= size or last[-padding:] != bytes((padding,)) * padding:
         return False
-    scratch.append(held[:-padding])
+    scratch.append(last[:-padding])
     return True

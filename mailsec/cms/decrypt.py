@@ -16,7 +16,7 @@ from mailsec.algorithms.ciphers import AGREEMENTS, CipherParameters, transport_m
 from mailsec.algorithms.table import algorithm_of
 from mailsec.asn1 import writer
 from mailsec.asn1.reader import SEQUENCE, read_single
-from mailsec.cms.content_cipher import CCM_OCTETS, decrypt_into
+from mailsec.cms.content_cipher import decrypt_into, most_octets
 from mailsec.cms.enveloped import EnvelopedData
 from mailsec.cms.key_wrap import agreed_key, derived_content_key, kem_key, password_unwrap, unwrap_key
 from mailsec.cms.recipients import Recipient
@@ -78,8 +78,9 @@ async def open_content(
         message, hint = f"encrypted with {cipher.name}, which is broken", "allow legacy algorithms to open it"
         reason = Reason("weak-cipher", "policy", message, hint, "RFC 8551 §2.7")
         return Opened(None, algorithm, reasons=(reason,))
-    if cipher.mode == "ccm" and len(enveloped.content) > CCM_OCTETS:
-        reason = Reason("content-too-large", "limits", f"{cipher.name} over more than {CCM_OCTETS} octets", "the sender should use AES-GCM")
+    most = most_octets(cipher)
+    if most is not None and len(enveloped.content) > most:
+        reason = Reason("content-too-large", "limits", f"{cipher.name} over more than {most} octets", "the sender should use AES-GCM")
         return Opened(None, algorithm, reasons=(reason,))
     attempts = _attempts(enveloped, keys, passwords, secret_keys)
     if not attempts:

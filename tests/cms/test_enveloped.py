@@ -6,19 +6,24 @@ import os
 from typing import ClassVar
 
 import pytest
+from cryptography.hazmat.primitives.ciphers.aead import AESCCM
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from people import MemoryScratch, person
 
+from mailsec.algorithms.ciphers import CIPHERS, WRAPS, cipher_identifier
 from mailsec.algorithms.profiles import OAEP_SHA256 as OAEP
 from mailsec.algorithms.profiles import PKCS1_V1_5 as PKCS1
 from mailsec.asn1 import writer
 from mailsec.asn1.reader import read_single
 from mailsec.asn1.writer import to_der
+from mailsec.cms import rc2
 from mailsec.cms.compressed import compress, decompress, read_compressed_data
-from mailsec.cms.decrypt import Opened, open_content
+from mailsec.cms.content_cipher import encrypt as encrypt_pieces
+from mailsec.cms.decrypt import Opened, SecretKey, open_content
 from mailsec.cms.encrypt import encrypt_content
 from mailsec.cms.enveloped import read_enveloped_data
+from mailsec.cms.key_wrap import derived_content_key, wrap_key
 from mailsec.errors import CmsError, CryptoError, LimitExceeded, MailsecError
 from mailsec.interfaces import run_now
 from mailsec.keys.software import SoftwareBackend
@@ -100,7 +105,7 @@ def test_keys_that_only_sign_receive_nothing(kind):
 
 
 def test_legacy_ciphers_are_not_written():
-    for cipher in ("3des-cbc", "rc2-cbc", "aes-256-ccm", "unknown"):
+    for cipher in ("3des-cbc", "rc2-128-cbc", "aes-256-ccm", "unknown"):
         with pytest.raises(CryptoError):
             encrypt("p256", cipher=cipher)
     with pytest.raises(CryptoError):
@@ -242,6 +247,72 @@ def test_any_octets_end_in_a_value_or_our_errors(octets):
             read(octets)
         except MailsecError:
             pass
+
+
+# -- what only others write -----------------------------------------------------------------------------------------------------
+
+
+def encrypted_data(algorithm: bytes, content: bytes, *, tag: bytes = b"") -> bytes:
+    """EncryptedData; with a tag, AuthEnvelopedData for a shared key of identifier "id"."""
+    info = writer.sequence(writer.oid("1.2.840.113549.1.7.1"), algorithm, writer.implicit(0, writer.octet_string(content)))
+    if not tag:
+        body = writer.sequence(writer.integer(0), info)
+        return writer.sequence(writer.oid("1.2.840.113549.1.7.6"), writer.explicit(0, body))
+    kek = writer.sequence(
+        writer.integer(4),
+        writer.sequence(writer.octet_string(b"id")),
+        WRAPS["aes-128-wrap"].identifier,
+        writer.octet_string(wrap_key(WRAPS["aes-128-wrap"], b"k" * 16, b"c" * 16)),
+    )
+    body = writer.sequence(writer.integer(0), writer.set_of(b"\xa2" + kek[1:]), info, writer.octet_string(tag))
+    return writer.sequence(writer.oid("1.2.840.113549.1.9.16.1.23"), writer.explicit(0, body))
+
+
+@pytest.mark.parametrize(("key", "nonce", "tag_length"), [(16, 12, 16), (16, 7, 12), (16, 13, 14)])
+def test_ccm_is_opened(key, nonce, tag_length):
+    sealed = AESCCM(b"c" * key, tag_length).encrypt(b"n" * nonce, CONTENT, b"")
+    algorithm = cipher_identifier(CIPHERS["aes-128-ccm"], b"n" * nonce, tag_length)
+    cms = encrypted_data(algorithm, sealed[:-tag_length], tag=sealed[-tag_length:])
+    secret = SecretKey(b"k" * 16)
+    opened = run_now(open_content(read_enveloped_data(cms), scratch=MemoryScratch, secret_keys=[secret]))
+    assert content_of(opened) == CONTENT
+    broken = cms[:-1] + bytes((cms[-1] ^ 1,))
+    assert run_now(open_content(read_enveloped_data(broken), scratch=MemoryScratch, secret_keys=[secret])).content is None
+
+
+def test_a_derived_content_key_is_opened_and_bound_to_its_algorithm():
+    inner = cipher_identifier(CIPHERS["aes-128-cbc"], b"n" * 16)
+    key = derived_content_key(b"c" * 16, inner)
+    content = b"".join(encrypt_pieces(CIPHERS["aes-128-cbc"], key, b"n" * 16, [CONTENT]))
+    derived = writer.sequence(writer.oid("1.2.840.113549.1.9.16.3.31"), inner)
+    secret = SecretKey(b"c" * 16)
+    for algorithm, good in ((derived, True), (inner, False)):
+        enveloped = read_enveloped_data(encrypted_data(algorithm, content))
+        opened = run_now(open_content(enveloped, scratch=MemoryScratch, secret_keys=[secret]))
+        assert (opened.content is not None) == good
+
+
+@pytest.mark.parametrize(
+    ("key", "bits", "cipher", "plain"),
+    [
+        # RFC 2268 §5.
+        ("ffffffffffffffff", 64, "278b27e42e2f0d49", "ffffffffffffffff"),
+        ("3000000000000000", 64, "30649edf9be7d2c2", "1000000000000001"),
+        ("88bca90e90875a7f0f79c384627bafb2", 64, "1a807d272bbe5db1", "0000000000000000"),
+        ("88bca90e90875a7f0f79c384627bafb2", 128, "2269552ab0f85ca6", "0000000000000000"),
+    ],
+)
+def test_rc2_is_that_of_its_rfc(key, bits, cipher, plain):
+    words = rc2.expanded_key(bytes.fromhex(key), bits)
+    assert rc2.decrypt_cbc(words, b"\0" * 8, bytes.fromhex(cipher)).hex() == plain
+
+
+def test_rc2_and_ccm_over_large_content_are_a_limit():
+    version = writer.sequence(writer.integer(58), writer.octet_string(b"i" * 8))
+    algorithm = writer.sequence(writer.oid("1.2.840.113549.3.2"), version)
+    enveloped = read_enveloped_data(encrypted_data(algorithm, b"x" * 1_100_000))
+    opened = run_now(open_content(enveloped, scratch=MemoryScratch, secret_keys=[SecretKey(b"c" * 16)], allow_legacy=True))
+    assert [(reason.code, reason.stage) for reason in opened.reasons] == [("content-too-large", "limits")]
 
 
 # -- compression ----------------------------------------------------------------------------------------------------------------

@@ -155,7 +155,7 @@ def test_a_malformed_rsa_message_of_openssl_is_refused(vectors):
     assert opened.content is None
 
 
-@pytest.mark.parametrize("number", ["5.1"])
+@pytest.mark.parametrize("number", ["5.1", "5.2"])
 def test_encrypted_examples_of_rfc_4134(vectors, number):
     folder = vectors / "rfc4134-examples"
     certificate = (folder / "BobRSASignByCarl.cer").read_bytes()
