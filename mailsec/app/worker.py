@@ -7,6 +7,7 @@ in its hands within two seconds, and ends; what was acknowledged is in its spool
 from __future__ import annotations
 
 import gc
+import os
 import signal
 import sys
 from collections.abc import Mapping, Sequence
@@ -40,6 +41,7 @@ class WorkerProcess:
         self.reactor = reactor
         self.start = start
         self.exit_code = 0
+        self._turns_file = os.path.join(configuration.gateway.run_directory, "connections")  # noqa: PTH118 - os.open takes it
         self.drain_timeout: float = configuration.gateway.drain_timeout
         self.parts = assemble(reactor, configuration, start.data_key, start.index)
         self.listeners: Listeners | None = None
@@ -56,6 +58,7 @@ class WorkerProcess:
 
     async def _begin(self) -> None:
         from mailsec.net.listeners import open_listeners
+        from mailsec.net.turns import Turns
         from mailsec.store.spool_adopt import adopt_orphans
 
         parts = self.parts
@@ -70,7 +73,8 @@ class WorkerProcess:
             parts.runtime.start(adopt_orphans(parts.spool, self.start.workers), "adopt orphans")
             count = len(parts.settings.listeners)
             descriptors = range(FIRST_SOCKET, FIRST_SOCKET + count)
-            self.listeners = open_listeners(self.reactor, parts.settings, parts.pipeline, descriptors, parts.tls)
+            turns = Turns(self._turns_file, self.start.index, self.start.workers)
+            self.listeners = open_listeners(self.reactor, parts.settings, parts.pipeline, descriptors, parts.tls, turns)
         except MailsecError as error:
             _log.error("cannot start", error=error.message, hint=error.hint)
             self.exit_code = error.exit_code

@@ -22,6 +22,7 @@ from mailsec.gateway.pipeline import Pipeline
 from mailsec.model.session import Session
 from mailsec.model.settings import GatewaySettings, ListenerSettings
 from mailsec.net.driver import WireProtocol
+from mailsec.net.turns import GIVE_WAY, Turn, Turns
 from mailsec.wire.smtp.offers import ServerSettings
 from mailsec.wire.smtp.server import SmtpServer
 
@@ -33,10 +34,15 @@ _TOO_MANY = b"421 4.7.0 too many connections from your address\r\n"
 
 
 def open_listeners(
-    reactor: Any, settings: GatewaySettings, pipeline: Pipeline, descriptors: Sequence[int], tls: Mapping[str, Callable[..., Any]]
+    reactor: Any,
+    settings: GatewaySettings,
+    pipeline: Pipeline,
+    descriptors: Sequence[int],
+    tls: Mapping[str, Callable[..., Any]],
+    turns: Turns,
 ) -> Listeners:
     """Listen on inherited sockets, one for each of `settings.listeners`; `tls` gives each nickname's `net.tls.ServerTls`."""
-    listeners = Listeners(reactor, settings, pipeline)
+    listeners = Listeners(reactor, settings, pipeline, turns)
     for listener, descriptor in zip(settings.listeners, descriptors, strict=True):
         listeners.adopt(listener, descriptor, tls.get(listener.certificate))
     return listeners
@@ -45,8 +51,9 @@ def open_listeners(
 class Listeners:
     """All ports of one worker, and the connections that came in by them."""
 
-    def __init__(self, reactor: Any, settings: GatewaySettings, pipeline: Pipeline) -> None:
+    def __init__(self, reactor: Any, settings: GatewaySettings, pipeline: Pipeline, turns: Turns) -> None:
         self.reactor = reactor
+        self.turns = turns
         self.settings = settings
         self.pipeline = pipeline
         self.connections: set[WireProtocol] = set()
@@ -67,7 +74,8 @@ class Listeners:
             family = probe.family
         accept = _Accept(self, listener, tls)
         kind: Any = _UnixPort if family == socket.AF_UNIX else _TcpPort
-        port = kind._fromListeningDescriptor(self.reactor, descriptor, *(() if family == socket.AF_UNIX else (family,)), accept)
+        port: Any = kind._fromListeningDescriptor(self.reactor, descriptor, *(() if family == socket.AF_UNIX else (family,)), accept)
+        port.give_turn(Turn(self.turns), lambda: self._go_on(port))
         port.startListening()
         self._ports.append(port)
         os.close(descriptor)
@@ -109,6 +117,7 @@ class Listeners:
             on_lost=lost,
         )
         self.connections.add(connection)
+        self.turns.opened()
         if group is not None:
             self._per_address[group] = held + 1
         if len(self.connections) >= limits.connections and not self._full:
@@ -117,6 +126,7 @@ class Listeners:
 
     def _lost(self, connection: WireProtocol, group: object) -> None:
         self.connections.discard(connection)
+        self.turns.ended()
         if group is not None:
             held = self._per_address.get(group, 1) - 1
             if held > 0:
@@ -136,6 +146,11 @@ class Listeners:
         for port in self._ports:
             port.stopReading()
 
+    def _go_on(self, port: Any) -> None:
+        """Another worker had time to take what waits on `port`."""
+        if not (self._full or self._closed):
+            port.startReading()
+
     def _resume(self) -> None:
         self._full = False
         if not self._closed:
@@ -147,6 +162,7 @@ class Listeners:
     def close(self) -> None:
         """Accept nothing more. The sockets themselves live on in the supervisor and the other workers."""
         self._closed = True
+        self.turns.close()
         for port in self._ports:
             port.stopListening()
         self._ports.clear()
@@ -167,26 +183,42 @@ class Listeners:
             connection.abort()
 
 
-class _OneByOne:
-    """Accepts one connection for each turn of the reactor.
+class _InTurn:
+    """A port that accepts when it is this worker's turn, and one connection for each turn of the reactor.
 
     Twisted takes up to hundreds at once. On a socket that workers share, the first to wake would take a whole burst, and the others none.
     """
 
+    reactor: Any
+
+    def give_turn(self, turn: Turn, go_on: Callable[[], None]) -> None:
+        """Called once, before anything is accepted. `go_on`: the wait is over."""
+        self._turn = turn
+        self._go_on = go_on
+        self._allowed = 1
+
+    def doRead(self) -> None:
+        self._allowed = self._turn.take()
+        if self._allowed:
+            super().doRead()  # type: ignore[misc]  # it is mixed into Twisted's ports
+        else:
+            self.stopReading()  # type: ignore[attr-defined]
+            self.reactor.callLater(GIVE_WAY, self._go_on)
+
     @property
     def numberAccepts(self) -> int:
-        return 1
+        return self._allowed
 
     @numberAccepts.setter
     def numberAccepts(self, wanted: int) -> None:
         pass
 
 
-class _TcpPort(_OneByOne, tcp.Port):
+class _TcpPort(_InTurn, tcp.Port):
     pass
 
 
-class _UnixPort(_OneByOne, unix.Port):
+class _UnixPort(_InTurn, unix.Port):
     pass
 
 
