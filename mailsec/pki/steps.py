@@ -11,6 +11,7 @@ from datetime import datetime
 
 from mailsec.errors import Asn1Error
 from mailsec.interfaces import CryptoBackend
+from mailsec.model.address import normalise_domain
 from mailsec.model.trust import Anchor
 from mailsec.model.verdict import Reason
 from mailsec.pki.budget import Budget
@@ -262,8 +263,9 @@ def _check_names(certificate: Certificate, notes: _Notes, constraints: Constrain
 
 def _check_authority(certificate: Certificate, notes: _Notes, purpose: Purpose, *, anchor: bool) -> None:
     basic = certificate.basic_constraints
-    # RFC 5280 §6.1.4 (k): a version 3 certificate of an authority says cA; a version 1 one is an authority only as an anchor.
-    if (basic is None and not anchor) or (basic is not None and not basic.ca):
+    # RFC 5280 §6.1.4 (k): a version 3 certificate of an authority says cA; a version 1 one is an authority only as an anchor. A person's
+    # certificate that is trusted by itself does not become an authority by that.
+    if (basic is None and not (anchor and certificate.version == 1)) or (basic is not None and not basic.ca):
         notes.add("not-an-authority", f"{notes.what}: may not issue certificates", "", "RFC 5280 §6.1.4 (k)")
     # RFC 5280 §6.1.4 (n): keyCertSign, where keyUsage is present.
     if certificate.key_usage is not None and "keyCertSign" not in certificate.key_usage:
@@ -305,7 +307,7 @@ def _check_anchor(certificate: Certificate, notes: _Notes, anchor: Anchor, purpo
     if anchor.not_after is not None and (certificate.not_before is None or certificate.not_before > anchor.not_after):
         notes.add("anchor-distrusted-after", f"{notes.what}: issued after the anchor lost its trust", "", "")
     if purpose.anchor == "email" and "*" not in anchor.domains:
-        domains = tuple(domain.lower().lstrip(".") for domain in anchor.domains)
+        domains = tuple(normalise_domain(domain.lstrip(".")) for domain in anchor.domains)
         # All addresses, not one: else an authority for one domain could slip in an address of another beside it.
         for address in certificate.addresses:
             if not any(address.domain_key == domain or address.domain_key.endswith("." + domain) for domain in domains):

@@ -106,7 +106,7 @@ class CertificateList:
 
     def _search(self, serial: int) -> RevokedEntry | None:
         # The octets of the INTEGER, where a time follows it: an entry that is there is found, whatever stands around it.
-        octets = serial.to_bytes(serial.bit_length() // 8 + 1, "big", signed=True)
+        octets = serial.to_bytes((serial if serial >= 0 else ~serial).bit_length() // 8 + 1, "big", signed=True)
         if len(octets) > 127:
             return None
         pattern = bytes((der.INTEGER, len(octets))) + octets

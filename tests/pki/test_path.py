@@ -39,6 +39,18 @@ def test_a_certificate_that_is_itself_an_anchor(alice):
     assert result.valid and len(result.chain) == 1
 
 
+def test_a_person_who_is_trusted_is_no_authority_by_that(alice):
+    victim = issue("Victim", alice, addresses=("victim@example.org",))
+    assert codes(ask(victim, anchors=[alice])) == ["not-an-authority", "key-usage"]
+    plain = issue("No extensions", identifiers=False, label="plain")
+    assert codes(ask(issue("Victim", plain), anchors=[plain])) == (["not-an-authority"] if plain.certificate.version == 3 else [])
+
+
+def test_anchor_domains_may_be_written_in_unicode(root):
+    anchor = Anchor(root.der, domains=("bücher.example",))
+    assert ask(issue("Bob", root, addresses=("bob@xn--bcher-kva.example",)), anchors=[anchor]).valid
+
+
 def test_no_anchor(authority, alice):
     assert codes(ask(alice, authority, anchors=[])) == ["no-anchor"]
 

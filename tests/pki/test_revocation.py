@@ -298,6 +298,17 @@ def test_a_list_of_100000_entries_is_searched_in_milliseconds(authority):
     assert time.process_time() - before < 0.1
 
 
+@pytest.mark.parametrize("number", [0, 1, 127, 128, 255, 256, -1, -127, -128, -129, -256, 2**159 - 1, 2**160])
+def test_every_serial_number_is_found(authority, number):
+    size = (number if number >= 0 else ~number).bit_length() // 8 + 1
+    octets = number.to_bytes(size, "big", signed=True)
+    entry = b"\x02" + bytes([size]) + octets + b"\x17\x0d260101000000Z"
+    entries = b"\x30" + bytes([len(entry)]) + entry
+    whole = replace(load_crl(crl(authority, 5)), der=entries * 3, entries=(0, 3 * len(entries)))
+    assert whole.find(number, whole.issuer) == (number, START, "unspecified")
+    assert whole.find(number + 2**80, whole.issuer) is None
+
+
 # -- OCSP ---------------------------------------------------------------------------------------------------------------------
 
 
