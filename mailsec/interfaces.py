@@ -451,6 +451,10 @@ class Spool(Protocol):
         """
         ...
 
+    def check_room(self, octets: int = 0) -> None:
+        """Raise StorageFull where a message of that size (0: not known) should not even begin. Cheap enough for every MAIL."""
+        ...
+
     async def postpone(self, id: str, *, need: str, reason: str) -> None:
         """A raw row waits on: it is tried again by itself, later each time."""
         ...

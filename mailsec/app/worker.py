@@ -10,7 +10,7 @@ import gc
 import os
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import structlog
@@ -18,7 +18,7 @@ import structlog
 from mailsec.app.control import FIRST_SOCKET, FROM_WORKER, TO_WORKER, LineReader, StartMessage, line, read_start
 from mailsec.app.hardening import harden_process
 from mailsec.app.output import Output
-from mailsec.errors import MailsecError
+from mailsec.errors import LocalProtocolError, MailsecError
 from mailsec.model.queue import SpooledEntry
 
 __all__ = ["WorkerProcess", "main"]
@@ -128,45 +128,47 @@ class WorkerProcess:
         self._rows.fire()
 
     async def _resume(self) -> None:
-        """Process raw rows as they become due (design §4: under the rules of that moment)."""
+        """Process raw rows as they become due (design §4: under the rules of that moment). Nothing but the end of the worker ends it."""
         runtime, spool = self.parts.runtime, self.parts.spool
         while not self._stopping:
             self._rows = runtime.signal()
             try:
                 rows = await spool.take_raw(_AT_ONCE)
                 if rows:
-                    await self._resume_all(rows)
+                    await runtime.gather([self._resume_one(row) for row in rows])
                     continue
             except MailsecError as error:
                 _log.error("waiting mail cannot be processed", error=error.message, hint=error.hint)
+            except Exception as error:
+                _log.error("waiting mail cannot be processed: unexpected error", exc_info=error)
             try:
                 await runtime.within(_RESUME_SECONDS, self._rows.wait())
             except TimeoutError:
                 pass
 
-    async def _resume_all(self, rows: Sequence[SpooledEntry]) -> None:
-        """Each in a task of its own: an error in our code costs that row (logged; held after three starts), not all that wait."""
-        runtime, done = self.parts.runtime, self.parts.runtime.signal()
-        left = set(range(len(rows)))
-
-        async def resume(number: int, row: SpooledEntry) -> None:
-            try:
-                await self._resume_one(row)
-            finally:
-                left.discard(number)
-                if not left:
-                    done.fire()
-
-        for number, row in enumerate(rows):
-            runtime.start(resume(number, row), f"message {row.entry.id}")
-        await done.wait()
-
     async def _resume_one(self, row: SpooledEntry) -> None:
+        """Process a row, or put it back. What our own code fails on costs that row (its attempts are counted; held in the end), no other."""
+        id, spool = row.entry.id, self.parts.spool
         try:
             await self.parts.pipeline.resume(row)
+            return
         except MailsecError as error:
-            _log.error("a waiting message cannot be processed now", id=row.entry.id, error=error.message, hint=error.hint)
-            await self.parts.spool.postpone(row.entry.id, need="retry", reason=error.message)
+            _log.error("a waiting message cannot be processed now", id=id, error=error.message, hint=error.hint)
+            reason, expected = error.message, True
+        except Exception as error:
+            _log.error("a waiting message cannot be processed: unexpected error", id=id, exc_info=error)
+            # The text of a foreign error may hold anything; the log has it.
+            reason, expected = f"unexpected error ({type(error).__name__})", False
+        while not self._stopping:
+            try:
+                await (spool.postpone(id, need="retry", reason=reason) if expected else spool.postpone_failed(id, reason))
+                return
+            except LocalProtocolError:
+                return  # it was put back, or replaced, before the error came
+            except MailsecError as error:
+                # A full disk: the row stays in our hands, or nobody would look at it again before the next start.
+                _log.error("a waiting message cannot be put back", id=id, error=error.message, hint=error.hint)
+                await self.parts.runtime.sleep(_RESUME_SECONDS)
 
 
 class _Control:

@@ -42,7 +42,7 @@ class SmtpConversation:
             self._discard()
             self._know(question.client)
             self._envelope = question.envelope
-            return self._pipeline.admit_sender(self.session, question.envelope.reverse_path)
+            return self._pipeline.admit_sender(self.session, question.envelope.reverse_path, question.envelope.size)
         if isinstance(question, Authenticate):
             self._know(question.client)
             return self._authenticate(question)

@@ -109,9 +109,13 @@ class Pipeline:
         """None: welcome."""
         return self.admission.admit_connection(session)
 
-    def admit_sender(self, session: Session, reverse_path: Address | None) -> Reply | None:
-        """None: welcome; a reply: refused with it."""
-        return self.admission.admit_sender(session, reverse_path)
+    def admit_sender(self, session: Session, reverse_path: Address | None, size: int = 0) -> Reply | None:
+        """None: welcome; a reply: refused with it. Raise StorageFull where there is no room for a message of `size` octets."""
+        refused = self.admission.admit_sender(session, reverse_path)
+        if refused is None:
+            # RFC 1870 §6.1: 452 before the octets are sent, where there is no room for them now
+            self.spool.check_room(size)
+        return refused
 
     def admit_recipient(self, session: Session, reverse_path: Address | None, recipient: Address) -> Reply | Awaitable[Reply | None] | None:
         """None: welcome; a reply: refused with it; an awaitable where a recipient directory must be asked."""

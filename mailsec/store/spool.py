@@ -157,7 +157,7 @@ class SqliteSpool:
     def check_room(self, octets: int = 0) -> None:
         """Raise StorageFull where a message of that size should not even begin. Cheap: the answer is kept for half a second."""
         now = self.runtime.monotonic()
-        if octets or now >= self._room_until:
+        if octets > _INLINE_OCTETS or now >= self._room_until:
             try:
                 self.files.check_room(octets)
             except StorageFull:
@@ -186,6 +186,12 @@ class SqliteSpool:
         await self._put_back(
             id, "UPDATE entry SET next_attempt = ?, begun = 0, need = ?, reason = ? WHERE row = ?", (due, need, reason, row.row)
         )
+
+    async def postpone_failed(self, id: str, reason: str) -> None:
+        """A raw row that our own code failed on: tried again later, and held like one that took its worker down when that was too often."""
+        row = self._raw(id)
+        due = self.runtime.now().timestamp() + retry_delay(row.attempts + 1, 10.0, 600.0)
+        await self._put_back(id, "UPDATE entry SET next_attempt = ?, reason = ? WHERE row = ?", (due, reason, row.row))
 
     async def hold(self, id: str, reason: str) -> None:
         """A raw row waits for a person."""

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from mailsec.errors import LocalProtocolError, MailsecError
+from mailsec.errors import LocalProtocolError, MailsecError, StorageFull
 from mailsec.model.octets import BytesOctets, Octets, Segments
 from mailsec.model.queue import NewEntry, SpooledEntry, State
 
@@ -78,6 +78,10 @@ class MemorySpool:
             known.add(row.entry.id)
         self.rows += rows
         self.commits += 1
+
+    def check_room(self, octets: int = 0) -> None:
+        if isinstance(self.fail_with, StorageFull):
+            raise self.fail_with
 
     async def postpone(self, id: str, *, need: str, reason: str) -> None:
         self._change(id, need=need, reason=reason)

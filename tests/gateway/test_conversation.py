@@ -6,7 +6,7 @@ import base64
 
 import pytest
 
-from mailsec.errors import StorageFull, Unavailable
+from mailsec.errors import MailsecError, StorageFull, Unavailable
 from mailsec.gateway.conversation import SmtpConversation
 from mailsec.hookspecs import hookimpl
 from mailsec.interfaces import Conversation
@@ -44,7 +44,7 @@ class Client:
                     answer = self.conversation.ask(request.question)
                     if hasattr(answer, "__await__"):
                         answer = self.gate.runtime.run(answer)
-                except Unavailable as unavailable:
+                except MailsecError as unavailable:
                     answer = unavailable.reply
                 if error is not None:
                     answer, error = error, None
@@ -197,3 +197,21 @@ def test_smuggled_second_message_is_not_a_message(gate):
     smuggled = "x\n.\nMAIL FROM:<mallory@example.org>\r\nRCPT TO:<bob@example.org>\r\nDATA\r\nFrom: alice@example.org\r\n\r\nsign me"
     assert client.say(smuggled, ".")[-1].startswith("554")
     assert gate.rows == [] and gate.engine.signed == []
+
+
+def test_full_disk_is_said_at_mail_before_the_octets_are_sent(gate):
+    client = Client(gate)
+    client.say("EHLO c")
+    gate.spool.fail_with = StorageFull("no room")
+    assert client.say("MAIL FROM:<carol@example.net> SIZE=5000")[-1].startswith("452 4.3.1")
+    assert client.say("RCPT TO:<alice@example.org>")[-1].startswith("503")
+    gate.spool.fail_with = None
+    assert client.say("MAIL FROM:<carol@example.net> SIZE=5000")[-1].startswith("250")
+
+
+def test_size_that_was_declared_is_asked_room_for(gate, monkeypatch):
+    asked = []
+    monkeypatch.setattr(gate.spool, "check_room", asked.append)
+    client = Client(gate)
+    client.say("EHLO c", "MAIL FROM:<carol@example.net> SIZE=5000000", "RSET", "MAIL FROM:<carol@example.net>")
+    assert asked == [5_000_000, 0]

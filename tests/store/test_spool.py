@@ -246,6 +246,22 @@ def test_a_row_that_takes_its_worker_down_three_times_is_held(tmp_path):
     spool.close()
 
 
+def test_a_row_that_our_own_code_fails_on_three_times_is_held(tmp_path):
+    async def play():
+        spool = spool_of(tmp_path)
+        await spool.commit([entry("r", state=State.RAW)])
+        for _ in range(3):
+            assert len(await spool.take_raw()) == 1
+            await spool.postpone_failed("r", "unexpected error (KeyError)")
+            assert await spool.take_raw() == []
+            spool.runtime.ahead += 601
+        assert await spool.take_raw() == []
+        assert count(tmp_path, "state = 'held'") == 1
+        spool.close()
+
+    run(play())
+
+
 def test_a_row_that_waits_in_order_is_never_held_for_it(tmp_path):
     async def play():
         spool = spool_of(tmp_path)
