@@ -25,7 +25,7 @@ def free_port() -> int:
         return held.getsockname()[1]
 
 
-def until(look: Callable[[], object], seconds: float = 20, what: str = "") -> object:
+def until(look: Callable[[], object], seconds: float = 60, what: str = "") -> object:
     deadline = time.monotonic() + seconds
     while not (found := look()):
         assert time.monotonic() < deadline, f"waited {seconds} s for {what or look}"
