@@ -1,0 +1,45 @@
+"""What the objects look like that rooms and plugins hand each other: `typing.Protocol` classes, nothing that runs (but `run_now`).
+
+Rules for all of them: instants are aware `datetime`s in UTC; certificates are DER; addresses are `model.address.Address`; an
+object that may touch a disk, a network or a token has async methods; "there is none" is an empty result, "cannot be said now"
+is an exception with `.temporary`.
+"""
+
+from __future__ import annotations
+
+from mailsec.interfaces.evidence import Evidence, EvidenceRequest, RevocationSource
+from mailsec.interfaces.gateway import Gateway, Outcome
+from mailsec.interfaces.keys import CryptoBackend, Hash, KeyHandle, KeyStore
+from mailsec.interfaces.people import Authenticator, CertificateDirectory, Credentials, FoundCertificate, RecipientDirectory
+from mailsec.interfaces.protocols import Conversation, ProtocolCore, ReactorService, TcpService
+from mailsec.interfaces.runtime import Runtime, Scratch, Signal, Task, Work, run_now
+from mailsec.interfaces.storage import CertificateDatabase, Spool
+
+__all__ = [
+    "Authenticator",
+    "CertificateDatabase",
+    "CertificateDirectory",
+    "Conversation",
+    "Credentials",
+    "CryptoBackend",
+    "Evidence",
+    "EvidenceRequest",
+    "FoundCertificate",
+    "Gateway",
+    "Hash",
+    "KeyHandle",
+    "KeyStore",
+    "Outcome",
+    "ProtocolCore",
+    "ReactorService",
+    "RecipientDirectory",
+    "RevocationSource",
+    "Runtime",
+    "Scratch",
+    "Signal",
+    "Spool",
+    "Task",
+    "TcpService",
+    "Work",
+    "run_now",
+]

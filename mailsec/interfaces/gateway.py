@@ -1,0 +1,51 @@
+"""The gateway, as services and plugins see it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from mailsec.interfaces.keys import KeyHandle
+from mailsec.interfaces.people import FoundCertificate
+from mailsec.interfaces.runtime import Runtime
+from mailsec.model.address import Address
+from mailsec.model.octets import Segments
+from mailsec.model.session import Identity, Transaction
+from mailsec.model.settings import GatewaySettings
+from mailsec.model.verdict import Decision, Verdict
+
+__all__ = ["Gateway", "Outcome"]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What `process` made of a transaction for one group of recipients. The octets live until it is closed."""
+
+    recipients: tuple[Address, ...]
+    decision: Decision
+    segments: Segments | None
+    verdict: Verdict | None
+    findings: tuple[Any, ...] = ()
+    need: str = ""
+    secret: bool = False
+    """True where the segments hold what was encrypted on arrival."""
+    rule: str = ""
+    explanation: Mapping[str, str] = field(default_factory=dict)
+
+
+class Gateway(Protocol):
+    """What `register_tcp_services`, `register_crypto_backends` and `startup` are given."""
+
+    settings: GatewaySettings
+    runtime: Runtime
+
+    def process(self, transaction: Transaction) -> AsyncIterator[Outcome]: ...
+
+    async def certificates(self, address: Address) -> Sequence[FoundCertificate]: ...
+
+    def may_send(self, identity: Identity, address: Address) -> bool: ...
+
+    async def recipient_exists(self, address: Address) -> bool | None: ...
+
+    async def key(self, name: str) -> KeyHandle | None: ...
