@@ -114,7 +114,7 @@ def cipher_parameters(algorithm: bytes) -> CipherParameters:
     # RFC 5084 §3.2: a GCM tag has 12 to 16 octets; a shorter one (CCM allows 4) is guessed, one message in 65,000.
     if tag_length not in ((12, 13, 14, 15, 16) if cipher.mode == "gcm" else (12, 14, 16)):
         raise CryptoError(f"{cipher.name} with a tag of {tag_length} octets")
-    if not (1 <= len(nonce) <= 64 if cipher.mode == "gcm" else 7 <= len(nonce) <= 13):
+    if not (8 <= len(nonce) <= 64 if cipher.mode == "gcm" else 7 <= len(nonce) <= 13):
         raise CryptoError(f"{cipher.name} with a nonce of {len(nonce)} octets")
     return CipherParameters(cipher, nonce, tag_length)
 

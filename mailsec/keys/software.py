@@ -20,6 +20,7 @@ from mailsec.errors import Asn1Error, CryptoError, PrivateKeyError
 from mailsec.interfaces import Hash
 from mailsec.model.limits import DEFAULT_LIMITS, Limits
 from mailsec.model.mechanism import AgreementMechanism, SignatureMechanism, TransportMechanism
+from mailsec.x509.certificate import load_certificate
 
 __all__ = ["SoftwareBackend", "SoftwareKey", "load_public_key"]
 
@@ -217,6 +218,9 @@ class SoftwareKey:
             raise PrivateKeyError(f"the private key of {name!r} has {self.bits} bits, more than {limits.rsa_bits}")
         if self.key_type == "rsa" and _PSS_OID in private_key[:40]:
             self.key_type = "rsa-pss"
+        if certificate is not None and not self._is_key_of(certificate):
+            # Every message that it signed would be broken, and nobody would know before its readers.
+            raise PrivateKeyError(f"the certificate of {name!r} is for another key", hint="import the key together with its certificate")
         self.certificate = certificate
         self.chain = chain
         self.assigned = assigned
@@ -227,6 +231,15 @@ class SoftwareKey:
 
     def __reduce__(self) -> Any:
         raise TypeError("a private key is not pickled")
+
+    def _is_key_of(self, certificate: bytes) -> bool:
+        try:
+            public = load_public_key(load_certificate(certificate).spki)
+        except CryptoError:
+            return False
+        # Encoded anew, as a point may be compressed, and an RSASSA-PSS key named by its own identifier.
+        der: bytes = public.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+        return der == self.public_key
 
     def can(self, mechanism: SignatureMechanism | TransportMechanism | AgreementMechanism) -> bool:
         key_type = self.key_type

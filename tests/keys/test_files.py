@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from mailsec.asn1 import writer
 from mailsec.errors import CertificateError, LimitExceeded, MailsecError, PrivateKeyError
 from mailsec.keys.files import load_certificates, load_pkcs12, load_private_key, pem, pem_blocks
+from mailsec.keys.software import SoftwareKey
 from mailsec.model.limits import Limits
 
 SERIAL = serialization
@@ -245,3 +246,10 @@ def test_certificates_are_read_in_every_form(need, tmp_path):
 def test_what_is_no_certificate_is_refused(data):
     with pytest.raises(CertificateError):
         load_certificates(data)
+
+
+def test_a_key_with_the_certificate_of_another_key_is_refused():
+    assert SoftwareKey("own", der(EC), certificate=certificate(EC, "own")).certificate is not None
+    for other in (certificate(RSA, "other"), b"junk"):
+        with pytest.raises(PrivateKeyError):
+            SoftwareKey("own", der(EC), certificate=other)
