@@ -220,7 +220,10 @@ class SoftwareKey:
             self.key_type = "rsa-pss"
         if certificate is not None and not self._is_key_of(certificate):
             # Every message that it signed would be broken, and nobody would know before its readers.
-            raise PrivateKeyError(f"the certificate of {name!r} is for another key", hint="import the key together with its certificate")
+            raise PrivateKeyError(
+                f"the private key of {name!r} does not belong to the certificate beside it",
+                hint="import the key together with its certificate",
+            )
         self.certificate = certificate
         self.chain = chain
         self.assigned = assigned
