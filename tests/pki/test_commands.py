@@ -5,8 +5,10 @@ from __future__ import annotations
 import datetime as dt
 import io
 import json
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from cryptography import x509
@@ -129,6 +131,19 @@ def test_ocsp_verify(files, authority, alice):
     # The issuer is believed where it is named and no anchor is.
     assert mailsec("ocsp", "verify", "--issuer", files / "authority.pem", *AT, files / "good.ors")[0] == 0
     assert mailsec("ocsp", "verify", "--issuer", files / "root.pem", *AT, files / "good.ors")[0] == 1
+
+
+def test_the_page_of_fields_is_true(files, authority, alice):
+    page = (Path(__file__).resolve().parents[2] / "docs" / "json.md").read_text()
+
+    def documented(command: str) -> set[str]:
+        section = page.partition(f"\n## {command}\n")[2].partition("\n## ")[0]
+        heads = [line.partition(":")[0] for line in section.splitlines() if line.startswith("- ")]
+        return {name for head in heads for name in re.findall(r"`([a-z_]+)`", head)} | {"error"}
+
+    (files / "x.ors").write_bytes(answer(alice, authority))
+    assert set(mailsec("cert", "verify", *AT, files / "alice.pem")[1]) == documented("cert verify")
+    assert set(mailsec("ocsp", "verify", "--issuer", files / "authority.pem", *AT, files / "x.ors")[1]) == documented("ocsp verify")
 
 
 def test_tables_for_people(files):
