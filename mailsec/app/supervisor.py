@@ -167,7 +167,7 @@ class Supervisor:
         _log.info("worker is ready", worker=worker.index, pid=worker.pid)
         if not self._was_ready and len(self.workers) == self.count and all(one.ready for one in self.workers.values()):
             self._was_ready = True
-            _log.info("ready", workers=self.count, pid=os.getpid())
+            _log.info("ready", workers=self.count, ports=[_shown(opened) for opened in self.sockets], pid=os.getpid())
             notify_systemd(self._notify, f"READY=1\nMAINPID={os.getpid()}\nSTATUS={self.count} workers")
 
     def worker_ended(self, worker: Worker, reason: Failure) -> None:
@@ -238,6 +238,12 @@ class Supervisor:
         _log.info("stopped", pid=os.getpid())
         if self.reactor.running:
             self.reactor.stop()
+
+
+def _shown(opened: socket.socket) -> str:
+    """Where a socket listens."""
+    name = opened.getsockname()
+    return name if isinstance(name, str) else f"[{name[0]}]:{name[1]}" if ":" in name[0] else f"{name[0]}:{name[1]}"
 
 
 def notify_systemd(address: str, text: str) -> None:

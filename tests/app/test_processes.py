@@ -146,6 +146,17 @@ def test_promise_6_no_process_can_be_read_dumped_or_gain_privileges(running: Ser
     assert passphrase not in running.log.read_text()
 
 
+def test_promise_6_a_hardened_process_cannot_be_dumped():
+    # root sees no difference in /proc, so the process is asked itself (PR_GET_DUMPABLE is 3).
+    script = (
+        "import ctypes; from mailsec.app.hardening import harden_process; harden_process(); print(ctypes.CDLL(None).prctl(3, 0, 0, 0, 0))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(PROJECT)}, check=True
+    )
+    assert done.stdout == "0\n"
+
+
 def test_a_stuck_worker_is_killed_and_replaced(served: Served):
     # SIGSTOP is as silent as an endless loop; the times are those of tests.
     script = (
