@@ -154,19 +154,12 @@ def test_promise_1_nothing_is_lost_when_this_is_killed(gateway, destination, vic
     all_arrive(destination, senders.finish())
 
 
-@pytest.mark.parametrize(
-    "point",
-    [
-        "spool.file.written",
-        "spool.file.linked",
-        "spool.commit.before",
-        "spool.commit.after",
-        "spool.sync.after",
-        "spool.delete.after",
-        "relay.delivery.before",
-        "relay.delivery.after",
-    ],
-)
+POINTS = ["spool.file.linked", "spool.sync.after", "relay.delivery.after"]
+MORE_POINTS = ["spool.file.written", "spool.commit.before", "spool.commit.after", "spool.delete.after", "relay.delivery.before"]
+
+
+# Several seconds each: `make test` takes the three that differ most, `make interop` all.
+@pytest.mark.parametrize("point", [*POINTS, *(pytest.param(point, marks=pytest.mark.interop) for point in MORE_POINTS)])
 def test_promise_1_nothing_is_lost_when_workers_die_at(point, gateway, destination, monkeypatch):
     # Each life of a worker ends when it comes to the point for the fifth time; large bodies are few.
     rare = point.startswith(("spool.file", "spool.delete"))
