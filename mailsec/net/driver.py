@@ -1,7 +1,7 @@
 """Drives any `ProtocolCore` over a Twisted transport: requests in order, answers at once or later, back-pressure, TLS, one deadline.
 
-The one invariant: while an `Ask` is open, or a `Stream` is being written, or a handshake is going on, the core is fed nothing. What arrives
-meanwhile waits here, bounded: above 64 KiB the transport is paused.
+The one invariant: while an `Ask` is open, or a `Stream` is being written, or a handshake is going on, or the peer does not take what was
+said, the core is fed nothing. What arrives meanwhile waits here, bounded: above 64 KiB the transport is paused.
 """
 
 from __future__ import annotations
@@ -79,6 +79,9 @@ class WireProtocol(Protocol):
         self._body_fault: Reply | None = None
         self._pieces: Iterator[bytes | memoryview] | None = None
         self._throttled = False
+        """True while the transport has more to write than it wants to keep."""
+        self._producing = False
+        self._written = 0
         self._direct = False
         self._heard_all = False
         self._handshake: StartTls | None = None
@@ -108,7 +111,7 @@ class WireProtocol(Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         self.received += len(data)
-        if self._blocked or self._running:
+        if self._blocked or self._running or self._throttled:
             self._input.append(data)
             self._input_size += len(data)
             if self._input_size > _HIGH_WATER and not self._paused:
@@ -179,7 +182,7 @@ class WireProtocol(Protocol):
                 requests = self._carry_out(requests)
                 if requests:
                     continue
-                if self._blocked or self._closing or not self._input:
+                if self._blocked or self._closing or self._throttled or not self._input:
                     break
                 data = self._input[0] if len(self._input) == 1 else b"".join(self._input)
                 self._input.clear()
@@ -191,7 +194,7 @@ class WireProtocol(Protocol):
             self._abort()
         finally:
             self._running = False
-        if self._blocked or self._closing:
+        if self._blocked or self._closing or self._throttled:
             return
         if self._heard_all:
             self._close(abort=False)
@@ -251,6 +254,10 @@ class WireProtocol(Protocol):
                     return
                 if isinstance(taken, int) and taken > 0:
                     data = data[taken:]
+        # Attack: commands without end from a client that never reads the replies; they would pile up in memory.
+        self._written += len(data)
+        if self._written > _HIGH_WATER and not self._closing:
+            self._produce()
         self.transport.write(data)
 
     # -- questions ------------------------------------------------------------------------------------------------------------
@@ -315,8 +322,20 @@ class WireProtocol(Protocol):
         self._blocked = True
         self._pieces = iter(pieces)
         self._throttled = False
-        self.transport.registerProducer(self, True)
+        self._produce()
         self._write_pieces()
+
+    def _produce(self) -> None:
+        """Be told when the transport has more than enough to write, and when it has written it."""
+        if not self._producing:
+            self._producing = True
+            self.transport.registerProducer(self, True)
+
+    def _produce_no_more(self) -> None:
+        if self._producing:
+            self._producing = False
+            self._written = 0
+            self.transport.unregisterProducer()
 
     def _write_pieces(self) -> None:
         try:
@@ -324,7 +343,7 @@ class WireProtocol(Protocol):
                 piece = next(self._pieces, None)
                 if piece is None:
                     self._pieces = None
-                    self.transport.unregisterProducer()
+                    self._produce_no_more()
                     self._blocked = False
                     if self._running:
                         # Within _carry_out: its caller goes on with what this brings.
@@ -336,9 +355,8 @@ class WireProtocol(Protocol):
                 self.transport.write(bytes(piece))
         except Exception as error:  # the message cannot be sent as it must be: better no end of data than a wrong one
             _log.error("stream-failed", exc_info=error)
-            if self._pieces is not None:
-                self._pieces = None
-                self.transport.unregisterProducer()
+            self._pieces = None
+            self._produce_no_more()
             self._abort()
 
     def _out_of_stream(self, requests: Iterable[Request]) -> None:
@@ -353,7 +371,10 @@ class WireProtocol(Protocol):
         if self._seconds is not None:
             # Something was taken: the deadline is for a peer that takes nothing.
             self._set_deadline(self._seconds)
-        self._write_pieces()
+        if self._pieces is not None:
+            self._write_pieces()
+        elif not (self._blocked or self._closing or self._running):
+            self._run(_nothing)
 
     def stopProducing(self) -> None:
         self._pieces = None
@@ -377,6 +398,8 @@ class WireProtocol(Protocol):
             return
         self._flush()
         self._closing = True
+        # A TLS transport says goodbye only when nobody is going to write any more.
+        self._produce_no_more()
         self._input.clear()
         self._seconds = None
         self._session_due = None
@@ -439,6 +462,10 @@ class WireProtocol(Protocol):
             self._abort()
             return
         self._run(self.core.deadline_passed)
+
+
+def _nothing() -> Iterable[Request]:
+    return ()
 
 
 def _deferred(value: Any) -> Deferred[Any]:

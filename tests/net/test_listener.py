@@ -209,6 +209,30 @@ def test_flood_while_an_answer_is_awaited_is_bounded(serve, loop):
         assert b"250 2.1.0" in read_until(sock, b"250 2.1.0")
 
 
+@pytest.mark.parametrize("tls", [False, True])
+def test_client_that_never_reads_its_replies_is_not_listened_to(serve, certificates, loop, tls):
+    """Each EHLO of 8 octets has a reply of 100: what is not read must not pile up in our memory."""
+    port, _inbox = serve(ServerSettings("gw.example.org", tls="implicit" if tls else "none"))
+    plain = socket.create_connection(("127.0.0.1", port), timeout=10)
+    sock = client_context(certificates).wrap_socket(plain, server_hostname="localhost") if tls else plain
+    with sock:
+        read_until(sock, b"ESMTP\r\n")
+        sock.settimeout(0.5)
+        sent = 0
+        flood = b"EHLO a\r\n" * 2_000
+        try:
+            while sent < 48 * 1024 * 1024:
+                sent += sock.send(flood)
+        except TimeoutError:
+            pass
+        assert sent < 24 * 1024 * 1024, "nothing stopped the flood"
+        # Whoever begins to read after all is served on.
+        sock.settimeout(10)
+        received = 0
+        while received < 4 * 1024 * 1024:
+            received += len(sock.recv(65536))
+
+
 def test_layer_above_that_raises_gives_its_reply(serve):
     def hold(question):
         if isinstance(question, questions.MailFrom):
