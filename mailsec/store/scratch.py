@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from mailsec.errors import LocalProtocolError, StoreError
 from mailsec.model.limits import DEFAULT_LIMITS, Limits
@@ -138,10 +138,12 @@ class FileOctets(WindowedOctets):
 class FileScratch:
     """A `Scratch` whose file, if it grows one, lies in `directory` without a name."""
 
-    __slots__ = ("_chunks", "_descriptor", "_directory", "_dropped", "_length", "_linkable", "_memory", "_sealed")
+    __slots__ = ("_check_room", "_chunks", "_descriptor", "_directory", "_dropped", "_length", "_linkable", "_memory", "_sealed")
 
-    def __init__(self, directory: str, limits: Limits = DEFAULT_LIMITS) -> None:
+    def __init__(self, directory: str, limits: Limits = DEFAULT_LIMITS, check_room: Callable[[int], None] | None = None) -> None:
+        """`check_room` raises StorageFull where so many octets more should not be written."""
         self._directory = directory
+        self._check_room = check_room
         self._memory = limits.scratch_memory
         self._chunks: list[bytes] = []
         self._length = 0
@@ -165,6 +167,9 @@ class FileScratch:
             chunk = b"".join(self._chunks)
             self._chunks.clear()
             self._descriptor, self._linkable = unnamed_file(self._directory)
+        if self._check_room is not None:
+            # Attack: hundreds of large messages that are begun and never ended. They stop before they take the room that deletions need.
+            self._check_room(len(chunk))
         write_all(self._descriptor, chunk)
         if self._length - self._dropped > _DROP_BEHIND:
             # Starts writing what is dirty and forgets what is clean: page cache counts as memory where memory is limited.

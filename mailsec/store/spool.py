@@ -152,7 +152,7 @@ class SqliteSpool:
 
     def scratch(self) -> FileScratch:
         """A Scratch whose file, if it grows one, lies where the spool can give it a name."""
-        return FileScratch(self.files.directory, self.limits)
+        return FileScratch(self.files.directory, self.limits, self.files.check_room)
 
     def check_room(self, octets: int = 0) -> None:
         """Raise StorageFull where a message of that size should not even begin. Cheap: the answer is kept for half a second."""
@@ -406,11 +406,12 @@ class SqliteSpool:
         for values in rows:
             try:
                 read.append((spooled_entry(values, self._sealer, self.files.open), values[-3]))
-            except Tampered as error:
+            except (Tampered, ValueError, TypeError, LookupError, AttributeError) as error:
+                # What is no row of ours in any column: a damaged disk, or somebody's editor.
                 connection.execute(
                     "UPDATE entry SET state = CASE state WHEN 'raw' THEN 'held' ELSE state END, paused = 1, next_attempt = NULL, begun = 0, "
                     "reason = ? WHERE row = ?",
-                    (error.message, values[0]),
+                    (error.message if isinstance(error, Tampered) else "the row cannot be read: it was damaged or edited", values[0]),
                 )
             except StoreError as error:
                 later = self.runtime.now().timestamp() + _UNREADABLE_SECONDS

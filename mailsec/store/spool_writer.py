@@ -193,6 +193,9 @@ class GroupWriter:
         removed, self._removed = self._removed, []
         commits = group.commits
         try:
+            if self.broken is not None:
+                # It waited while the sync of the group before it failed: behind pages that may never reach the disk nothing of the log counts.
+                raise _again(self.broken)
             durable = any(commit.durable for commit in commits)
             done = False
             if self._since_checkpoint < _CHECKPOINT_OCTETS:

@@ -8,6 +8,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -220,6 +221,32 @@ def test_a_changed_row_decides_nothing_and_keeps_nobody_waiting(tmp_path):
     connection.close()
     assert [row.entry.id for row in run(spool.take_raw())] == ["good"]
     assert count(tmp_path, "id = 'bad' AND state = 'held' AND reason LIKE '%changed%'") == 1
+    spool.close()
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("recipients", "not json"),
+        ("recipients", "[3]"),
+        ("recipients", "{}"),
+        ("received_at", "soon"),
+        ("origin", "moon"),
+        ("progress", "[1]"),
+    ],
+)
+@pytest.mark.parametrize("state", [State.RAW, State.READY])
+def test_a_damaged_row_keeps_nobody_waiting(tmp_path, column, value, state):
+    spool = spool_of(tmp_path)
+    run(spool.commit([entry("bad", state=state), entry("good", state=state)]))
+    connection = sqlite3.connect(tmp_path / "spool-0.sqlite")
+    connection.execute(f"UPDATE entry SET {column} = ? WHERE id = 'bad'", (value,))
+    connection.commit()
+    connection.close()
+    taken = run(spool.take_raw() if state is State.RAW else spool.take_ready())
+    assert "good" in [row.entry.id for row in taken]
+    if len(taken) == 1:
+        assert count(tmp_path, "id = 'bad' AND paused = 1 AND reason LIKE '%cannot be read%'") == 1
     spool.close()
 
 
@@ -481,6 +508,47 @@ def test_too_little_room_is_seen_before_a_message_is_taken(tmp_path):
         with pytest.raises(StorageFull):
             await spool.commit([entry("a")])
         await asyncio.sleep(0.05)
+        spool.close()
+
+    run(play())
+
+
+def test_large_messages_that_never_end_leave_the_room_that_deletions_need(tmp_path):
+    spool = spool_of(tmp_path, reserve=1 << 60)
+    scratch = spool.scratch()
+    scratch.append(b"x" * 1000)  # in memory
+    with pytest.raises(StorageFull):
+        scratch.append(LARGE * 4)
+    scratch.discard()
+    spool.close()
+
+
+def test_promise_1_a_commit_that_waited_while_a_sync_failed_is_not_promised(tmp_path, monkeypatch):
+    """The log is a chain: behind pages that never reached the disk nothing of it can be read back after a loss of power."""
+    in_sync, go_on = threading.Event(), threading.Event()
+    real, failures = os.fdatasync, []
+
+    def fails_once(descriptor):
+        if not failures:
+            failures.append(descriptor)
+            in_sync.set()
+            assert go_on.wait(10)
+            raise OSError(5, "Input/output error")
+        real(descriptor)
+
+    async def play():
+        spool = spool_of(tmp_path)
+        monkeypatch.setattr(spool_writer.os, "fdatasync", fails_once)
+        first = asyncio.ensure_future(spool.commit([entry("a")]))
+        await asyncio.to_thread(in_sync.wait, 10)
+        second = asyncio.ensure_future(spool.commit([entry("b")]))
+        await asyncio.sleep(0)
+        go_on.set()
+        results = await asyncio.gather(first, second, return_exceptions=True)
+        assert [type(result) for result in results] == [StoreError, StoreError]
+        # It recovers: what is committed now is copied into the database first.
+        spool.runtime.ahead += 10
+        await spool.commit([entry("c")])
         spool.close()
 
     run(play())
