@@ -13,6 +13,7 @@ from mailsec.app.config import ConfigurationErrors, gateway_settings, load_confi
 from mailsec.app.config.lines import key_lines
 from mailsec.app.config.load import SECTIONS
 from mailsec.app.config.render import EXAMPLE, render, toml
+from mailsec.app.opening import open_configuration
 from mailsec.errors import ConfigurationError
 from mailsec.model.session import Origin
 
@@ -31,6 +32,16 @@ def test_bad_configuration_gives_its_error(folder, monkeypatch):
     with pytest.raises(ConfigurationErrors) as caught:
         load_configuration("mailsec.toml")
     assert told(caught.value) == (folder / "expected-error").read_text()
+
+
+@pytest.mark.parametrize("folder", BAD, ids=lambda folder: folder.name)
+def test_bad_configuration_gives_its_error_to_serve_and_check_too(folder, monkeypatch):
+    """They look at the surroundings as well: what is wrong in the file must not break that, and is told together with it."""
+    monkeypatch.chdir(folder)
+    with pytest.raises(ConfigurationErrors) as caught:
+        open_configuration("mailsec.toml")
+    for line in (folder / "expected-error").read_text().splitlines():
+        assert line.strip() in told(caught.value)
 
 
 def test_a_literal_secret_is_not_repeated_in_the_error(monkeypatch):

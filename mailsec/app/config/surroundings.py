@@ -14,7 +14,7 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from mailsec.app.config.addresses import parse_endpoint, parse_hop
+from mailsec.app.config.addresses import parse_endpoint
 from mailsec.app.config.lines import Path as Place
 from mailsec.app.config.load import Configuration
 from mailsec.app.config.problems import Problem, near
@@ -59,7 +59,10 @@ def _directories(configuration: Configuration, problems: list[Problem]) -> None:
     ):
         _directory(place, Path(directory), problems)
     for index, listener in enumerate(configuration.listeners):
-        endpoint = parse_endpoint(listener.address)
+        try:
+            endpoint = parse_endpoint(listener.address)
+        except ValueError:
+            continue  # `semantics` has said what is wrong with it
         if endpoint.path and not Path(endpoint.path).parent.is_dir():
             message = f"there is no directory {Path(endpoint.path).parent}"
             problems.append(Problem(("listener", index, "address"), message, "make it, for the user that mailsec runs as"))
@@ -87,9 +90,8 @@ def _files(configuration: Configuration, problems: list[Problem]) -> None:
     relay = configuration.relay
     hops = [(("relay", "next_hop"), relay.next_hop), *((("relay", "routes", domain), hop) for domain, hop in relay.routes.items())]
     for place, hop in hops:
-        target = parse_hop(hop)
-        if target.password_file:
-            _secret_file((*place, "password_file"), target.password_file, problems)
+        if hop.password_file:
+            _secret_file((*place, "password_file"), hop.password_file, problems)
     for index, path in enumerate(configuration.trust.anchor_files):
         _certificates(("trust", "anchor_files", index), path, problems)
     if relay.ca_file:
