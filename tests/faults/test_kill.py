@@ -13,7 +13,7 @@ from tests.faults.sender import Senders, check_promise
 from tests.peers.gateway import Gateway, until
 from tests.peers.inbox import Inbox
 
-ROUNDS = int(os.environ.get("MAILSEC_KILL_ROUNDS", "8"))
+ROUNDS = int(os.environ.get("MAILSEC_KILL_ROUNDS", "6"))
 """Kills at random instants: more of them with this variable."""
 
 POINTS = [point for point in CRASH_POINTS if point not in ("adopt.copied", "spool.checkpoint.after")]
