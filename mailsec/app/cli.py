@@ -10,6 +10,7 @@ exit but 2.
 
 from __future__ import annotations
 
+import errno
 import importlib
 import sys
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from typing import Any
 import click
 
 from mailsec import __version__
+from mailsec.app.files import reason_of
 from mailsec.app.output import Output
 from mailsec.errors import MailsecError, UsageError
 
@@ -32,6 +34,8 @@ EXIT_INPUT = 3
 EXIT_UNEXPECTED = 70
 EXIT_TEMPORARY = 75
 EXIT_CONFIGURATION = 78
+
+_OUTPUT_IS_LOST = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EBADF})
 
 GROUPS: dict[str, str] = {
     "smime": "sign and verify messages in files",
@@ -153,6 +157,10 @@ def run(arguments: Sequence[str], output: Output) -> int:
             value = root().main(list(arguments), prog_name="mailsec", standalone_mode=False, obj=output)
             output.finish()
             return value if isinstance(value, int) else EXIT_YES
+        except click.exceptions.NoArgsIsHelpError as error:
+            # Whoever says nothing asks what can be said.
+            print(error.ctx.get_help() if error.ctx is not None else error.message, file=output.err)
+            return EXIT_USAGE
         except click.UsageError as error:
             output.error(error.format_message()[:1].lower() + error.format_message()[1:].rstrip("."), _usage_hint(error))
             return EXIT_USAGE
@@ -173,6 +181,10 @@ def run(arguments: Sequence[str], output: Output) -> int:
         sys.stdout = None  # the interpreter would complain again when it flushes at exit
         return EXIT_NO
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in _OUTPUT_IS_LOST and error.filename is None:
+            sys.stdout = None  # what is left in its buffer would fail again at exit
+            output.error(f"cannot write the answer: {reason_of(error)}", "where standard output leads to has no room, or is closed")
+            return EXIT_TEMPORARY
         from mailsec.app.report import write_report
 
         where = write_report(error, arguments)
@@ -183,6 +195,11 @@ def run(arguments: Sequence[str], output: Output) -> int:
 
 
 def _usage_hint(error: click.UsageError) -> str:
+    option = error.option_name if isinstance(error, click.NoSuchOption) else ""
+    shared = option in ("-c", "--config", "-d", "--database", "--json")
+    if shared and isinstance(getattr(error.ctx, "command", None), click.Group):
+        # Other programs take the configuration before the command.
+        return f"{option} stands behind the command, as in mailsec check -c FILE"
     return f'"{error.ctx.command_path} --help" shows what it takes' if error.ctx is not None else ""
 
 

@@ -8,17 +8,31 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from mailsec.errors import InputError, LimitExceeded, MailsecError
 from mailsec.model.limits import DEFAULT_LIMITS, Limits
 
-__all__ = ["read_file", "reason_of", "write_file"]
+__all__ = ["naming", "read_file", "reason_of", "write_file"]
 
 
 def reason_of(error: OSError) -> str:
     """The system's words, in our voice: "no such file or directory"."""
     return (error.strerror or str(error)).lower()
+
+
+@contextmanager
+def naming(path: str, hint: str = "") -> Iterator[None]:
+    """What cannot be read of the octets of the file `path` is told with its name, and with `hint` where the error has none."""
+    try:
+        yield
+    except InputError as error:
+        if path not in error.message:
+            error.message = f"{path}: {error.message}"
+        error.hint = error.hint or hint
+        raise
 
 
 def read_file(path: str, *, limits: Limits = DEFAULT_LIMITS) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from datetime import UTC, datetime
 
 from mailsec.app.config import Configuration
@@ -11,7 +12,7 @@ from mailsec.app.config.surroundings import find_surrounding_problems
 from mailsec.app.options import ask_passphrase
 from mailsec.app.passphrase import passphrase_source
 from mailsec.app.wiring import find_plugin_problems
-from mailsec.errors import MailsecError, WrongPassphrase
+from mailsec.errors import ConfigurationError, MailsecError, WrongPassphrase
 from mailsec.store.certdb import CertDb
 
 __all__ = ["open_configuration"]
@@ -22,19 +23,24 @@ _TRIES = 3
 
 def open_configuration(path: str, *, consequence: str = "nothing was started") -> tuple[Configuration, CertDb]:
     """The configuration and its open database; raise ConfigurationErrors with everything that is wrong in it and around it."""
-    configuration, problems, lines = read_configuration(path)
+    try:
+        configuration, problems, lines = read_configuration(path)
+    except ConfigurationErrors as error:  # not even TOML
+        raise ConfigurationErrors(error.problems, consequence) from error
     if configuration is None:
         raise ConfigurationErrors(located(path, lines, problems), consequence)
     database = None
     try:
         database = _open_database(configuration)
-    except WrongPassphrase as error:
-        place = "file" if configuration.passphrase.method == "file" else "method"
-        problems.append(Problem(("passphrase", place), error.message, error.hint))
     except MailsecError as error:
-        place = "location" if error.stage != "passphrase" else ""
-        problems.append(Problem(("database", place) if place else ("passphrase",), error.message, error.hint))
-    problems += find_surrounding_problems(configuration, database, datetime.now(UTC))
+        place = ("database", "location")
+        if isinstance(error, WrongPassphrase) or error.stage == "passphrase":
+            place = ("passphrase", "file" if configuration.passphrase.method == "file" else "method")
+        problems.append(Problem(place, error.message, error.hint))
+    around = find_surrounding_problems(configuration, database, datetime.now(UTC))
+    if any(problem.path == ("passphrase", "file") for problem in around):  # the same file, said once
+        problems = [problem for problem in problems if problem.path != ("passphrase", "file")]
+    problems += around
     problems += find_plugin_problems(configuration)
     if problems:
         if database is not None:
@@ -53,6 +59,12 @@ def _open_database(configuration: Configuration) -> CertDb:
     if database.unlocked:
         return database
     database.close()
+    if not sys.stdin.isatty():
+        raise ConfigurationError(
+            "the pass phrase of the database is asked for on a terminal, and there is none",
+            hint='set method = "file" or method = "systemd" in [passphrase]',
+            stage="passphrase",
+        )
     for attempt in range(_TRIES):
         try:
             return CertDb.open(location, password=ask_passphrase("Pass phrase of the database").encode())

@@ -115,7 +115,11 @@ def passphrase_from_file(path: str, name: str = "internal") -> str:
             return line[len(name) + 1 :]
     if len(lines) <= 1:
         return lines[0] if lines else ""
-    raise InputError(f'the pass phrase file {path} has no line "{name}:…"', hint="one line for each name, or one line with the pass phrase")
+    raise InputError(
+        f'the pass phrase file {path} has no line "{name}:…"',
+        hint="one line for each name, or one line with the pass phrase",
+        stage="passphrase",
+    )
 
 
 def ask_passphrase(prompt: str, *, confirm: bool = False) -> str:

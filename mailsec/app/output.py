@@ -10,11 +10,13 @@ rich is imported only where a table is drawn on a terminal.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import sys
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
 import click
@@ -24,6 +26,8 @@ from mailsec.errors import MailsecError
 __all__ = ["Output", "json_option", "plural", "printable"]
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+_SHORT_COLUMN = 14
 
 RED, YELLOW, GREEN, DIM, BOLD, CYAN, PLAIN = "\x1b[31m", "\x1b[33m", "\x1b[32m", "\x1b[2m", "\x1b[1m", "\x1b[36m", "\x1b[0m"
 
@@ -75,11 +79,11 @@ class Output:
     # The streams are looked up late, so that tests may replace them.
     @property
     def out(self) -> TextIO:
-        return self._out or sys.stdout
+        return self._out or sys.stdout or _nowhere()
 
     @property
     def err(self) -> TextIO:
-        return self._err or sys.stderr
+        return self._err or sys.stderr or _nowhere()
 
     @property
     def terminal(self) -> bool:
@@ -127,8 +131,10 @@ class Output:
                 title=title or None,
                 title_justify="left",
             )
-            for column in columns:
-                drawn.add_column(column, overflow="fold")
+            for index, column in enumerate(columns):
+                # On a narrow terminal the long columns give way: a date or a flag in two pieces cannot be read.
+                widest = max(len(line[index]) for line in [list(columns), *cells])
+                drawn.add_column(column, overflow="fold", no_wrap=widest <= _SHORT_COLUMN)
             for row in cells:
                 drawn.add_row(*(Text(cell) for cell in row))
             Console(file=self.out).print(drawn)
@@ -193,6 +199,12 @@ class Output:
     def _paint(self, code: str) -> str:
         # https://no-color.org: any value that is not empty asks for none.
         return code if self.err.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb" else ""
+
+
+@functools.cache
+def _nowhere() -> TextIO:
+    """For a standard stream that was closed before we were started (`>&-`): Python has None for it."""
+    return Path(os.devnull).open("w", encoding="utf-8")
 
 
 def _described(error: MailsecError) -> dict[str, str]:

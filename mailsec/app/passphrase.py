@@ -26,6 +26,7 @@ def passphrase_source(settings: Passphrase) -> str | None:
             raise ConfigurationError(
                 "systemd gave no credentials",
                 hint=f"add LoadCredential={CREDENTIAL}:FILE to the unit, or set another method in [passphrase]",
+                stage="passphrase",
             )
         return passphrase_from_file(str(Path(directory) / CREDENTIAL))
     return None

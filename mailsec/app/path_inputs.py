@@ -148,12 +148,13 @@ def policy_options(command: F) -> F:
 
 def read_ders(path: str, label: str = "CERTIFICATE") -> Sequence[bytes]:
     """The objects in the file `path`: PEM blocks of `label`, DER, or base64 of DER; raise InputError where there are none."""
-    from mailsec.app.files import read_file
+    from mailsec.app.files import naming, read_file
     from mailsec.keys.files import load_certificates, pem_blocks
 
     data = read_file(path)
     if label == "CERTIFICATE":
-        return load_certificates(data)
+        with naming(path):
+            return load_certificates(data)
     if b"-----BEGIN " in data:
         found = [block.data for block in pem_blocks(data) if block.label == label]
         if not found:

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from mailsec.app.files import read_file
+from mailsec.app.files import naming, read_file
 from mailsec.app.options import DatabaseChoice, passphrase_from_file
 from mailsec.app.output import Output
-from mailsec.errors import InputError, KeyUnavailable, UsageError
+from mailsec.errors import InputError, KeyUnavailable, PrivateKeyError, UsageError
 from mailsec.keys.files import load_certificates, load_pkcs12, load_private_key
 from mailsec.keys.software import SoftwareKey
 from mailsec.model.address import Address
@@ -60,16 +60,27 @@ def find_signer(choice: SignerChoice, database: DatabaseChoice, sender: Address 
 def _from_files(choice: SignerChoice) -> SoftwareKey:
     if not choice.key or not choice.certificate:
         raise UsageError("--key and --cert need each other")
-    private_key = load_private_key(read_file(choice.key), choice.key_passphrase)
-    certificates = load_certificates(read_file(choice.certificate))
-    if not certificates:
-        raise InputError(f"{choice.certificate} holds no certificate", stage="read")
-    chain = [*certificates[1:], *(der for path in choice.chain for der in load_certificates(read_file(path)))]
+    with naming(choice.key, "" if choice.key_passphrase else "a pass phrase is given with --password-file FILE"):
+        private_key = load_private_key(read_file(choice.key), choice.key_passphrase)
+    certificates = _certificates(choice.certificate)
+    chain = [*certificates[1:], *(der for path in choice.chain for der in _certificates(path))]
     return _checked(SoftwareKey(choice.certificate, private_key, certificate=certificates[0], chain=tuple(chain)), choice.key)
 
 
+def _certificates(path: str) -> Sequence[bytes]:
+    with naming(path):
+        certificates = load_certificates(read_file(path))
+    if not certificates:
+        raise InputError(f"{path} holds no certificate", stage="read")
+    return certificates
+
+
 def _from_pkcs12(choice: SignerChoice) -> SoftwareKey:
-    store = load_pkcs12(read_file(choice.p12), choice.p12_passphrase)
+    try:
+        store = load_pkcs12(read_file(choice.p12), choice.p12_passphrase)
+    except PrivateKeyError as error:
+        hint = error.hint if choice.p12_passphrase is not None else "give its password with --p12-password-file FILE"
+        raise PrivateKeyError(f"{choice.p12}: {error.message}", hint=hint) from None
     usable = [key for key in store.keys if key.certificate is not None]
     if not usable:
         raise InputError(f"{choice.p12} holds no key with a certificate", stage="read")
@@ -95,7 +106,7 @@ def _from_database(nickname: str, choice: DatabaseChoice, sender: Address | None
             private_key = database.private_key(entry) if entry.verified and entry.has_key else None
             if private_key is not None:
                 return SoftwareKey(entry.nickname, private_key, certificate=entry.der, chain=database.chain(entry))
-    raise KeyUnavailable(missing, hint='"mailsec cert list" shows what there is')
+    raise KeyUnavailable(missing, hint='"mailsec cert list" shows what there is; "cert issue" and "p12 import" bring keys')
 
 
 def _checked(key: SoftwareKey, path: str) -> SoftwareKey:

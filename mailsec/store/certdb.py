@@ -267,7 +267,7 @@ class CertDb(Users):
         # Attack: a certificate of somebody else under a name that the configuration uses. NSS has the same rule.
         for row in self._rows(connection, certificates.c.nickname == nickname):
             if row["subject"] != subject:
-                raise UsageError(f"another subject has the nickname {nickname!r}", hint="choose another one with --nickname")
+                raise UsageError(f"another subject has the nickname {nickname!r}", hint="choose another nickname")
 
     def _entries(self, connection: Connection, *where: ColumnElement[bool]) -> list[CertificateEntry]:
         return [entry for entry, _ in self._build(connection, self._rows(connection, *where))]

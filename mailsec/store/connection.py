@@ -17,7 +17,7 @@ from sqlalchemy import CompoundSelect, Connection, Engine, Select, create_engine
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
 
-from mailsec.errors import SchemaError, StorageFull, StoreError, UsageError
+from mailsec.errors import ConfigurationError, SchemaError, StorageFull, StoreError, UsageError
 
 __all__ = [
     "BUSY_TIMEOUT",
@@ -92,7 +92,9 @@ def check_file(path: Path) -> None:
     except IsADirectoryError:
         raise StoreError(f"{path} is a directory", hint="name the database file within it") from None
     except OSError as error:
-        raise StoreError(f"{path} cannot be read: {error.strerror}", hint="run this as the user that owns the database") from None
+        raise StoreError(
+            f"{path} cannot be read: {(error.strerror or str(error)).lower()}", hint="run this as the user that owns the database"
+        ) from None
     if head != b"SQLite format 3\x00":
         raise SchemaError(
             f"{path} is not a mailsec database", hint="name the file that `mailsec db init` made, or restore it from a backup"
@@ -110,7 +112,9 @@ def _check_directory(path: Path) -> None:
     try:
         facts = directory.stat()
     except OSError as error:
-        raise StoreError(f"the directory {directory} cannot be read: {error.strerror}", hint=f"mkdir -m 700 {directory}") from None
+        raise StoreError(
+            f"the directory {directory} cannot be read: {(error.strerror or str(error)).lower()}", hint=f"mkdir -m 700 {directory}"
+        ) from None
     if not stat.S_ISDIR(facts.st_mode):
         raise StoreError(f"{directory} is not a directory", hint="name a file within a directory")
     # Attack: in a directory that others can write to, they lay a journal or a log beside the file, and SQLite replays it into ours.
@@ -122,7 +126,13 @@ def _check_directory(path: Path) -> None:
 
 def make_engine(url: URL, *, busy_timeout: float = BUSY_TIMEOUT) -> Engine:
     """An engine whose transactions are plain ones for reading, and take the write lock at once with `mailsec_write`."""
-    engine = create_engine(url, hide_parameters=True)
+    try:
+        engine = create_engine(url, hide_parameters=True)
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(
+            f"the database {url} needs the Python package {error.name}",
+            hint=f"pip install {error.name}, as in pip install 'mailsec[postgresql]'",
+        ) from None
     if url.get_backend_name() == "sqlite":
 
         @event.listens_for(engine, "connect")

@@ -46,7 +46,7 @@ def import_certificates(
 ) -> None:
     """Add the certificates in FILE (PEM, DER or PKCS#7); nothing is trusted unless --trust says so."""
     from mailsec.app.databases import domains_from, open_database
-    from mailsec.app.files import read_file
+    from mailsec.app.files import naming, read_file
     from mailsec.keys.files import load_certificates
 
     trust = trust_flags(flags) if flags else TrustFlags()
@@ -54,7 +54,8 @@ def import_certificates(
         check_nickname(nickname)
     if (key_password_file or assigned) and not key_file:
         raise UsageError("--key-password-file and --assign belong to a private key", hint="give it with --key FILE")
-    certificates = load_certificates(read_file(file))
+    with naming(file, "a PKCS#12 file is imported with `mailsec p12 import`"):
+        certificates = load_certificates(read_file(file))
     if len(certificates) > 1 and flags:
         raise UsageError(
             f"{file} holds {len(certificates)} certificates, and --trust is for one",
@@ -129,17 +130,18 @@ def say_imported(output: Output, entries: Sequence[CertificateEntry]) -> None:
 
 def _private_key(file: str, password_file: str) -> bytes:
     from mailsec.app.databases import ask_password
-    from mailsec.app.files import read_file
+    from mailsec.app.files import naming, read_file
     from mailsec.keys.files import load_private_key
 
     data = read_file(file)
-    if password_file:
-        return load_private_key(data, ask_password(password_file, ""))
-    try:
-        return load_private_key(data, None)
-    except PrivateKeyError as error:
-        if "protected" not in error.message:
-            raise
-        if not sys.stdin.isatty():
-            raise PrivateKeyError(error.message, hint="give it with --key-password-file FILE") from None
-    return load_private_key(data, ask_password("", f"Password of {file}"))
+    with naming(file):
+        if password_file:
+            return load_private_key(data, ask_password(password_file, ""))
+        try:
+            return load_private_key(data, None)
+        except PrivateKeyError as error:
+            if "protected" not in error.message:
+                raise
+            if not sys.stdin.isatty():
+                raise PrivateKeyError(error.message, hint="give it with --key-password-file FILE") from None
+        return load_private_key(data, ask_password("", f"Password of {file}"))

@@ -73,7 +73,10 @@ def _session(settings: GatewaySettings, database: CertDb, message: Message, orig
     listeners = [one for one in settings.listeners if (not name or one.name == name) and (not origin or one.origin.value == origin)]
     if not listeners:
         known = ", ".join(f"{one.name} ({one.origin.value})" for one in settings.listeners)
-        raise UsageError("there is no such listener", hint=f"there are: {known}")
+        what = f'"{name}"' if name else f"with the origin {origin}"
+        if any(one.name == name for one in settings.listeners):
+            what += f" with the origin {origin}"
+        raise UsageError(f"there is no listener {what}", hint=f"there are: {known}")
     if not origin and not name and len({one.origin for one in listeners}) > 1:
         raise UsageError("where does the message come from?", hint="--origin submission, trusted or internet")
     chosen = listeners[0]

@@ -37,7 +37,10 @@ def init(output: Output, directory: str, hostname: str, domains: tuple[str, ...]
     from mailsec.app.config.addresses import is_domain, parse_hop
     from mailsec.app.config.models import Hop
 
-    hostname = hostname or _own_name()
+    if not directory:
+        raise UsageError("init where?", hint="for example mailsec init /etc/mailsec")
+    guessed = not hostname and not domains
+    hostname = hostname or _own_name(domains[0].lstrip(".") if domains else "example.org")
     domains = domains or (_domain_of(hostname),)
     for name in (hostname, *domains):
         if not is_domain(name):
@@ -58,6 +61,11 @@ def init(output: Output, directory: str, hostname: str, domains: tuple[str, ...]
         {"directory": str(target), "configuration": str(configuration), "hostname": hostname, "domains": list(domains), "ports": ports},
         lambda: _say(output, target, domains, next_hop, ports),
     )
+    if guessed:
+        output.warning(
+            f"nobody said what this is called: {hostname}, with mail of {', '.join(domains)}, is a guess",
+            "mailsec init DIR --hostname NAME --domain DOMAIN; or change [gateway] in the configuration",
+        )
 
 
 def make_directory(directory: str) -> Path:
@@ -118,9 +126,9 @@ def configuration_values(hostname: str, domains: Sequence[str], next_hop: str, p
     }
 
 
-def _own_name() -> str:
+def _own_name(domain: str) -> str:
     name = socket.getfqdn().lower()
-    return name if "." in name and not name.startswith("localhost") and not name.endswith(".arpa") else "gw.example.org"
+    return name if "." in name and not name.startswith("localhost") and not name.endswith(".arpa") else f"gw.{domain}"
 
 
 def _domain_of(hostname: str) -> str:

@@ -245,7 +245,9 @@ def describe(model: type[BaseModel], path: Path, detail: Any) -> Problem:
         words = _words(detail)
         shown = ", ".join(f'"{word}"' for word in words)
         value = detail["input"]
-        hint = near(value, words) if isinstance(value, str) else ""
+        # The message lists the words; the hint only guesses.
+        meant = closest(value, words) if isinstance(value, str) else ""
+        hint = f'did you mean "{meant}"?' if meant else ""
         return Problem(where, f"must be one of {shown}, and is {_shown(value)}", hint)
     if kind in _EXPECTED:
         return Problem(where, f"must be {_EXPECTED[kind]}, and is {_shown(detail['input'])}")
