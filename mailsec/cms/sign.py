@@ -115,17 +115,9 @@ class Signer:
         """The digest that content is hashed with for this signer, by name."""
         return table.message_digest(self.mechanism)
 
-    @property
-    def micalg(self) -> str:
-        """The word for `micalg` of multipart/signed (RFC 8551 §3.5.3.2)."""
-        return _MICALG.get(self.digest, self.digest)
-
     def template(self, generalized: bool) -> _Template:
         """The pieces that were encoded before."""
         return _template(self.certificate, self.mechanism, self._capabilities, generalized)
-
-
-_MICALG = {"sha1": "sha-1", "sha224": "sha-224", "sha256": "sha-256", "sha384": "sha-384", "sha512": "sha-512"}
 
 
 def signer_for(handle: KeyHandle, profile: Profile = PROFILES["default"]) -> Signer:

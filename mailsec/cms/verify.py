@@ -27,9 +27,10 @@ from mailsec.model.verdict import Reason, SignerResult
 from mailsec.x509.certificate import Certificate, load_certificate
 from mailsec.x509.names import Name
 
-__all__ = ["verify_signers"]
+__all__ = ["SignatureChecks", "verify_signers"]
 
 _HEAD_OCTETS: Final = 64 * 1024
+_RSA_BITS_PER_CHECK: Final = 4096
 _MESSAGE_DIGEST_OID: Final = oid(attrs.MESSAGE_DIGEST)
 
 
@@ -41,15 +42,33 @@ def verify_signers(
     extra_certificates: Sequence[bytes] = (),
     profile: Profile = PROFILES["default"],
     limits: Limits = DEFAULT_LIMITS,
+    checks: SignatureChecks | None = None,
 ) -> tuple[SignerResult, ...]:
     """Check every signer of `signed`, in order.
 
     `content` is what was signed, where that is outside (multipart/signed); None takes the content within. Where both are there, they
-    must be the same. `extra_certificates` are tried besides those of the message.
+    must be the same. `extra_certificates` are tried besides those of the message. `checks` is shared by all layers of one message.
     """
-    checker = _Checker(signed, backend, extra_certificates, profile, limits)
+    checker = _Checker(signed, backend, extra_certificates, profile, limits, checks or SignatureChecks(limits))
     checker.read_content(content)
     return tuple(checker.result(info) for info in signed.signer_infos)
+
+
+class SignatureChecks:
+    """How many signatures may still be checked for one message. A large RSA key counts as several: cost grows with the square of its size."""
+
+    __slots__ = ("left", "limits")
+
+    def __init__(self, limits: Limits = DEFAULT_LIMITS) -> None:
+        self.limits = limits
+        self.left = limits.signature_checks
+
+    def spend(self, certificate: Certificate) -> None:
+        """Take one check with the certificate's key; raise LimitExceeded where none is left."""
+        bits = certificate.bits if certificate.key_type.startswith("rsa") else 0
+        self.left -= max(1, bits // _RSA_BITS_PER_CHECK) ** 2
+        if self.left < 0:
+            raise LimitExceeded("signature_checks", f"more than {self.limits.signature_checks} signature checks for one message")
 
 
 class _Refused(Exception):
@@ -75,13 +94,21 @@ class _Facts:
 
 
 class _Checker:
-    def __init__(self, signed: SignedData, backend: CryptoBackend, extra: Sequence[bytes], profile: Profile, limits: Limits) -> None:
+    def __init__(
+        self,
+        signed: SignedData,
+        backend: CryptoBackend,
+        extra: Sequence[bytes],
+        profile: Profile,
+        limits: Limits,
+        checks: SignatureChecks,
+    ) -> None:
         self.signed = signed
         self.backend = backend
         self.profile = profile
         self.limits = limits
         self.certificates = [load_certificate(der) for der in dict.fromkeys((*signed.certificates, *extra))]
-        self.checks_left = limits.signature_checks
+        self.checks = checks
         self.digests: dict[str, bytes] = {}
         self.missing = False
         self.differs = False
@@ -155,7 +182,7 @@ class _Checker:
         except _Refused as refused:
             facts.notes.insert(0, refused.reason)
         except (CryptoError, Asn1Error, CmsError, LimitExceeded) as error:
-            code = f"limit-{error.limit}" if isinstance(error, LimitExceeded) else "signature-unreadable"
+            code = f"limit-{error.limit.replace('_', '-')}" if isinstance(error, LimitExceeded) else "signature-unreadable"
             stage = "limits" if isinstance(error, LimitExceeded) else "integrity"
             facts.notes.insert(0, Reason(code, stage, error.message, error.hint, "RFC 5652 §5.6"))
         return SignerResult(
@@ -321,9 +348,7 @@ class _Checker:
         return False
 
     def _try(self, certificate: Certificate, mechanism: SignatureMechanism, signature: bytes, data: bytes) -> bool:
-        self.checks_left -= 1
-        if self.checks_left < 0:
-            raise LimitExceeded("signature_checks", f"more than {self.limits.signature_checks} signature checks for one message")
+        self.checks.spend(certificate)
         return self.backend.verify(certificate.spki, mechanism, signature, data)
 
     def _weaknesses(self, mechanism: SignatureMechanism, digest: str, certificate: Certificate | None) -> list[Reason]:

@@ -52,9 +52,10 @@ class PemBlock(NamedTuple):
     """The block as it stands."""
 
 
-# Possessive ("*+"): a block without an end is given up at once; trying shorter ones would be quadratic.
+# Possessive ("*+"): a block without an end is given up at once; trying shorter ones would be quadratic. So would be header lines without
+# end, each of which holds a BEGIN of its own: OpenSSL writes two of them, and one line of 20 is looked at 20 times at most.
 _PEM: Final = re.compile(
-    rb"-----BEGIN ([A-Z0-9][A-Z0-9 ]{0,60})-----[ \t]*\r?\n((?:[A-Za-z-]{1,40}: [^\n]*+\n(?:[ \t][^\n]*+\n)*+)*+)"
+    rb"-----BEGIN ([A-Z0-9][A-Z0-9 ]{0,60})-----[ \t]*\r?\n((?:[A-Za-z-]{1,40}: [^\n]*+\n(?:[ \t][^\n]*+\n){0,20}+){0,20}+)"
     rb"([A-Za-z0-9+/=\s]*+)-----END \1-----"
 )
 

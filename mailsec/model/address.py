@@ -7,6 +7,7 @@ end an SMTP command (no CR, LF, NUL, "<", ">" outside a quoted string).
 from __future__ import annotations
 
 import re
+import unicodedata
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -27,6 +28,8 @@ _LITERAL = re.compile(r"\[(?:IPv6:[0-9A-Fa-f:.]{2,45}|[0-9]{1,3}(?:\.[0-9]{1,3})
 _LOCAL_PART_OCTETS = 64
 _DOMAIN_OCTETS = 255
 
+_DEVIATIONS = re.compile("[\u00df\u03c2\u200c\u200d]")
+
 NULL_PATH = "<>"
 """How the null reverse path is written in logs and rules; in values it is `None`."""
 
@@ -37,13 +40,25 @@ def normalise_domain(domain: str) -> str:
 
     A label that IDNA refuses stays as it is in lower case: it then equals only itself.
     """
+    # RFC 5892 §2.6: ß, ς and the joiners are characters of their own. The codec maps them as IDNA2003 did (ß to ss, joiners to nothing),
+    # and the holder of strasse.example would sign for straße.example, which may belong to somebody else.
     domain = domain.rstrip(".").lower()
     if domain.isascii():
         return domain
     try:
+        if _DEVIATIONS.search(domain):
+            return ".".join(map(_a_label, domain.split(".")))
         return domain.encode("idna").decode("ascii")
     except UnicodeError:
         return domain
+
+
+def _a_label(label: str) -> str:
+    if label.isascii():
+        return label
+    if not _DEVIATIONS.search(label):
+        return label.encode("idna").decode("ascii")
+    return "xn--" + unicodedata.normalize("NFC", label).encode("punycode").decode("ascii")
 
 
 @dataclass(frozen=True, slots=True)

@@ -181,14 +181,18 @@ class _Judge:
         if signed and layer.signers:
             # Certificates of the message may help to build a path; none of them is believed.
             pool = CertificatePool((*self.intermediates, *map(load_certificate, layer.certificates)))
-            evidence = self.evidence
+            evidence, cache = self.evidence, self.cache
             if self.options.check_revocation and layer.crls:
                 # RFC 5652 §5.1: a message may bring lists. They are judged as all others are.
                 evidence = (evidence or RevocationEvidence()).with_lists(layer.crls, limits=self.budget.limits)
-            signers = tuple(self.signer(signer, pool, evidence) for signer in layer.signers)
+                # Answers by these lists are of use to no other message: 4096 of them, with their lists, would fill the memory.
+                cache = None
+            signers = tuple(self.signer(signer, pool, evidence, cache) for signer in layer.signers)
         return LayerReport(layer.type, signers, layer.opened, layer.algorithm, layer.reasons)
 
-    def signer(self, signer: SignerResult, pool: CertificatePool, evidence: RevocationEvidence | None = None) -> SignerReport:
+    def signer(
+        self, signer: SignerResult, pool: CertificatePool, evidence: RevocationEvidence | None, cache: PathCache | None
+    ) -> SignerReport:
         certificate = None if signer.certificate is None else load_certificate(signer.certificate)
         chains: bool | None = None
         revocation = Revocation.NOT_CHECKED
@@ -207,7 +211,7 @@ class _Judge:
                 budget=self.budget,
                 options=self.options,
                 evidence=evidence,
-                cache=self.cache,
+                cache=cache,
             )
             # Without any anchor the question was not asked.
             chains = path.valid if self.anchors.anchors else None

@@ -6,6 +6,7 @@ doubtful (two From fields, several mailboxes, groups, encoded words in an addres
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
 from mailsec.errors import LimitExceeded
@@ -21,6 +22,7 @@ from mailsec.x509.certificate import Certificate
 __all__ = ["Author", "matches_author", "read_author"]
 
 _RFC = "RFC 8550 §3"
+_LINE_WITHIN = re.compile(rb"(?:\r(?!\n)|(?<!\r)\n)[ \t\x00]*from[ \t\x00]*:", re.IGNORECASE)
 _PROBLEMS = {
     "bad-syntax": "it cannot be read as an address",
     "bad-address": "it holds something that is no address",
@@ -49,6 +51,11 @@ def _one(message: Message, name: str, limits: Limits) -> tuple[Address | None, l
 
     if not values:
         return doubt("missing", f"the message has no {title} field")
+    raw = bytes(message.octets.view(0, message.header_end))
+    bare = len({raw.count(b"\n"), raw.count(b"\r"), raw.count(b"\r\n")}) > 1
+    if bare and name == "from" and _LINE_WITHIN.search(raw):
+        # Readers to whom a bare CR or LF ends a line find another From field there.
+        return doubt("repeated", "a bare CR or LF hides a second From field: readers show different ones", "it may be forged")
     count = len(values) + sum(not field.name and disguised_name(message.octets, field) == name for field in message.fields)
     if count > 1:
         return doubt("repeated", f"the message has {count} {title} fields: readers show different ones", "it may be forged")

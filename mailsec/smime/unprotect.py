@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from mailsec.algorithms.profiles import PROFILES, Profile
 from mailsec.cms.signed import SignedData, read_content_type, read_signed_data
-from mailsec.cms.verify import verify_signers
+from mailsec.cms.verify import SignatureChecks, verify_signers
 from mailsec.errors import LimitExceeded, MailsecError
 from mailsec.interfaces import CryptoBackend, KeyHandle, Scratch, Work
 from mailsec.mime.charsets import text_of
@@ -25,7 +25,7 @@ from mailsec.model.limits import DEFAULT_LIMITS, Limits
 from mailsec.model.message import Message, Part
 from mailsec.model.octets import BytesOctets, Octets
 from mailsec.model.verdict import LayerResult, Reason, SignerResult, SmimeResult
-from mailsec.smime.layers import FoundLayer, find_layer, is_pkcs7_signature
+from mailsec.smime.layers import FoundLayer, disagreements, find_layer, is_pkcs7_signature
 from mailsec.smime.repair import explain_damage
 
 __all__ = ["unprotect_message"]
@@ -80,6 +80,9 @@ async def unprotect_message(
         part = await work(len(octets), read_parts, message, limits) if large else read_parts(message, limits)
         while True:
             found = find_layer(part)
+            if found is not None and layers and not found.alone:
+                # Within a layer, one among other parts is an attachment: what is around it is the layer's, and so is the text.
+                break
             if found is None:
                 if not layers and _has_stray_signature(part):
                     reasons.append(
@@ -94,6 +97,7 @@ async def unprotect_message(
                 break
             if len(layers) >= limits.cms_layers:
                 raise LimitExceeded("cms_layers", f"more than {limits.cms_layers} S/MIME layers within each other", stage="parse")
+            found = found._replace(ambiguous=tuple(dict.fromkeys((*found.ambiguous, *disagreements(octets, found)))))
             size = found.part.end - found.part.start
             if size <= limits.bulk_threshold:
                 step = peeler.peel(octets, found)
@@ -189,6 +193,7 @@ class _Peeler:
         self.extra = extra
         self.profile = profile
         self.limits = limits
+        self.checks = SignatureChecks(limits)
 
     def peel(self, octets: Octets, found: FoundLayer) -> _Step:
         """Check the layer, and return what is within it."""
@@ -218,8 +223,11 @@ class _Peeler:
             return signers
         first = broken[0]
 
+        # One signer with its own certificate: the explanation may not cost as much again as a hostile bag of both.
+        alone = replace(signed, signer_infos=(signed.signer_infos[first],), certificates=(signers[first].certificate or b"",))
+
         def is_intact(data: bytes) -> bool:
-            return self.verify(signed, BytesOctets(data))[first].intact
+            return self.verify(alone, BytesOctets(data))[0].intact
 
         damage = explain_damage(octets, content, is_intact)
         if damage is None:
@@ -234,6 +242,7 @@ class _Peeler:
             extra_certificates=self.extra,
             profile=self.profile,
             limits=self.limits,
+            checks=self.checks,
         )
 
     @staticmethod

@@ -238,7 +238,7 @@ def test_a_bag_of_certificates_costs_a_bounded_number_of_checks():
     results = verify_signers(read_signed_data(build(certificates=forged, infos=20)), [CONTENT], backend=Counting())
     assert Counting.calls <= 200
     assert not any(result.intact for result in results)
-    assert results[-1].reasons[0].code == "limit-signature_checks"
+    assert results[-1].reasons[0].code == "limit-signature-checks"
 
 
 def test_an_unlisted_digest_is_refused():
@@ -368,7 +368,7 @@ def test_deep_nesting_in_an_attribute_is_not_walked():
     assert codes(build((CONTENT_TYPE, MESSAGE_DIGEST, deep))) == []
     # Only where the first check fails are they encoded anew, and there depth is a limit.
     body = b"".join(sorted((CONTENT_TYPE, MESSAGE_DIGEST, deep), reverse=True))
-    assert codes(build((CONTENT_TYPE, MESSAGE_DIGEST, deep), sent_as=writer.header(0xA0, len(body)) + body)) == ["limit-asn1_depth"]
+    assert codes(build((CONTENT_TYPE, MESSAGE_DIGEST, deep), sent_as=writer.header(0xA0, len(body)) + body)) == ["limit-asn1-depth"]
 
 
 def test_a_million_tiny_chunks_of_content_are_a_limit():
