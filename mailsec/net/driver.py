@@ -7,6 +7,7 @@ said, the core is fed nothing. What arrives meanwhile waits here, bounded: above
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Iterator
+from types import CoroutineType
 from typing import Any
 
 import structlog
@@ -21,6 +22,7 @@ from zope.interface import implementer
 from mailsec.errors import MailsecError, Reply
 from mailsec.interfaces import Conversation, ProtocolCore
 from mailsec.model.requests import Ask, Body, Close, Deadline, EndOfBody, Request, Send, StartTls, Stream
+from mailsec.net.asked import Asked, deferred_of
 from mailsec.net.tls import check_peer, tls_info
 
 __all__ = ["WireProtocol"]
@@ -75,7 +77,7 @@ class WireProtocol(Protocol):
         self._running = False
         self._blocked = False
         """True while a question, a stream or a handshake is open."""
-        self._asked: Deferred[Any] | None = None
+        self._asked: Deferred[Any] | Asked | None = None
         self._body_fault: Reply | None = None
         self._pieces: Iterator[bytes | memoryview] | None = None
         self._throttled = False
@@ -276,17 +278,27 @@ class WireProtocol(Protocol):
             return _INTERNAL
         if value is None or type(value) is Reply or not hasattr(value, "__await__"):
             return value
-        deferred = _deferred(value)
-        if deferred.called and not deferred.paused:
-            box: list[Any] = []
-            deferred.addBoth(box.append)
-            if box:
-                return self._value(box[0], question)
+        if type(value) is CoroutineType:
+            # It runs at once, up to where it has to wait; nearly all do once, for the commit.
+            try:
+                waits_for = deferred_of(value.send(None))
+            except StopIteration as stop:
+                return stop.value
+            except Exception:
+                return self._value(Failure(), question)  # type: ignore[no-untyped-call]
+            self._asked = Asked(value, waits_for, self._answered, question)
+        else:
+            deferred = _deferred(value)
+            if deferred.called and not deferred.paused:
+                box: list[Any] = []
+                deferred.addBoth(box.append)
+                if box:
+                    return self._value(box[0], question)
+            deferred.addBoth(self._answered, question)
+            self._asked = deferred
         # The peer gets what was said so far while we think.
         self._flush()
         self._blocked = True
-        self._asked = deferred
-        deferred.addBoth(self._answered, question)
         return _PENDING
 
     def _value(self, result: Any, question: object) -> Any:

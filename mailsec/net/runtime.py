@@ -12,15 +12,14 @@ from typing import Any, TypeVar
 
 import structlog
 from twisted.internet.defer import CancelledError, Deferred, succeed
-from twisted.internet.threads import deferToThreadPool
 from twisted.python.failure import Failure
-from twisted.python.threadpool import ThreadPool
 
 from mailsec.errors import ConfigurationError
 from mailsec.interfaces import ProtocolCore, Scratch
 from mailsec.model.limits import DEFAULT_LIMITS, Limits
 from mailsec.model.requests import StartTls
 from mailsec.net.connect import Connection, connect
+from mailsec.net.lanes import Lane
 from mailsec.net.lookups import Fetcher, Resolver
 from mailsec.net.tls import client_tls
 
@@ -142,13 +141,13 @@ class TwistedRuntime:
         self.reactor = reactor
         self.limits = limits
         self._scratch = scratch
-        self._lanes = dict(lanes)
-        self._pools: dict[str, ThreadPool] = {}
+        self._sizes = dict(lanes)
+        self._lanes: dict[str, Lane] = {}
         self._tls = client_tls(roots)
         self._resolver = Resolver(reactor, resolver, timeout=limits.fetch_timeout)
         self._fetcher = Fetcher(reactor, self._resolver, limits, local_networks=local_networks)
         self._closed = False
-        # Threads of a pool keep the process alive.
+        # Threads keep the process alive.
         reactor.addSystemEventTrigger("after", "shutdown", self.close)
 
     # -- clock and chance -----------------------------------------------------------------------------------------------------
@@ -241,21 +240,19 @@ class TwistedRuntime:
     # -- threads --------------------------------------------------------------------------------------------------------------
 
     def in_thread(self, function: Callable[..., T], *args: Any, lane: str = "default") -> Deferred[T]:
-        pool = self._pools.get(lane)
-        if pool is None:
-            if lane not in self._lanes or self._closed:
+        threads = self._lanes.get(lane)
+        if threads is None:
+            if lane not in self._sizes or self._closed:
                 raise ConfigurationError(f"no lane of threads is called {lane}")
-            pool = self._pools[lane] = ThreadPool(0, self._lanes[lane], name=f"mailsec-{lane}")
-            pool.start()
-        deferred: Deferred[T] = deferToThreadPool(self.reactor, pool, function, *args)
-        return deferred
+            threads = self._lanes[lane] = Lane(self.reactor, lane, self._sizes[lane])
+        return threads.run(function, args)
 
     def close(self) -> None:
         """End the threads, after what they are doing."""
         self._closed = True
-        for pool in self._pools.values():
-            pool.stop()
-        self._pools.clear()
+        for threads in self._lanes.values():
+            threads.close()
+        self._lanes.clear()
 
     # -- network --------------------------------------------------------------------------------------------------------------
 
