@@ -1,8 +1,6 @@
-"""DNS and HTTP: the only place where mailsec asks the network something that is not mail.
+"""DNS: dnspython's messages (RFC 1035, RFC 6891) over Twisted's sockets, to the resolvers of this machine.
 
-DNS: dnspython's messages (RFC 1035, RFC 6891) over Twisted's sockets, to the resolvers of this machine; the system's stub never blocks us.
-HTTP: Twisted's Agent, to the very address that was checked. The one invariant: an address that a stranger's certificate or message names is
-connected to only if it is public (or local networks were allowed).
+The system's stub never blocks us. The one invariant: an answer counts only if it answers the very question that was asked.
 """
 
 from __future__ import annotations
@@ -12,7 +10,6 @@ import struct
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import dns.exception
 import dns.flags
@@ -21,22 +18,12 @@ import dns.name
 import dns.rcode
 import dns.rdatatype
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint, wrapClientTLS
-from twisted.internet.error import ConnectError, ConnectionClosed
 from twisted.internet.protocol import ClientFactory, DatagramProtocol, Protocol, connectionDone
-from twisted.internet.ssl import optionsForClientTLS
 from twisted.python.failure import Failure
-from twisted.web.client import Agent, ResponseDone, ResponseFailed
-from twisted.web.error import SchemeNotSupported
-from twisted.web.http import PotentialDataLoss
-from twisted.web.http_headers import Headers
-from twisted.web.iweb import IAgentEndpointFactory, IBodyProducer
-from zope.interface import implementer
 
-from mailsec.errors import LimitExceeded, Unavailable
-from mailsec.model.limits import Limits
+from mailsec.errors import Unavailable
 
-__all__ = ["Fetcher", "Resolver"]
+__all__ = ["Resolver"]
 
 _RESOLV_CONF = Path("/etc/resolv.conf")
 _HOSTS = Path("/etc/hosts")
@@ -278,114 +265,3 @@ def _from_hosts(host: str) -> list[str]:
     if not found and (name == "localhost" or name.endswith(".localhost")):
         return ["127.0.0.1", "::1"]
     return sorted(set(found), key=lambda address: (":" in address, found.index(address)))
-
-
-# -- HTTP ---------------------------------------------------------------------------------------------------------------------------
-
-
-@implementer(IBodyProducer)
-class _Octets:
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-        self.length = len(data)
-
-    def startProducing(self, consumer: Any) -> Deferred[None]:
-        consumer.write(self._data)
-        done: Deferred[None] = Deferred()
-        done.callback(None)
-        return done
-
-    def pauseProducing(self) -> None:
-        """It has been written at once."""
-
-    def resumeProducing(self) -> None:
-        """It has been written at once."""
-
-    def stopProducing(self) -> None:
-        """It has been written at once."""
-
-
-class _Collector(Protocol):
-    transport: Any
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._size = 0
-        self._parts: list[bytes] = []
-        self.done: Deferred[bytes] = Deferred(lambda _: self.transport.loseConnection())
-
-    def dataReceived(self, data: bytes) -> None:
-        self._size += len(data)
-        if self._size > self._limit:
-            # responders that send without end
-            self.transport.loseConnection()
-            if not self.done.called:
-                self.done.errback(LimitExceeded("fetch_octets", f"the answer is longer than {self._limit} octets", stage="fetch"))
-            return
-        self._parts.append(data)
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        if self.done.called:
-            return
-        if isinstance(reason.value, (ResponseDone, PotentialDataLoss)):
-            self.done.callback(b"".join(self._parts))
-        else:
-            self.done.errback(Unavailable("the answer was cut off", stage="fetch"))
-
-
-@implementer(IAgentEndpointFactory)
-class _Pinned:
-    """Connects to one address, whatever the name says by now."""
-
-    def __init__(self, reactor: Any, address: str) -> None:
-        self._reactor = reactor
-        self._address = address
-
-    def endpointForURI(self, uri: Any) -> Any:
-        kind: Any = TCP6ClientEndpoint if ":" in self._address else TCP4ClientEndpoint
-        endpoint = kind(self._reactor, self._address, uri.port, timeout=10)
-        if uri.scheme == b"https":
-            return wrapClientTLS(optionsForClientTLS(uri.host.decode("ascii")), endpoint)
-        return endpoint
-
-
-class Fetcher:
-    """GET and POST without redirects."""
-
-    def __init__(self, reactor: Any, resolver: Resolver, limits: Limits, *, local_networks: bool = False) -> None:
-        self._reactor = reactor
-        self._resolver = resolver
-        self._limits = limits
-        self._local_networks = local_networks
-
-    async def fetch(self, url: str, *, body: bytes | None, content_type: str, limit: int) -> bytes:
-        """The body of a 200; raise Unavailable for anything else, LimitExceeded for more than `limit` octets."""
-        try:
-            parts = urlsplit(url)
-            host, _ = parts.hostname, parts.port
-            octets = url.encode("ascii")
-        except ValueError:
-            raise Unavailable(f"not a URL: {url[:80]!r}", stage="fetch") from None
-        if parts.scheme not in ("http", "https") or not host or parts.username is not None:
-            raise Unavailable(f"not an http or https URL: {url[:80]!r}", stage="fetch")
-        addresses = await self._resolver.addresses(host)
-        allowed = [one for one in addresses if self._local_networks or ipaddress.ip_address(one).is_global]
-        if not allowed:
-            # A certificate that names http://169.254.169.254/ makes us ask our own machines otherwise.
-            raise Unavailable(f"{host} has no public address", stage="fetch")
-        agent_class: Any = Agent
-        agent = agent_class.usingEndpointFactory(self._reactor, _Pinned(self._reactor, allowed[0]))
-        headers = Headers({b"User-Agent": [b"mailsec"]})
-        if content_type:
-            headers.addRawHeader(b"Content-Type", content_type.encode("ascii"))
-        try:
-            response = await agent.request(
-                b"GET" if body is None else b"POST", octets, headers, _Octets(body) if body is not None else None
-            )
-        except (ConnectError, ConnectionClosed, ResponseFailed, SchemeNotSupported) as error:
-            raise Unavailable(f"{host}: {error}".rstrip("."), stage="fetch") from None
-        if response.code != 200:
-            raise Unavailable(f"{host} answers {response.code}", stage="fetch")
-        collector = _Collector(limit)
-        response.deliverBody(collector)
-        return await collector.done

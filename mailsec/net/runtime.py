@@ -19,8 +19,9 @@ from mailsec.interfaces import ProtocolCore, Scratch
 from mailsec.model.limits import DEFAULT_LIMITS, Limits
 from mailsec.model.requests import StartTls
 from mailsec.net.connect import Connection, connect
+from mailsec.net.fetcher import Fetcher, FetchRules
 from mailsec.net.lanes import Lane
-from mailsec.net.lookups import Fetcher, Resolver
+from mailsec.net.lookups import Resolver
 from mailsec.net.tls import client_tls
 
 __all__ = ["LANES", "FiredOnce", "TwistedRuntime", "TwistedTask"]
@@ -51,12 +52,12 @@ def as_deferred(awaitable: Awaitable[T]) -> Deferred[T]:
 class TwistedTask:
     """A `Task`: any number may await it; one that ends in an error that nobody awaits is logged."""
 
-    def __init__(self, deferred: Deferred[Any], name: str) -> None:
+    def __init__(self, deferred: Deferred[Any], name: str, *, quiet: bool = False) -> None:
         self._name = name
         self._deferred = deferred
         self._done = FiredOnce()
         self._failure: Any = None
-        self._awaited = False
+        self._awaited = quiet
         deferred.addBoth(self._ended)
 
     def _ended(self, result: Any) -> None:
@@ -67,6 +68,11 @@ class TwistedTask:
             self._done.fire(None)
         else:
             self._done.fire(result)
+
+    @property
+    def ended(self) -> bool:
+        """True where the result is there."""
+        return self._done.fired
 
     def result(self) -> Deferred[Any]:
         """A new Deferred of the result."""
@@ -132,11 +138,12 @@ class TwistedRuntime:
         lanes: Mapping[str, int] = LANES,
         limits: Limits = DEFAULT_LIMITS,
         local_networks: bool = False,
+        fetch_rules: FetchRules | None = None,
     ) -> None:
         """`scratch`: the factory (the spool's). `resolver`: "ADDRESS" or "ADDRESS:PORT", else /etc/resolv.conf.
 
-        `roots`: trust anchors in PEM for next hops with `verified`, else the system's. `local_networks`: whether `fetch` may connect to
-        addresses that are not public.
+        `roots`: trust anchors in PEM for next hops with `verified`, else the system's. `local_networks`: `fetch` may connect to
+        addresses that are not public, on any port; else `fetch_rules` say what it may.
         """
         self.reactor = reactor
         self.limits = limits
@@ -145,7 +152,8 @@ class TwistedRuntime:
         self._lanes: dict[str, Lane] = {}
         self._tls = client_tls(roots)
         self._resolver = Resolver(reactor, resolver, timeout=limits.fetch_timeout)
-        self._fetcher = Fetcher(reactor, self._resolver, limits, local_networks=local_networks)
+        self._fetcher = Fetcher(reactor, self._resolver, fetch_rules or FetchRules(anywhere=local_networks))
+        self._fetching: dict[tuple[str, bytes | None, int], TwistedTask] = {}
         self._closed = False
         # Threads keep the process alive.
         reactor.addSystemEventTrigger("after", "shutdown", self.close)
@@ -262,8 +270,17 @@ class TwistedRuntime:
     def fetch(
         self, url: str, *, body: bytes | None = None, content_type: str = "", limit: int = 0, timeout: float = 0.0
     ) -> Deferred[bytes]:
-        fetching = self._fetcher.fetch(url, body=body, content_type=content_type, limit=limit or self.limits.fetch_octets)
-        return self.within(timeout or self.limits.fetch_timeout, fetching)
+        seconds, octets = timeout or self.limits.fetch_timeout, limit or self.limits.fetch_octets
+        # The same question is out once: who asks it again gets the same answer, and whoever gives up stops nobody else.
+        key = (url, body, octets)
+        task = self._fetching.get(key)
+        if task is None:
+            fetching = self._fetcher.fetch(url, body=body, content_type=content_type, limit=octets)
+            task = TwistedTask(self.within(seconds, fetching), f"fetch {url[:80]}", quiet=True)
+            if not task.ended:
+                self._fetching[key] = task
+                task.result().addBoth(lambda _: self._fetching.pop(key, None) and None)
+        return self.within(seconds, task)
 
     def connect(
         self, address: str, core: ProtocolCore, ask: Callable[[object], object], *, timeout: float, verify: str = "none"

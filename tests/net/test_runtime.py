@@ -335,8 +335,6 @@ def test_fetch(loop, web):
     assert loop.call(lambda: runtime.fetch(web + "/", body=b"ocsp", content_type="a/b")) == b"a/b:ocsp"
     with pytest.raises(LimitExceeded):
         loop.call(lambda: runtime.fetch(web + "/big", limit=1000))
-    with pytest.raises(Unavailable, match="302"):
-        loop.call(lambda: runtime.fetch(web + "/moved"))
 
 
 def test_fetch_never_asks_our_own_networks(loop, runtime, web):
