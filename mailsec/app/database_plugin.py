@@ -209,6 +209,10 @@ class DatabasePlugin:
         """Certificates that no path may hold."""
         return await self._answers.ask(("distrusted", purpose), self._answers.database.distrusted, purpose)
 
+    async def authorities(self) -> Sequence[bytes]:
+        """Certificates of authorities, which help to build paths; none of them is believed for being here."""
+        return await self._answers.ask(("authorities",), self._answers.database.authorities)
+
 
 def _fits(entry: CertificateEntry, usage: str, at: datetime) -> bool:
     """True where the entry's certificate may be used like this now."""

@@ -32,3 +32,7 @@ class ConfiguredTrust:
     async def distrusted(self, purpose: str = "email") -> Sequence[bytes]:
         """Certificates that no path may hold."""
         return await self._plugin.distrusted(purpose)
+
+    async def authorities(self) -> Sequence[bytes]:
+        """Authorities of the database, with and without trust."""
+        return await self._plugin.authorities()

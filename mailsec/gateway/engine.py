@@ -17,6 +17,7 @@ from mailsec.model.protection import ProtectionPlan
 from mailsec.model.trust import Anchor
 from mailsec.model.verdict import SmimeResult, Verdict
 from mailsec.pki.anchors import anchor_set
+from mailsec.pki.build import CertificatePool
 from mailsec.pki.cache import PathCache
 from mailsec.pki.path import DEFAULT_OPTIONS, PathOptions
 from mailsec.smime.assess import assess
@@ -42,9 +43,16 @@ class Engine(Protocol):
         ...
 
     def assess(
-        self, result: SmimeResult, message: Message, anchors: Sequence[Anchor], distrusted: Sequence[bytes], at: datetime
+        self,
+        result: SmimeResult,
+        message: Message,
+        anchors: Sequence[Anchor],
+        distrusted: Sequence[bytes],
+        at: datetime,
+        *,
+        authorities: Sequence[bytes] = (),
     ) -> Verdict:
-        """The four answers (promise 4)."""
+        """The four answers (promise 4). `authorities` are certificates that may stand between a signer's and an anchor; none is believed."""
         ...
 
     def results(self, authserv_id: str, verdict: Verdict) -> str:
@@ -63,6 +71,8 @@ class SmimeEngine:
         self._anchors = anchor_set(())
         self._options = DEFAULT_OPTIONS
         self._paths = PathCache()
+        self._authorities: Sequence[bytes] = ()
+        self._pool = CertificatePool(())
 
     async def protect(self, message: Message, plan: ProtectionPlan, signers: Sequence[KeyHandle], at: datetime) -> Segments:
         return await protect_message(
@@ -82,7 +92,14 @@ class SmimeEngine:
         )
 
     def assess(
-        self, result: SmimeResult, message: Message, anchors: Sequence[Anchor], distrusted: Sequence[bytes], at: datetime
+        self,
+        result: SmimeResult,
+        message: Message,
+        anchors: Sequence[Anchor],
+        distrusted: Sequence[bytes],
+        at: datetime,
+        *,
+        authorities: Sequence[bytes] = (),
     ) -> Verdict:
         # a trust store gives the same objects until something changes: what is made of them is kept as long
         if self._given[0] is not anchors or self._given[1] is not distrusted:
@@ -90,11 +107,14 @@ class SmimeEngine:
             self._options = PathOptions(distrusted=frozenset(load_certificate(der).fingerprint for der in distrusted))
             self._given = (anchors, distrusted)
             self._paths.clear()
+        if self._authorities is not authorities:
+            # accepted paths stay: more certificates make no path worse
+            self._authorities, self._pool = authorities, CertificatePool(map(load_certificate, authorities))
         return assess(
             result,
             message,
             anchors=self._anchors,
-            intermediates=(),
+            intermediates=self._pool,
             at=at,
             backend=self._backend,
             options=self._options,

@@ -32,6 +32,10 @@ class TrustStore(Protocol):
         """Certificates (DER) that no path may hold."""
         ...
 
+    async def authorities(self) -> Sequence[bytes]:
+        """Certificates (DER) of authorities at hand, for senders who leave theirs out; being here makes none of them believed."""
+        ...
+
 
 class EvidenceDesk:
     """Gathers evidence and has it judged."""
@@ -50,7 +54,8 @@ class EvidenceDesk:
             return self._engine.assess(result, message, (), (), self._runtime.now())
         anchors = await self._trust.anchors()
         distrusted = await self._trust.distrusted()
-        return self._engine.assess(result, message, anchors, distrusted, self._runtime.now())
+        authorities = await self._trust.authorities()
+        return self._engine.assess(result, message, anchors, distrusted, self._runtime.now(), authorities=authorities)
 
     async def examine(self, message: Message, keys: Sequence[KeyHandle]) -> tuple[SmimeResult, Verdict]:
         """Unprotect and judge; what cannot be read or is over a limit gets the word that says so, and is delivered with it."""

@@ -24,11 +24,18 @@ class CertificatePool:
 
     __slots__ = ("by_name", "certificates")
 
-    def __init__(self, certificates: Iterable[Certificate]) -> None:
-        self.by_name: dict[object, list[Certificate]] = {}
-        self.certificates = tuple(dict.fromkeys(certificate for certificate in certificates if certificate.readable))
-        for certificate in self.certificates:
-            self.by_name.setdefault(certificate.subject.key, []).append(certificate)
+    def __init__(self, certificates: Iterable[Certificate], base: CertificatePool | None = None) -> None:
+        """`base`: a pool that is kept, such as that of a database. What is in it is looked at once; a message adds its own few."""
+        self.by_name: dict[object, tuple[Certificate, ...]] = {} if base is None else dict(base.by_name)
+        found = dict.fromkeys(certificate for certificate in certificates if certificate.readable)
+        new = []
+        for certificate in found:
+            key = certificate.subject.key
+            namesakes = self.by_name.get(key, ())
+            if certificate not in namesakes:
+                self.by_name[key] = (*namesakes, certificate)
+                new.append(certificate)
+        self.certificates: tuple[Certificate, ...] = (*(() if base is None else base.certificates), *new)
 
 
 class Search:

@@ -35,7 +35,7 @@ def assess(
     message: Message | None,
     *,
     anchors: Sequence[Anchor] | AnchorSet,
-    intermediates: Iterable[Certificate],
+    intermediates: Iterable[Certificate] | CertificatePool,
     at: datetime,
     backend: CryptoBackend,
     options: PathOptions = DEFAULT_OPTIONS,
@@ -46,8 +46,8 @@ def assess(
 ) -> Verdict:
     """Judge what `unprotect_message` found. `message` is what carried it, for From; None for a CMS object without a message.
 
-    `intermediates` are certificates at hand besides those of the message; `at` is the instant of the judgement, never the time that the
-    signer claims. `budget` is shared by all judgements of one message. With `options.check_revocation`, statuses are looked for in `evidence`
+    `intermediates` are certificates at hand besides those of the message (a pool that is kept is read once); `at` is the instant of the
+    judgement, never the time that the signer claims. `budget` is shared by all judgements of one message. With `options.check_revocation`, statuses are looked for in `evidence`
     and in the lists that the message brings; `cache` keeps paths from one message to the next.
     """
     if not result.layers:
@@ -157,7 +157,7 @@ class _Judge:
     def __init__(
         self,
         anchors: AnchorSet,
-        intermediates: Iterable[Certificate],
+        intermediates: Iterable[Certificate] | CertificatePool,
         at: datetime,
         backend: CryptoBackend,
         options: PathOptions,
@@ -167,7 +167,7 @@ class _Judge:
         author: Author | None,
     ) -> None:
         self.anchors = anchors
-        self.intermediates = tuple(intermediates)
+        self.intermediates = intermediates if isinstance(intermediates, CertificatePool) else CertificatePool(intermediates)
         self.at = at
         self.backend = backend
         self.options = options
@@ -180,7 +180,7 @@ class _Judge:
         signers: tuple[SignerReport, ...] = ()
         if signed and layer.signers:
             # Certificates of the message may help to build a path; none of them is believed.
-            pool = CertificatePool((*self.intermediates, *map(load_certificate, layer.certificates)))
+            pool = CertificatePool(map(load_certificate, layer.certificates), self.intermediates)
             evidence, cache = self.evidence, self.cache
             if self.options.check_revocation and layer.crls:
                 # RFC 5652 §5.1: a message may bring lists. They are judged as all others are.

@@ -50,6 +50,7 @@ __all__ = ["CertDb"]
 _TABLES = ("certificates", "certificate_addresses", "private_keys", "assignments")
 NO_TRUST = TrustFlags()
 _HAS_TRUST = or_(certificates.c.trust_tls != "", certificates.c.trust_email != "")
+_MOST_AUTHORITIES = 5000
 _FEW = 50
 """Up to so many rows, what belongs to them is asked for by name; above, whole tables are read."""
 
@@ -124,6 +125,20 @@ class CertDb(Users):
                 raise Tampered("a certificate row was changed, and may have held a distrust", hint="`mailsec db check` shows which")
             column = "trust_email" if purpose == "email" else "trust_tls"
             return tuple(row["der"] for row in rows if "p" in row[column] or row["state"] == "blocked")
+
+    def authorities(self) -> Sequence[bytes]:
+        """Certificates of authorities that are here, with trust or without, to build paths with; distrusted and blocked ones are left out.
+
+        Nobody believes a certificate for being here: every path ends at an anchor. Rows that cannot be believed are left out too.
+        """
+        with self.reading() as connection:
+            rows = [row for row in self._rows(connection) if row["state"] in ("", "pinned") and isinstance(row["der"], bytes)]
+            found = []
+            for entry, _ in self._build(connection, rows):
+                basic = load_certificate(entry.der).basic_constraints
+                if entry.verified and not entry.trust.email_distrusted and basic is not None and basic.ca:
+                    found.append(entry.der)
+            return tuple(found[:_MOST_AUTHORITIES])
 
     def chain(self, entry: CertificateEntry) -> tuple[bytes, ...]:
         """Certificates of the entry's issuers that are here, nearest first; a self-signed one, the anchor, is left out.

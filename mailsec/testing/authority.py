@@ -74,8 +74,9 @@ class MemoryKeys:
 class MemoryTrust:
     """A trust store that holds the anchors that it was given."""
 
-    def __init__(self, *anchors: Anchor) -> None:
+    def __init__(self, *anchors: Anchor, authorities: Sequence[bytes] = ()) -> None:
         self._anchors = anchors
+        self._authorities = tuple(authorities)
         self._distrusted: tuple[bytes, ...] = ()
 
     async def anchors(self, purpose: str = "email") -> Sequence[Anchor]:
@@ -85,3 +86,7 @@ class MemoryTrust:
     async def distrusted(self, purpose: str = "email") -> Sequence[bytes]:
         """None."""
         return self._distrusted
+
+    async def authorities(self) -> Sequence[bytes]:
+        """Those that it was given."""
+        return self._authorities

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
 
 from mailsec.builtin.rules import RulesPlugin
+from mailsec.keys.software import SoftwareKey
+from mailsec.model.address import Address
 from mailsec.model.queue import State
 from mailsec.model.session import Origin
 from mailsec.rules.ruleset import RuleSet, compile_rule
 from mailsec.testing import values
 from mailsec.testing.authority import Authority, MemoryKeys, MemoryTrust
 from mailsec.testing.gateway import MemoryGateway
+from mailsec.x509.issue import IssuedBy, issue_mail, make_key, public_key_of
 
 OWN = "From: Alice <alice@example.org>\nTo: bob@example.net\nSubject: hi\nDate: Thu, 1 Jan 2026 12:00:00 +0000\nMessage-ID: <1@x>\n\nbody\n"
 
@@ -133,3 +138,43 @@ def test_explain_of_a_signed_message_tells_the_verdict(authority):
     explanation = gate.runtime.run(gate.pipeline.explain(transaction))
     assert explanation.steps[0].name == "verdict" and explanation.steps[0].text.startswith("smime=pass")
     assert gate.rows == []
+
+
+def below(authority: Authority, name: str) -> IssuedBy:
+    """An authority under another one."""
+    above = x509.load_der_x509_certificate(authority.certificate)
+    key = make_key("ec-p256")
+    public = serialization.load_der_private_key(key, None).public_key()
+    builder = x509.CertificateBuilder().issuer_name(above.subject).public_key(public).serial_number(77)
+    builder = builder.subject_name(x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)]))
+    builder = builder.not_valid_before(above.not_valid_before_utc).not_valid_after(above.not_valid_after_utc)
+    builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+    builder = builder.add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
+    signed_by = serialization.load_der_private_key(authority.issuer._key, None)
+    return IssuedBy(builder.sign(signed_by, hashes.SHA256()).public_bytes(serialization.Encoding.DER), key)
+
+
+def test_an_authority_at_hand_helps_a_sender_who_left_it_out_and_is_not_believed_itself(authority):
+    middle = below(authority, "Middle CA")
+    key = make_key("ec-p256")
+    certificate = issue_mail(
+        middle, addresses=[Address.parse("alice@example.org")], public_key=public_key_of(key), at=authority.at, random=authority.random
+    )
+    handle = SoftwareKey("alice", key, certificate=certificate, assigned=("alice@example.org",))
+    rules = RulesPlugin(RuleSet([compile_rule("all", sign="required")]))
+    gate = MemoryGateway(MemoryKeys(handle), built_in=[rules], trust=MemoryTrust())
+    assert gate.submit(OWN).code == 250
+    octets = gate.ready[0]
+
+    def verdict(trust: MemoryTrust) -> str:
+        reader = MemoryGateway(MemoryKeys(), built_in=[RulesPlugin(RuleSet(()))], trust=trust)
+        for _ in range(2):  # the second one is answered from memory
+            assert reader.arrive(octets).code == 250
+        assert reader.rows[0].verdict == reader.rows[1].verdict
+        return reader.rows[0].verdict
+
+    assert verdict(MemoryTrust(authority.anchor)) == "policy"
+    assert verdict(MemoryTrust(authority.anchor, authorities=[middle.certificate])) == "pass"
+    # Attack: the authority alone, without an anchor above it.
+    assert verdict(MemoryTrust(authorities=[middle.certificate, authority.certificate])) == "policy"
+    assert verdict(MemoryTrust(Authority("Other").anchor, authorities=[middle.certificate, authority.certificate])) == "policy"

@@ -274,3 +274,11 @@ def test_an_odd_url_is_a_usage_error_that_repeats_no_secret(url, at):
 def test_no_secret_is_shown(db, issue, at):
     assert "opensesame" not in repr(db) and db.data_key.hex() not in repr(db.__dict__)
     assert repr(db._key) == "DataKey(...)"
+
+
+def test_authorities_help_to_build_paths_whatever_trust_they_have_unless_it_is_distrust(db, ca, issue, at):
+    db.add(issue("alice@example.org").der, "alice", at=at)
+    db.add(ca.der, "CA", at=at)
+    assert db.authorities() == (ca.der,) and db.anchors("email") == ()
+    db.set_trust("CA", TrustFlags.parse(",p,"))
+    assert db.authorities() == ()
