@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Sequence
+from dataclasses import replace
 
 from mailsec.errors import LimitExceeded, Reply
 from mailsec.interfaces import RecipientDirectory
 from mailsec.model.address import Address, normalise_domain
 from mailsec.model.message import Message
-from mailsec.model.session import Origin, Session
+from mailsec.model.session import Envelope, Origin, Recipient, Session
 from mailsec.model.settings import GatewaySettings, ListenerSettings
 from mailsec.rules.conditions import Addresses
 
@@ -54,6 +55,7 @@ class Admission:
         self.directories = tuple(directories)
         self._limits = settings.limits
         self._host = normalise_domain(settings.hostname)
+        self._postmaster = Address.parse(settings.postmaster)
         self._senders = {one.name: Addresses(one.senders) for one in settings.listeners}
         self._peers = {one.name: _networks(one) for one in settings.listeners if one.peers}
 
@@ -121,6 +123,25 @@ class Admission:
     def is_postmaster(self, recipient: Address) -> bool:
         """True for postmaster of one of our domains, and of this host (`RCPT TO:<postmaster>`)."""
         return recipient.local_part.lower() == "postmaster" and (recipient.domain_key == self._host or recipient in self.domains)
+
+    def with_postmaster(self, envelope: Envelope) -> Envelope:
+        """The envelope with our configured postmaster in place of this host's own, for whom there is no mailbox anywhere."""
+        if not any(map(self._is_hosts_postmaster, envelope.recipients)):
+            return envelope
+        # RFC 5321 §4.5.1: mail for postmaster reaches somebody
+        return replace(
+            envelope,
+            recipients=tuple(replace(one, address=self._postmaster) if self._is_hosts_postmaster(one) else one for one in envelope.recipients),
+        )
+
+    def _is_hosts_postmaster(self, recipient: Recipient) -> bool:
+        address = recipient.address
+        return (
+            len(address.local_part) == len("postmaster")
+            and address.local_part.lower() == "postmaster"
+            and address.domain_key == self._host
+            and address not in self.domains
+        )
 
     def check_message(self, message: Message) -> None:
         """What is known as soon as the octets are: size, loops, a header that others would read differently. Raise LimitExceeded or MimeError."""

@@ -186,6 +186,7 @@ class Pipeline:
         identity = identity_of(session, envelope.reverse_path)
         if identity is not session.identity:
             session = replace(session, identity=identity)
+        envelope = self.admission.with_postmaster(envelope)
         return Transaction(transaction_id, session, envelope, index_message(octets, self.settings.limits), now, attempt)
 
     async def process(self, transaction: Transaction) -> AsyncIterator[Outcome]:

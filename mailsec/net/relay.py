@@ -19,7 +19,7 @@ from mailsec.model.session import Recipient
 from mailsec.model.settings import GatewaySettings
 from mailsec.net.relay_hop import Hop, Job
 from mailsec.net.relay_login import client_core
-from mailsec.net.relay_outcome import conclude, reply_text
+from mailsec.net.relay_outcome import Outcome, conclude, reply_text
 from mailsec.net.relay_routes import Destination, Routes, Target
 from mailsec.net.relay_wake import listen_for_wakes
 from mailsec.net.runtime import TwistedRuntime
@@ -295,7 +295,11 @@ class Relay:
         settled = False
         try:
             at = self.runtime.now()
-            outcome = conclude(entry, replies, at=at, settings=self._gateway, random=self.runtime.random)
+            try:
+                outcome = conclude(entry, replies, at=at, settings=self._gateway, random=self.runtime.random)
+            except Exception as error:  # a mistake of ours must not send the same mail again and again
+                _log.error("relay-cannot-conclude", id=entry.entry.id, exc_info=error)
+                outcome = Outcome(_served(entry, replies), waiting=True)
             self.delivered += sum(1 for reply in replies if reply is not None and reply[0].code < 300)
             next_attempt: float | None = None
             if outcome.waiting:
@@ -340,6 +344,15 @@ class Relay:
                 next_hop=where,
                 reply=reply_text(reply),
             )
+
+
+def _served(entry: SpooledEntry, replies: Sequence[tuple[Reply, str] | None]) -> tuple[tuple[RecipientState, str], ...]:
+    """The progress of `entry` with those who were served now; the others go on waiting."""
+    before = entry.progress or ((RecipientState.WAITING, ""),) * len(replies)
+    return tuple(
+        (RecipientState.DELIVERED, reply_text(answer[0])) if answer is not None and answer[0].code < 300 else known
+        for known, answer in zip(before, replies, strict=True)
+    )
 
 
 def _has_eight_bits(entry: SpooledEntry) -> bool:

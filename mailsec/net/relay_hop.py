@@ -19,6 +19,8 @@ from mailsec.wire.smtp.questions import DeliveryResult, Ended, NextMessage, Outg
 
 __all__ = ["Hop", "Job"]
 
+# RFC 4954 §6, RFC 3207 §4: authentication or STARTTLS is required, or what we offered of it is not enough.
+_LOGIN_REFUSED = frozenset({530, 534, 535, 538})
 _CONNECTION_FAILED = Reply(451, "4.4.1", "no connection to the next mail server")
 _DOWN_SECONDS = 5.0
 """How long nobody is tried again after a next hop was found dead: messages that come meanwhile do not wait for a time-out each."""
@@ -195,7 +197,10 @@ class Hop:
             job.again = True
             self._queue.appendleft(job)
             return
-        self._deliveries.done(job, result.replies, connection.target.address, local=result.local)
+        replies = result.replies
+        if self.destination.hop.scheme != "mx":
+            replies = tuple(map(_ours_to_mend, replies))
+        self._deliveries.done(job, replies, connection.target.address, local=result.local)
 
     def close_idle(self, before: float) -> None:
         """Say goodbye on connections that have been idle since `before`."""
@@ -297,6 +302,13 @@ class _Connection:
         """Reset it."""
         if self._connected is not None:
             self._connected.abort()
+
+
+def _ours_to_mend(reply: Reply) -> Reply:
+    """A next hop of our own that does not know us: the mail waits until the configuration is right, and no sender is told that it failed."""
+    if reply.code not in _LOGIN_REFUSED:
+        return reply
+    return Reply(450, "4.7.0", f"our login at the next hop is not accepted: {reply.code} {reply.enhanced} {reply.text}")
 
 
 def _lost(ended: Ended) -> Reply:

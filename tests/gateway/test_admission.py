@@ -9,8 +9,9 @@ from mailsec.gateway.admission import Domains
 from mailsec.hookspecs import hookimpl
 from mailsec.model.address import Address
 from mailsec.model.limits import Limits
-from mailsec.model.session import Origin
+from mailsec.model.session import Envelope, Origin, Recipient
 from mailsec.testing import values
+from mailsec.testing.gateway import MemoryGateway
 
 INTERNET = values.session()
 
@@ -59,6 +60,22 @@ def test_open_relay_by_logging_in_on_internet_is_refused(gate):
 
 def test_postmaster_without_a_domain_is_welcome(gate):
     assert answer(gate, Address("Postmaster", "gw.example.org")) is None
+
+
+@pytest.mark.parametrize("written", ["Postmaster@gw.example.org", "postmaster@GW.example.org"])
+def test_mail_for_postmaster_of_this_host_reaches_the_configured_one(written):
+    gate = MemoryGateway(postmaster="admin@example.org")
+    local_part, _, domain = written.partition("@")
+    envelope = Envelope(Address.parse("carol@example.net"), (Recipient(Address(local_part, domain)), Recipient(Address.parse("bob@example.org"))))
+    octets = values.message("From: carol@example.net\r\n\r\nhelp\r\n").octets
+    assert gate.runtime.run(gate.pipeline.receive(values.session(Origin.INTERNET), envelope, octets)).code == 250
+    assert [str(one.address) for one in gate.rows[0].envelope.recipients] == ["admin@example.org", "bob@example.org"]
+
+
+def test_postmaster_of_a_host_that_is_a_domain_of_ours_stays_who_it_is():
+    gate = MemoryGateway(postmaster="admin@example.org", hostname="example.org")
+    assert gate.arrive("From: carol@example.net\r\n\r\nhelp\r\n", "postmaster@example.org").code == 250
+    assert str(gate.rows[0].envelope.recipients[0].address) == "postmaster@example.org"
 
 
 def test_submission_and_trusted_may_send_anywhere(gate):

@@ -76,11 +76,14 @@ class Peer:
                     return
             elif verb == "MAIL":
                 mail, recipients = text[10:].split(" ")[0], []
-                if not self._act(connection, "MAIL", "250 2.1.0 ok"):
+                reply = self._act(connection, "MAIL", "250 2.1.0 ok")
+                if not reply:
                     return
+                mail = mail if reply.startswith("2") else None
             elif verb == "RCPT":
                 address = text[8:].split(" ")[0].strip("<>")
-                reply = self._act(connection, f"RCPT {address}", self.script.get("RCPT", "250 2.1.5 ok"))
+                usual = self.script.get("RCPT", "250 2.1.5 ok") if mail is not None else "503 5.5.1 no sender"
+                reply = self._act(connection, f"RCPT {address}", usual)
                 if not reply:
                     return
                 if reply.startswith("2"):
@@ -89,8 +92,11 @@ class Peer:
                 if not recipients:
                     connection.sendall(b"503 5.5.1 no recipients\r\n")
                     continue
-                if not self._act(connection, "DATA", "354 go on"):
+                reply = self._act(connection, "DATA", "354 go on")
+                if not reply:
                     return
+                if not reply.startswith("3"):
+                    continue
                 if self.script.get("BODY") == "close":
                     file.readline()
                     return

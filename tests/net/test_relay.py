@@ -248,6 +248,29 @@ def test_a_next_hop_that_hangs_does_not_stop_the_others(gateway, peers):
     wait_for(lambda: len(good.messages) == 1 and len(one.queue()) == 20, 3)
 
 
+@pytest.mark.parametrize("reply", ["530 5.7.0 Authentication required", "535 5.7.8 bad", "538 5.7.11 encrypt", "534 5.7.9 weak"])
+@pytest.mark.parametrize("verb", ["MAIL", "RCPT", "DATA"])
+def test_a_smart_host_that_does_not_know_us_costs_nobody_a_message(gateway, peers, verb, reply):
+    peer = peers({verb: reply})
+    one = gateway(peer).start()
+    one.commit(entry("m"))
+    wait_for(lambda: one.queue()["m"].attempts >= 1)
+    assert reply[:3] in one.queue()["m"].recipients[0][2]
+    peer.script.clear()
+    wait_for(lambda: not one.queue())
+    assert [mail for mail, _, _ in peer.messages] == ["<alice@example.org>"]
+
+
+def test_a_mistake_in_our_own_report_does_not_deliver_the_same_mail_again_and_again(gateway, peers):
+    peer = peers({"RCPT b@x.example": "550 no"})
+    one = gateway(peer, retry_first=0.2)
+    one.settings = dataclasses.replace(one.settings, postmaster="p\u00f6st@example.org")
+    one.start()
+    one.commit(entry("m", recipients=("b@x.example", "c@x.example")))
+    wait_for(lambda: one.queue()["m"].attempts >= 3)
+    assert [to for _, to, _ in peer.messages] == [["c@x.example"]]
+
+
 def test_a_silent_dns_defers(gateway):
     from mailsec.errors import Unavailable
 

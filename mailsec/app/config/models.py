@@ -65,7 +65,7 @@ class Gateway(Section):
     authserv_id: str = ""
     """The name in Authentication-Results (RFC 8601); the host name by default."""
     postmaster: str = ""
-    """Who gets reports; postmaster@ the first of `domains` by default."""
+    """Who gets reports, and mail for "postmaster" of this host; postmaster@ the first of `domains` by default."""
     workers: int = Field(default=0, ge=0, le=512)
     """Worker processes; 0 means one for each processor."""
     run_directory: File = "run"

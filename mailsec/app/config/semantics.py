@@ -16,7 +16,7 @@ from mailsec.app.config.addresses import Endpoint, is_domain, parse_endpoint, pa
 from mailsec.app.config.lines import Path
 from mailsec.app.config.problems import Problem, near
 from mailsec.errors import AddressError
-from mailsec.model.address import Address
+from mailsec.model.address import Address, normalise_domain
 from mailsec.model.limits import DEFAULT_LIMITS, Limits
 from mailsec.model.settings import NextHop
 
@@ -42,6 +42,8 @@ def find_problems(sections: Mapping[str, Any], plugin_tables: Mapping[str, Any])
     _rules(sections["rule"], listeners, problems)
     if sections["relay"] is not None:
         _relay(sections["relay"], [endpoint for endpoint in endpoints if endpoint], problems)
+        if sections["gateway"] is not None:
+            _postmaster(sections["gateway"], sections["relay"], problems)
     passphrase = sections["passphrase"]
     if passphrase is not None and (passphrase.method == "file") != bool(passphrase.file):
         if passphrase.file:
@@ -71,6 +73,12 @@ def listener_name(listener: models.Listener) -> str:
 def _gateway(gateway: models.Gateway, listeners: Sequence[models.Listener | None], problems: list[Problem]) -> None:
     if not is_domain(gateway.hostname):
         problems.append(Problem(("gateway", "hostname"), f'"{gateway.hostname}" is no host name', 'for example "gw.example.org"'))
+    for name in ("hostname", "authserv_id", "postmaster"):
+        text: str = getattr(gateway, name)
+        if not text.isascii():
+            # Greetings, Received fields and reports are ASCII (RFC 5321 §2.3.5: A-labels).
+            local_part, at, domain = text.rpartition("@")
+            problems.append(Problem(("gateway", name), f'"{text}" is not ASCII', f'write it as "{local_part}{at}{normalise_domain(domain)}"'))
     if not gateway.domains and any(listener and listener.origin == "internet" for listener in listeners):
         problems.append(Problem(("gateway", "domains"), "is empty: an internet listener would refuse every recipient"))
     for index, domain in enumerate(gateway.domains):
@@ -232,6 +240,19 @@ def _relay(relay: models.Relay, endpoints: Sequence[Endpoint], problems: list[Pr
         _hop(("relay", "routes", domain), hop, endpoints, problems)
     if relay.retry_longest < relay.retry_first:
         problems.append(Problem(("relay", "retry_longest"), "is less than retry_first"))
+
+
+def _postmaster(gateway: models.Gateway, relay: models.Relay, problems: list[Problem]) -> None:
+    """Reports, and mail for `<postmaster>`, must reach somebody: this host has no mailboxes."""
+    address = gateway.postmaster or gateway.hostname
+    domain, host = normalise_domain(address.rpartition("@")[2]), normalise_domain(gateway.hostname)
+    named = [normalise_domain(one) for one in (*gateway.domains, *relay.routes)]
+    by_default = not gateway.postmaster and (not gateway.domains or any(not one.startswith(".") for one in gateway.domains))
+    if domain != host or domain in named or by_default:
+        return
+    if not any(one.startswith(".") and domain.endswith(one) for one in named):
+        message = f"mail for the postmaster would go to {gateway.hostname}, which is this gateway itself"
+        problems.append(Problem(("gateway", "postmaster"), message, 'name somebody with a mailbox: postmaster = "name@example.org"'))
 
 
 def _hop(path: Path, hop: models.Hop, endpoints: Sequence[Endpoint], problems: list[Problem]) -> None:

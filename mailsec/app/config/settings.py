@@ -6,7 +6,9 @@ from dataclasses import fields, replace
 
 from mailsec.app.config.addresses import parse_hop
 from mailsec.app.config.load import Configuration
+from mailsec.app.config.models import Gateway
 from mailsec.app.config.semantics import listener_name
+from mailsec.model.address import normalise_domain
 from mailsec.model.limits import DEFAULT_LIMITS, Limits
 from mailsec.model.session import Origin
 from mailsec.model.settings import GatewaySettings, ListenerSettings, RelaySettings
@@ -21,11 +23,16 @@ def gateway_settings(configuration: Configuration) -> GatewaySettings:
         hostname=gateway.hostname,
         domains=tuple(gateway.domains),
         authserv_id=gateway.authserv_id or gateway.hostname,
-        postmaster=gateway.postmaster or f"postmaster@{next((d for d in gateway.domains if not d.startswith('.')), gateway.hostname)}",
+        postmaster=gateway.postmaster or f"postmaster@{_first_domain(gateway)}",
         listeners=_listeners(configuration),
         relay=_relay(configuration),
         limits=_limits(configuration),
     )
+
+
+def _first_domain(gateway: Gateway) -> str:
+    """The first of our domains that is one (".example.org" is not), as it may stand in a report (RFC 5321 §2.3.5: A-labels)."""
+    return normalise_domain(next((domain for domain in gateway.domains if not domain.startswith(".")), gateway.hostname))
 
 
 def _listeners(configuration: Configuration) -> tuple[ListenerSettings, ...]:
