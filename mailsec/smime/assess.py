@@ -47,8 +47,8 @@ def assess(
     """Judge what `unprotect_message` found. `message` is what carried it, for From; None for a CMS object without a message.
 
     `intermediates` are certificates at hand besides those of the message (a pool that is kept is read once); `at` is the instant of the
-    judgement, never the time that the signer claims. `budget` is shared by all judgements of one message. With `options.check_revocation`, statuses are looked for in `evidence`
-    and in the lists that the message brings; `cache` keeps paths from one message to the next.
+    judgement, never the time that the signer claims. `budget` is shared by all judgements of one message. With `options.check_revocation`,
+    statuses are looked for in `evidence` and in the lists that the message brings; `cache` keeps paths from one message to the next.
     """
     if not result.layers:
         return _verdict(result, (), result.reasons, _word_unsigned(result.reasons), None)

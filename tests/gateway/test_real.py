@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
+
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -11,6 +13,7 @@ from mailsec.keys.software import SoftwareKey
 from mailsec.model.address import Address
 from mailsec.model.queue import State
 from mailsec.model.session import Origin
+from mailsec.model.trust import Anchor
 from mailsec.rules.ruleset import RuleSet, compile_rule
 from mailsec.testing import values
 from mailsec.testing.authority import Authority, MemoryKeys, MemoryTrust
@@ -140,22 +143,23 @@ def test_explain_of_a_signed_message_tells_the_verdict(authority):
     assert gate.rows == []
 
 
-def below(authority: Authority, name: str) -> IssuedBy:
-    """An authority under another one."""
-    above = x509.load_der_x509_certificate(authority.certificate)
+def authority_called(name: str, above: IssuedBy | None, at: datetime) -> IssuedBy:
+    """An authority, under another one or under none. (`make_ca` makes authorities that may have none below them.)"""
     key = make_key("ec-p256")
-    public = serialization.load_der_private_key(key, None).public_key()
-    builder = x509.CertificateBuilder().issuer_name(above.subject).public_key(public).serial_number(77)
-    builder = builder.subject_name(x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)]))
-    builder = builder.not_valid_before(above.not_valid_before_utc).not_valid_after(above.not_valid_after_utc)
-    builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-    builder = builder.add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
-    signed_by = serialization.load_der_private_key(authority.issuer._key, None)
-    return IssuedBy(builder.sign(signed_by, hashes.SHA256()).public_bytes(serialization.Encoding.DER), key)
+    private = serialization.load_der_private_key(key, None)
+    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+    issuer = subject if above is None else x509.load_der_x509_certificate(above.certificate).subject
+    builder = x509.CertificateBuilder().subject_name(subject).issuer_name(issuer).public_key(private.public_key()).serial_number(77)
+    builder = builder.not_valid_before(at).not_valid_after(at + timedelta(days=3650))
+    builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+    builder = builder.add_extension(x509.SubjectKeyIdentifier.from_public_key(private.public_key()), critical=False)
+    signer = private if above is None else serialization.load_der_private_key(above._key, None)
+    return IssuedBy(builder.sign(signer, hashes.SHA256()).public_bytes(serialization.Encoding.DER), key)
 
 
 def test_an_authority_at_hand_helps_a_sender_who_left_it_out_and_is_not_believed_itself(authority):
-    middle = below(authority, "Middle CA")
+    top = authority_called("Top CA", None, authority.at)
+    middle = authority_called("Middle CA", top, authority.at)
     key = make_key("ec-p256")
     certificate = issue_mail(
         middle, addresses=[Address.parse("alice@example.org")], public_key=public_key_of(key), at=authority.at, random=authority.random
@@ -173,8 +177,8 @@ def test_an_authority_at_hand_helps_a_sender_who_left_it_out_and_is_not_believed
         assert reader.rows[0].verdict == reader.rows[1].verdict
         return reader.rows[0].verdict
 
-    assert verdict(MemoryTrust(authority.anchor)) == "policy"
-    assert verdict(MemoryTrust(authority.anchor, authorities=[middle.certificate])) == "pass"
+    assert verdict(MemoryTrust(Anchor(top.certificate))) == "policy"
+    assert verdict(MemoryTrust(Anchor(top.certificate), authorities=[middle.certificate])) == "pass"
     # Attack: the authority alone, without an anchor above it.
-    assert verdict(MemoryTrust(authorities=[middle.certificate, authority.certificate])) == "policy"
-    assert verdict(MemoryTrust(Authority("Other").anchor, authorities=[middle.certificate, authority.certificate])) == "policy"
+    assert verdict(MemoryTrust(authorities=[middle.certificate, top.certificate])) == "policy"
+    assert verdict(MemoryTrust(Authority("Other").anchor, authorities=[middle.certificate, top.certificate])) == "policy"
