@@ -386,7 +386,7 @@ class WireProtocol(Protocol):
         if self._pieces is not None:
             self._write_pieces()
         elif not (self._blocked or self._closing or self._running):
-            self._run(_nothing)
+            self._run(tuple)  # nothing new; what waits is fed
 
     def stopProducing(self) -> None:
         self._pieces = None
@@ -474,10 +474,6 @@ class WireProtocol(Protocol):
             self._abort()
             return
         self._run(self.core.deadline_passed)
-
-
-def _nothing() -> Iterable[Request]:
-    return ()
 
 
 def _deferred(value: Any) -> Deferred[Any]:
