@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import errno
 import importlib
+import io
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -205,6 +206,10 @@ def _usage_hint(error: click.UsageError) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The entry point of `mailsec`."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A terminal that knows ASCII only shows names of people escaped.
+            stream.reconfigure(errors="backslashreplace")
     code = run(sys.argv[1:] if arguments is None else arguments, Output())
     if sys.stdout is not None:
         try:

@@ -50,7 +50,12 @@ def read_message(path: str, form: str = "auto", content: str = "") -> Given:
             else "smime"
         )
     if form == "smime":
-        return Given(index_message(BytesOctets(_with_crlf(data))), bare=False)
+        message = index_message(BytesOctets(_with_crlf(data)))
+        if not message.fields:
+            raise InputError(
+                f"{path} is no message: it does not begin with header fields", hint="a CMS object? try --form cms-der", stage="parse"
+            )
+        return Given(message, bare=False)
     if form == "cms-pem":
         blocks = [block.data for block in pem_blocks(data) if block.label in ("CMS", "PKCS7")]
         if not blocks:

@@ -90,6 +90,15 @@ class Output:
         """True where people read standard output."""
         return self.out.isatty()
 
+    @property
+    def unicode(self) -> bool:
+        """True where standard output takes more than ASCII."""
+        return "utf" in (getattr(self.out, "encoding", "") or "utf-8").lower()
+
+    def mark(self, yes: bool | None) -> str:
+        """A sign before an answer: yes, no, or not asked."""
+        return {True: "✓", False: "✗", None: "–"}[yes] if self.unicode else {True: "+", False: "X", None: "-"}[yes]
+
     # -- answers ---------------------------------------------------------------------------------------------------------------
 
     def result(self, value: Mapping[str, Any], text: str | Callable[[], object] = "") -> None:
@@ -105,6 +114,11 @@ class Output:
         """A line for people; nothing with `--json`."""
         if not self.json:
             print(printable(text), file=self.out)
+
+    def fact(self, label: str, text: str, yes: bool | None = None) -> None:
+        """A line of a list of facts: its label, and what is the case; a mark where it is a yes or a no."""
+        mark = f"{self.mark(yes)} " if yes is not None else ""
+        self.text(f"  {label:<12}{mark}{text}")
 
     def table(
         self, columns: Sequence[str], rows: Sequence[Sequence[object]], *, empty: str = "", title: str = "", headings: bool = True

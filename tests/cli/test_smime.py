@@ -212,9 +212,9 @@ def test_people_are_told_in_words(files, tmp_path):
     target = str(tmp_path / "signed.eml")
     sign(files, target)
     code, out, _err = run(files, "smime", "verify", "--anchor", "ca.pem", target)
-    assert code == 0 and out.startswith("smime=pass: trusted") and "alice@example.org" in out
+    assert code == 0 and out.startswith("signed.eml: trusted (smime=pass)") and "alice@example.org" in out
     code, out, _err = run(files, "smime", "verify", "--anchor", "stranger.pem", target)
-    assert code == 1 and "smime=policy: not trusted" in out
+    assert code == 1 and "NOT TRUSTED" in out and "(smime=policy)" in out and "✗ chains" in out
 
 
 def test_verify_imports_only_what_it_uses(files, tmp_path):

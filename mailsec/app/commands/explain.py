@@ -63,7 +63,7 @@ def explain(
     outcomes: Sequence[Outcome] = explanation.outcomes if explanation is not None else ()
     refused = any(reply is not None for _, reply in admitted) or any(outcome.decision.action == "refuse" for outcome in outcomes)
     value = _json(session, reverse_path, admitted, explanation)
-    output.result(value, lambda: _tell(output, session, reverse_path, admitted, explanation))
+    output.result(value, lambda: _tell(output, settings, session, reverse_path, admitted, explanation))
     return 1 if refused else 0
 
 
@@ -200,18 +200,49 @@ def _reply(reply: Reply) -> str:
 
 def _tell(
     output: Output,
+    settings: GatewaySettings,
     session: Session,
     reverse_path: Address | None,
     admitted: Sequence[tuple[Address, Reply | None]],
     explanation: Explanation | None,
 ) -> None:
+    from mailsec.app.telling import tell_verdict
+    from mailsec.net.relay_routes import Routes
+    from mailsec.smime.report import authentication_results
+
     who = f", user {session.identity.name}" if session.identity is not None else ""
-    output.text(f"MAIL FROM:<{reverse_path or ''}> on {session.listener} ({session.origin.value}{who})\n")
-    rows = [["RCPT", f"{address}: {'welcome' if reply is None else _reply(reply)}", "", ""] for address, reply in admitted]
+    output.text(f"On {session.listener} ({session.origin.value}{who}):\n")
+    output.fact("MAIL FROM", f"<{reverse_path or ''}>")
+    for address, reply in admitted:
+        output.fact("RCPT TO", f"<{address}>: {'welcome' if reply is None else _reply(reply)}", reply is None)
+    if session.identity is not None and any(reply is not None for _, reply in admitted):
+        output.fact("", f"{session.identity.name} may send as {', '.join(session.identity.addresses) or 'nobody'}")
+    outcomes = explanation.outcomes if explanation is not None else ()
+    verdict = next((outcome.verdict for outcome in outcomes if outcome.verdict is not None), None)
     for step in explanation.steps if explanation is not None else ():
-        hint = step.reason.hint if step.reason is not None else ""
-        rows.append([step.name, step.text, step.rule, f"{step.reason.message}. {hint}" if step.reason is not None else ""])
-    output.table(["step", "what", "rule", "why"], rows)
-    for outcome in explanation.outcomes if explanation is not None else ():
-        reply = f": {_reply(outcome.decision.reply)}" if outcome.decision.reply is not None else ""
-        output.text(f"\n{', '.join(map(str, outcome.recipients))}: {outcome.need or outcome.decision.action}{reply}")
+        if step.name == "verdict" and verdict is not None:
+            continue  # told in full below
+        rule = f'  [rule "{step.rule}"]' if step.rule else ""
+        output.fact(step.name, f"{step.text}{rule}", None if step.reason is None else False)
+        if step.reason is not None and step.reason.message not in step.text:
+            output.fact("", step.reason.message)
+        if step.reason is not None and step.reason.hint:
+            output.fact("", step.reason.hint)
+    if verdict is not None:
+        output.text("")
+        tell_verdict(output, verdict, "verdict", indent="  ")
+    routes = Routes(settings.relay)
+    for outcome in outcomes:
+        output.text(f"\n{', '.join(map(str, outcome.recipients))}:")
+        action, reply = outcome.decision.action, outcome.decision.reply
+        if outcome.need:
+            output.text(f"  waits for {outcome.need}")
+        elif action == "deliver":
+            hops = dict.fromkeys(str(routes.destination(address.domain)) for address in outcome.recipients)
+            output.text(f"  delivered to {', '.join(hops)}")
+            if outcome.verdict is not None:
+                output.text(f"  with Authentication-Results: {authentication_results(outcome.verdict, settings.authserv_id)}")
+        else:
+            words = {"refuse": "refused", "hold": "held for `mailsec queue`", "defer": "deferred: the sender tries again"}
+            told = _reply(reply) if reply is not None else outcome.decision.reason
+            output.text(f"  {words.get(action, action)}{': ' + told if told else ''}")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import click
 
@@ -11,9 +12,6 @@ from mailsec.app.options import DatabaseChoice, database_options
 from mailsec.app.output import Output, json_option
 from mailsec.app.path_inputs import PathInputs, crl_option, path_options, policy_options
 from mailsec.errors import UsageError
-
-if TYPE_CHECKING:
-    from mailsec.model.verdict import Verdict
 
 __all__ = ["sign", "verify"]
 
@@ -124,6 +122,7 @@ def verify(
 ) -> int:
     """Say who signed the message in FILE, whether that can be believed, and why. The exit code is 0 if it is trusted, 1 if not."""
     from mailsec.app.messages import at_once, new_scratch, read_message
+    from mailsec.app.telling import tell_verdict
     from mailsec.interfaces import run_now
     from mailsec.keys.software import SoftwareBackend
     from mailsec.smime.assess import assess
@@ -178,7 +177,7 @@ def verify(
     finally:
         for one in scratches:
             one.discard()
-    output.result(value, lambda: _tell(output, verdict))
+    output.result(value, lambda: tell_verdict(output, verdict, "" if file == "-" else Path(file).name))
     return 0 if verdict.trusted else 1
 
 
@@ -192,40 +191,3 @@ def _utf8(content: bytes | None) -> str | None:
         return None if content is None else content.decode("utf-8")
     except UnicodeDecodeError:
         return None
-
-
-# -- for people -------------------------------------------------------------------------------------------------------------------
-
-
-def _tell(output: Output, verdict: Verdict) -> None:
-    if not verdict.layers:
-        output.text(f"smime={verdict.word.value}: not signed")
-    else:
-        output.text(f"smime={verdict.word.value}: {'trusted' if verdict.trusted else 'not trusted'}")
-    for layer in verdict.layers:
-        for signer in layer.signers:
-            certificate = signer.certificate
-            output.text(f"\n{layer.type}, signed with {signer.signature} and {signer.digest}")
-            output.table(
-                ["", ""],
-                [
-                    ["by", certificate.subject if certificate is not None else "an unknown certificate"],
-                    ["addresses", ", ".join(certificate.addresses) if certificate is not None else ""],
-                    ["issuer", certificate.issuer if certificate is not None else ""],
-                    ["intact", _word(signer.intact)],
-                    ["chains to an anchor", _word(signer.chains)],
-                    ["not revoked", signer.revocation.value],
-                    ["matches From", _word(signer.matches_from)],
-                ],
-                headings=False,
-            )
-    if verdict.reasons:
-        output.text("")
-    for reason in verdict.reasons:
-        output.text(f"{reason.code}: {reason.message}" + (f" ({reason.rfc})" if reason.rfc else ""))
-        if reason.hint:
-            output.text(f"  {reason.hint}")
-
-
-def _word(answer: bool | None) -> str:
-    return "does not apply" if answer is None else "yes" if answer else "no"
