@@ -131,7 +131,9 @@ class Admission:
         # RFC 5321 §4.5.1: mail for postmaster reaches somebody
         return replace(
             envelope,
-            recipients=tuple(replace(one, address=self._postmaster) if self._is_hosts_postmaster(one) else one for one in envelope.recipients),
+            recipients=tuple(
+                replace(one, address=self._postmaster) if self._is_hosts_postmaster(one) else one for one in envelope.recipients
+            ),
         )
 
     def _is_hosts_postmaster(self, recipient: Recipient) -> bool:

@@ -66,7 +66,9 @@ def test_postmaster_without_a_domain_is_welcome(gate):
 def test_mail_for_postmaster_of_this_host_reaches_the_configured_one(written):
     gate = MemoryGateway(postmaster="admin@example.org")
     local_part, _, domain = written.partition("@")
-    envelope = Envelope(Address.parse("carol@example.net"), (Recipient(Address(local_part, domain)), Recipient(Address.parse("bob@example.org"))))
+    envelope = Envelope(
+        Address.parse("carol@example.net"), (Recipient(Address(local_part, domain)), Recipient(Address.parse("bob@example.org")))
+    )
     octets = values.message("From: carol@example.net\r\n\r\nhelp\r\n").octets
     assert gate.runtime.run(gate.pipeline.receive(values.session(Origin.INTERNET), envelope, octets)).code == 250
     assert [str(one.address) for one in gate.rows[0].envelope.recipients] == ["admin@example.org", "bob@example.org"]

@@ -78,7 +78,9 @@ def _gateway(gateway: models.Gateway, listeners: Sequence[models.Listener | None
         if not text.isascii():
             # Greetings, Received fields and reports are ASCII (RFC 5321 §2.3.5: A-labels).
             local_part, at, domain = text.rpartition("@")
-            problems.append(Problem(("gateway", name), f'"{text}" is not ASCII', f'write it as "{local_part}{at}{normalise_domain(domain)}"'))
+            problems.append(
+                Problem(("gateway", name), f'"{text}" is not ASCII', f'write it as "{local_part}{at}{normalise_domain(domain)}"')
+            )
     if not gateway.domains and any(listener and listener.origin == "internet" for listener in listeners):
         problems.append(Problem(("gateway", "domains"), "is empty: an internet listener would refuse every recipient"))
     for index, domain in enumerate(gateway.domains):
