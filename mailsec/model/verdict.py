@@ -38,7 +38,8 @@ class Reason:
 
     code: str
     stage: str
-    """Where it was decided: "parse", "integrity", "path", "revocation", "identity", "policy", "limits", "plugin"."""
+    """Where it was decided: "parse", "integrity", "path", "revocation", "identity", "policy", "limits", "plugin"; "delivery": the copy
+    for the reader differs from what was covered, and nothing is wrong."""
     message: str
     hint: str = ""
     rfc: str = ""
@@ -131,6 +132,8 @@ class LayerResult:
     """For encrypted layers: whether one of the keys opened it."""
     algorithm: str = ""
     reasons: tuple[Reason, ...] = ()
+    cms: Octets | None = field(default=None, repr=False, compare=False)
+    """The CMS object of the layer, its transfer encoding undone: for `mailsec smime inspect`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +147,8 @@ class SmimeResult:
     """The innermost entity (header and body) that the layers cover, canonical as it was signed; None where nothing was peeled off."""
     clear: Octets | None = None
     """The whole message as the reader should get it, where a layer was removed (decrypted); None: deliver the original octets."""
+    plaintext: Octets | None = field(default=None, repr=False, compare=False)
+    """The content of the innermost encrypted layer that was opened, octet for octet."""
     protected_fields: Mapping[str, str] = field(default_factory=dict)
     text: str | None = None
     reasons: tuple[Reason, ...] = ()
