@@ -50,6 +50,8 @@ class Opened:
     """The recipient whose key opened it, for reports."""
     reasons: tuple[Reason, ...] = ()
     """Stage "integrity": not opened. Stage "policy": opened, with an algorithm that the operator allowed as legacy."""
+    attempts: int = 0
+    """How often a key was used: they count for the whole message, over all its layers."""
 
 
 _CANNOT = Reason("cannot-decrypt", "integrity", "the message cannot be decrypted with the keys at hand", rfc="RFC 5652 §6.3")
@@ -87,7 +89,7 @@ async def open_content(
         named = ", ".join(sorted({recipient.name for recipient in enveloped.recipients})[:10])
         hint = "import the key that it is encrypted to"
         return Opened(None, algorithm, reasons=(Reason("no-key", "integrity", f"no key here is among its recipients: {named}", hint),))
-    for recipient, key in attempts[: limits.private_key_operations]:
+    for number, (recipient, key) in enumerate(attempts[: limits.private_key_operations], 1):
         content_key = await _content_key(recipient, key, parameters, allow_legacy, limits)
         target = scratch()
         size = len(enveloped.content)
@@ -102,9 +104,9 @@ async def open_content(
             raise
         if right:
             reasons = (Reason("weak-cipher", "policy", f"encrypted with {cipher.name}", rfc="RFC 8551 §2.7"),) if cipher.legacy else ()
-            return Opened(target.seal(), algorithm, recipient.name, reasons)
+            return Opened(target.seal(), algorithm, recipient.name, reasons, number)
         target.discard()
-    return Opened(None, algorithm, reasons=(_CANNOT,))
+    return Opened(None, algorithm, reasons=(_CANNOT,), attempts=min(len(attempts), limits.private_key_operations))
 
 
 def _attempts(

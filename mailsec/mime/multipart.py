@@ -6,7 +6,7 @@ move, octet for octet, to the header of what is protected; MIME-Version stands o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 from mailsec.mime.canonical import encoding_field
 from mailsec.mime.transfer import base64_segments
@@ -45,8 +45,8 @@ def find_boundary(random: Callable[[int], bytes], occurs: Callable[[bytes], bool
     raise AssertionError("a thousand boundaries occur in the content")  # cannot be: 122 bits each, drawn after the content was fixed
 
 
-def outer_header(message: Message) -> list[bytes | Slice]:
-    """The fields that stay outside, with their spans joined; MIME-Version is added where there is none."""
+def outer_header(message: Message, without: Collection[str] = ()) -> list[bytes | Slice]:
+    """The fields that stay outside, those called `without` (lower case) left out too, their spans joined; MIME-Version stands once."""
     octets = message.octets
     pieces: list[bytes | Slice] = []
     at = 0
@@ -57,7 +57,7 @@ def outer_header(message: Message) -> list[bytes | Slice]:
             if not version:
                 version = True
                 continue
-        elif not name.startswith("content-"):
+        elif not name.startswith("content-") and name not in without:
             continue
         if field.start > at:
             pieces.append(Slice(octets, at, field.start))

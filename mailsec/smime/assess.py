@@ -82,7 +82,7 @@ def assess(
         intact
         and not broken_outside
         and all(signer.trusted and not _forbids(signer.reasons) for signer in signers)
-        and all(layer.covers_all and not _forbids(layer.reasons) for layer in result.layers[: innermost + 1])
+        and all(layer.covers_all and not _forbids(_of_layer(layer)) for layer in result.layers[: innermost + 1])
         and not _forbids(result.reasons)
     )
     return _verdict(result, reports, reasons, _word(trusted, intact and not broken_outside, reports[innermost], reasons), signers, trusted)
@@ -95,6 +95,17 @@ def _is_intact(layer: LayerReport) -> bool:
 def _forbids(reasons: Iterable[Reason]) -> bool:
     """Reasons that stand against trust though every answer is yes: a weak algorithm, something beside the layer, a limit."""
     return any(reason.stage in ("policy", "limits", "integrity") or reason.code == "ambiguous-structure" for reason in reasons)
+
+
+def _of_layer(layer: LayerResult) -> Iterable[Reason]:
+    """A cipher that the operator allowed as legacy says nothing against the signature within it."""
+    return (reason for reason in layer.reasons if not (layer.opened and reason.code == "weak-cipher"))
+
+
+def _shown_as_protected(result: SmimeResult, signature_valid: bool | None, chain_valid: bool | None, matches: bool | None) -> bool:
+    """RFC 9788 §4.4: fields inside are shown as protected only if who signed them is the From that they stand under."""
+    differs = any(reason.code == "protected-from-differs" for reason in result.reasons)
+    return signature_valid is True and chain_valid is not False and matches is not False and not differs
 
 
 def _word_unsigned(reasons: Sequence[Reason]) -> SmimeWord:
@@ -135,18 +146,21 @@ def _verdict(
 ) -> Verdict:
     revocation = Revocation.worst(*(signer.revocation for signer in signers or ()))
     chain_valid = None if signers is None else _all(signer.chains for signer in signers)
+    signature_valid = None if signers is None else bool(signers) and all(signer.intact for signer in signers)
+    identity_match = None if signers is None else _all(signer.matches_from for signer in signers)
+    protected = _shown_as_protected(result, signature_valid, chain_valid, identity_match)
     return Verdict(
         word=word,
         signed=result.signed,
         encrypted=result.encrypted,
-        signature_valid=None if signers is None else bool(signers) and all(signer.intact for signer in signers),
+        signature_valid=signature_valid,
         chain_valid=False if revocation is Revocation.REVOKED else chain_valid,
         revocation=revocation,
-        identity_match=None if signers is None else _all(signer.matches_from for signer in signers),
+        identity_match=identity_match,
         trusted=trusted,
         layers=tuple(reports),
         reasons=tuple(dict.fromkeys(reasons)),
-        protected_headers=result.protected_fields,
+        protected_headers=result.protected_fields if protected else {},
         text=result.text,
     )
 

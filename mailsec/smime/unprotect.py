@@ -6,50 +6,87 @@ lies beside a layer is a reason in it, and never lends anything to what was not 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
+from mailsec.algorithms.ciphers import CIPHERS
 from mailsec.algorithms.profiles import PROFILES, Profile
-from mailsec.cms.signed import SignedData, read_content_type, read_signed_data
-from mailsec.cms.verify import SignatureChecks, verify_signers
-from mailsec.errors import LimitExceeded, MailsecError
+from mailsec.cms.decrypt import SecretKey, open_content
+from mailsec.cms.signed import ID_DATA
+from mailsec.errors import LimitExceeded
 from mailsec.interfaces import CryptoBackend, KeyHandle, Scratch, Work
 from mailsec.mime.charsets import text_of
-from mailsec.mime.index import field_value
-from mailsec.mime.lines import to_crlf
-from mailsec.mime.parts import read_entity, read_parts
-from mailsec.mime.spans import OctetsSpan, span_of
-from mailsec.mime.transfer import IDENTITY, decode
+from mailsec.mime.parts import read_parts
+from mailsec.mime.spans import span_of
 from mailsec.model.limits import DEFAULT_LIMITS, Limits
 from mailsec.model.message import Message, Part
-from mailsec.model.octets import BytesOctets, Octets
-from mailsec.model.verdict import LayerResult, Reason, SignerResult, SmimeResult
+from mailsec.model.octets import Octets
+from mailsec.model.verdict import LayerResult, Reason, SmimeResult
+from mailsec.smime.clear import clear_message
+from mailsec.smime.efail import alteration
+from mailsec.smime.header import CoveredHeader, covered_header, header_differences
 from mailsec.smime.layers import FoundLayer, disagreements, find_layer, is_pkcs7_signature
-from mailsec.smime.repair import explain_damage
+from mailsec.smime.peel import ENCRYPTED, Peeler, Step, unreadable
 
 __all__ = ["unprotect_message"]
 
-_TYPES = {
-    "1.2.840.113549.1.7.2": "signed-data",
-    "1.2.840.113549.1.7.3": "enveloped-data",
-    "1.2.840.113549.1.7.5": "digested-data",
-    "1.2.840.113549.1.7.6": "encrypted-data",
-    "1.2.840.113549.1.9.16.1.2": "authenticated-data",
-    "1.2.840.113549.1.9.16.1.9": "compressed-data",
-    "1.2.840.113549.1.9.16.1.23": "auth-enveloped-data",
-}
-"""contentType (RFC 5652 §14, RFC 5083 §2, RFC 3274 §1.1) to the words of `LayerResult.type`."""
-
-_ENCRYPTED = frozenset({"enveloped-data", "auth-enveloped-data", "encrypted-data"})
+_REMOVED = ENCRYPTED | {"compressed-data"}
+"""Layers that the reader's copy does not have any more."""
 
 
-class _Step(NamedTuple):
-    """What one layer was, and the entity within it, if it was opened."""
+@dataclass(slots=True)
+class _Found:
+    """What was found on the way in."""
 
-    layer: LayerResult
-    octets: Octets | None = None
-    part: Part | None = None
+    layers: list[LayerResult]
+    within: list[tuple[Octets, Part] | None]
+    """For each layer the entity that it holds."""
+    reasons: list[Reason]
+    plaintext: Octets | None = None
+
+
+@dataclass(slots=True)
+class _Opener:
+    """Opens encrypted layers; uses of keys count for the whole message."""
+
+    peeler: Peeler
+    keys: Sequence[KeyHandle]
+    passwords: Sequence[bytes]
+    secret_keys: Sequence[SecretKey]
+    work: Work
+    operations: int
+
+    async def open(self, step: Step, found: _Found) -> Step:
+        sealed, layer, peeler = step.sealed, step.layer, self.peeler
+        if sealed is None:
+            return step
+        if not (self.keys or self.passwords or self.secret_keys):
+            reason = Reason("not-opened", "policy", "the message is encrypted, and was not opened", "", "RFC 8551 §3.3")
+            return Step(replace(layer, reasons=(*layer.reasons, reason)))
+        if self.operations <= 0:
+            raise LimitExceeded("private_key_operations", f"keys were used more than {peeler.limits.private_key_operations} times")
+        opened = await open_content(
+            sealed,
+            self.keys,
+            scratch=peeler.scratch,
+            work=self.work,
+            passwords=self.passwords,
+            secret_keys=self.secret_keys,
+            allow_legacy=peeler.profile.allow_legacy,
+            limits=replace(peeler.limits, private_key_operations=self.operations),
+        )
+        self.operations -= opened.attempts
+        layer = replace(layer, opened=opened.content is not None, reasons=(*layer.reasons, *opened.reasons))
+        if opened.content is None:
+            return Step(layer)
+        found.plaintext = opened.content
+        if sealed.content_type != ID_DATA:
+            text = f"what was encrypted is no MIME entity, but of the type {sealed.content_type}"
+            return Step(replace(layer, reasons=(*layer.reasons, Reason("content-not-mime", "parse", text, "", "RFC 8551 §3.3"))))
+        size = len(opened.content)
+        if size <= peeler.limits.bulk_threshold:
+            return peeler.within(layer, opened.content)
+        return await self.work(size, peeler.within, layer, opened.content)
 
 
 async def unprotect_message(
@@ -60,94 +97,139 @@ async def unprotect_message(
     scratch: Callable[[], Scratch],
     work: Work,
     extra_certificates: Sequence[bytes] = (),
+    passwords: Sequence[bytes] = (),
+    secret_keys: Sequence[SecretKey] = (),
     profile: Profile = PROFILES["default"],
     limits: Limits = DEFAULT_LIMITS,
 ) -> SmimeResult:
-    """Say what the message's S/MIME layers are, and whether their signatures are right over these octets.
+    """Say what the message's S/MIME layers are, whether their signatures are right over these octets, and what was encrypted.
 
-    `keys` open encrypted layers; a layer that none of them opens has `opened` None. `extra_certificates` help to find a signer's
-    certificate. The result may hold octets of a `scratch`; they live as long as it.
+    `keys`, `passwords` and `secret_keys` open encrypted layers; a layer that none of them opens has `opened` False. `extra_certificates`
+    help to find a signer's certificate. The result may hold octets of a `scratch`; they live as long as it. Raises KeyUnavailable
+    (temporary) where a token is out, nothing else.
     """
-    peeler = _Peeler(backend, scratch, extra_certificates, profile, limits)
+    peeler = Peeler(backend, scratch, extra_certificates, profile, limits)
+    opener = _Opener(peeler, keys, passwords, secret_keys, work, limits.private_key_operations)
+    found = _Found([], [], [])
     octets: Octets = message.octets
-    layers: list[LayerResult] = []
-    reasons: list[Reason] = []
-    inner: tuple[Octets, Part] | None = None
     covers_all = True
     try:
         # Boundaries of a large message take a while to find.
         large = len(octets) > limits.bulk_threshold
         part = await work(len(octets), read_parts, message, limits) if large else read_parts(message, limits)
         while True:
-            found = find_layer(part)
-            if found is not None and layers and not found.alone:
+            layer = find_layer(part)
+            if layer is not None and found.layers and not layer.alone:
                 # Within a layer, one among other parts is an attachment: what is around it is the layer's, and so is the text.
                 break
-            if found is None:
-                if not layers and _has_stray_signature(part):
-                    reasons.append(
-                        Reason(
-                            "signature-without-content",
-                            "parse",
-                            "a detached signature stands in a message that is not multipart/signed",
-                            "a list or filter may have rewritten the message; ask the sender to send it directly",
-                            "RFC 8551 §3.5.3",
-                        )
-                    )
+            if layer is None:
+                if not found.layers and _has_stray_signature(part):
+                    found.reasons.append(_STRAY)
                 break
-            if len(layers) >= limits.cms_layers:
+            if len(found.layers) >= limits.cms_layers:
                 raise LimitExceeded("cms_layers", f"more than {limits.cms_layers} S/MIME layers within each other", stage="parse")
-            found = found._replace(ambiguous=tuple(dict.fromkeys((*found.ambiguous, *disagreements(octets, found)))))
-            size = found.part.end - found.part.start
-            if size <= limits.bulk_threshold:
-                step = peeler.peel(octets, found)
-            else:
-                step = await work(size, peeler.peel, octets, found)
-            covers_all = covers_all and found.covers_all and not found.ambiguous
-            layers.append(replace(step.layer, covers_all=covers_all, reasons=(*step.layer.reasons, *_beside(found))))
+            layer = layer._replace(ambiguous=tuple(dict.fromkeys((*layer.ambiguous, *disagreements(octets, layer)))))
+            size = layer.part.end - layer.part.start
+            step = peeler.peel(octets, layer) if size <= limits.bulk_threshold else await work(size, peeler.peel, octets, layer)
+            if step.sealed is not None:
+                step = await opener.open(step, found)
+            covers_all = covers_all and layer.covers_all and not layer.ambiguous
+            found.layers.append(replace(step.layer, covers_all=covers_all, reasons=(*step.layer.reasons, *_beside(layer))))
             if step.octets is None or step.part is None:
+                found.within.append(None)
                 break
             octets, part = step.octets, step.part
-            inner = (octets, part)
+            found.within.append((octets, part))
     except LimitExceeded as error:
-        reasons.append(Reason(f"limit-{error.limit.replace('_', '-')}", "limits", error.message, error.hint))
-    return _result(layers, reasons, inner, limits)
+        found.reasons.append(unreadable(error))
+    if not found.layers:
+        return SmimeResult(False, False, reasons=tuple(found.reasons))
+    size = len(octets)
+    if size <= limits.bulk_threshold:
+        return _result(message, found, peeler)
+    return await work(size, _result, message, found, peeler)
 
 
-def _result(layers: list[LayerResult], reasons: list[Reason], inner: tuple[Octets, Part] | None, limits: Limits) -> SmimeResult:
+_STRAY = Reason(
+    "signature-without-content",
+    "parse",
+    "a detached signature stands in a message that is not multipart/signed",
+    "a list or filter may have rewritten the message; ask the sender to send it directly",
+    "RFC 8551 §3.5.3",
+)
+
+
+def _result(message: Message, found: _Found, peeler: Peeler) -> SmimeResult:
+    limits = peeler.limits
+    layers, reasons = found.layers, found.reasons
+    entities = [entity for entity in found.within if entity is not None]
     text: str | None = None
     content: Octets | None = None
-    protected: dict[str, str] = {}
-    if inner is not None:
-        octets, part = inner
+    clear: Octets | None = None
+    header = CoveredHeader()
+    if entities:
+        octets, part = entities[-1]
         content = span_of(octets, part.start, part.end, copied=limits.scratch_memory)
-        shown = part
-        # RFC 8551 §3.1: a whole message may be wrapped, so that its header is protected too.
-        while shown.content_type.name in ("message/rfc822", "message/global") and shown.children:
-            shown = shown.children[0]
-        protected = _protected_fields(octets, part, shown)
-        text = text_of(octets, shown)
+        header, shown = covered_header(octets, part)
+        reasons += header_differences(message, header, limits)
+        altered = _alteration(found)
+        if altered is not None:
+            reasons.append(altered)
+        else:
+            text = text_of(octets, shown)
+            clear = _clear(message, found, header, peeler)
     return SmimeResult(
         signed=any(layer.type == "signed-data" for layer in layers),
-        encrypted=any(layer.type in _ENCRYPTED for layer in layers),
+        encrypted=any(layer.type in ENCRYPTED for layer in layers),
         layers=tuple(layers),
         content=content,
-        protected_fields=protected,
+        clear=clear,
+        plaintext=found.plaintext,
+        protected_fields=header.values,
         text=text,
         reasons=tuple(reasons),
     )
 
 
-def _protected_fields(octets: Octets, part: Part, shown: Part) -> dict[str, str]:
-    """Header fields that the layer covers: of a wrapped message, or of a part that says so (RFC 9788 §2.1, hp; its forerunner too)."""
-    parameters = part.content_type.parameters
-    if shown is part and parameters.get("hp") not in ("clear", "cipher") and parameters.get("protected-headers") != "v1":
-        return {}
-    fields: dict[str, str] = {}
-    for field in shown.fields:
-        if field.name and not field.name.startswith("content-"):
-            fields.setdefault(field.name, field_value(octets, field))
-    return fields
+def _alteration(found: _Found) -> Reason | None:
+    """EFAIL: the reason not to hand on what came out of CBC, where it looks altered and no intact signature inside says otherwise."""
+    for index, layer in enumerate(found.layers):
+        entity = found.within[index]
+        if entity is None or layer.type not in ENCRYPTED or CIPHERS[layer.algorithm].authenticated:
+            continue
+        if any(
+            inner.covers_all and inner.signers and all(signer.intact for signer in inner.signers) for inner in found.layers[index + 1 :]
+        ):
+            continue
+        sign = alteration(*entity)
+        if sign:
+            return Reason(
+                "altered-cipher-text",
+                "integrity",
+                f"what was encrypted with {layer.algorithm} may have been altered on its way, and is not handed on: {sign}",
+                "ask the sender to encrypt with AES-GCM, or to sign as well",
+                "RFC 8551 §6",
+            )
+    return None
+
+
+def _clear(message: Message, found: _Found, header: CoveredHeader, peeler: Peeler) -> Octets | None:
+    """The reader's copy without the layers that were taken off; None where none was, or where something lies beside it."""
+    last = -1
+    for index, layer in enumerate(found.layers):
+        if layer.type in _REMOVED and found.within[index] is not None:
+            last = index
+    entity = found.within[last] if last >= 0 else None
+    if entity is None:
+        return None
+    if not all(layer.covers_all for layer in found.layers[: last + 1]):
+        # What was decrypted is never joined with what surrounded it: HTML around it could send it away (EFAIL, direct exfiltration).
+        text = "something lies beside the encrypted part: it is delivered as it came, encrypted"
+        found.reasons.append(Reason("not-released", "delivery", text, "open it with a program that shows parts apart"))
+        return None
+    segments, reasons = clear_message(message, *entity, header, peeler.limits)
+    found.reasons.extend(reasons)
+    return peeler.kept(segments, len(segments))
 
 
 def _has_stray_signature(part: Part) -> bool:
@@ -173,160 +255,3 @@ def _beside(found: FoundLayer) -> tuple[Reason, ...]:
         for problem in found.ambiguous
     ]
     return tuple(reasons)
-
-
-def _unreadable(error: MailsecError) -> Reason:
-    if isinstance(error, LimitExceeded):
-        return Reason(f"limit-{error.limit.replace('_', '-')}", "limits", error.message, error.hint)
-    hint = error.hint or "the message was damaged on the way, or is no S/MIME message"
-    return Reason("cms-unreadable", "parse", error.message, hint, "RFC 8551 §3.2")
-
-
-class _Peeler:
-    """Checks one layer at a time."""
-
-    def __init__(
-        self, backend: CryptoBackend, scratch: Callable[[], Scratch], extra: Sequence[bytes], profile: Profile, limits: Limits
-    ) -> None:
-        self.backend = backend
-        self.scratch = scratch
-        self.extra = extra
-        self.profile = profile
-        self.limits = limits
-        self.checks = SignatureChecks(limits)
-
-    def peel(self, octets: Octets, found: FoundLayer) -> _Step:
-        """Check the layer, and return what is within it."""
-        return self.multipart_signed(octets, found.part) if found.detached else self.cms_part(octets, found.part)
-
-    # -- RFC 1847 §2.1: multipart/signed ----------------------------------------------------------------------------------------
-
-    def multipart_signed(self, octets: Octets, part: Part) -> _Step:
-        if len(part.children) < 2:
-            reason = Reason(
-                "multipart-signed-incomplete", "parse", "a multipart/signed without content or signature", "it was cut off", "RFC 1847 §2.1"
-            )
-            return _Step(LayerResult("signed-data", detached=True, reasons=(reason,)))
-        content, signature = part.children[:2]
-        try:
-            signed = read_signed_data(self.decoded(octets, signature), limits=self.limits)
-            signers = self.verified(signed, octets, content)
-        except MailsecError as error:
-            return _Step(LayerResult("signed-data", detached=True, reasons=(_unreadable(error),)), octets, content)
-        return _Step(self.signed_layer(signed, signers, detached=True), octets, content)
-
-    def verified(self, signed: SignedData, octets: Octets, content: Part) -> tuple[SignerResult, ...]:
-        # RFC 1847 §2.1: what was signed is the first part, header and all, without the CRLF that belongs to the delimiter.
-        signers = self.verify(signed, OctetsSpan(octets, content.start, content.end))
-        broken = [index for index, signer in enumerate(signers) if not signer.intact and signer.certificate is not None]
-        if not broken or not any(reason.code in ("digest-differs", "signature-wrong") for reason in signers[broken[0]].reasons):
-            return signers
-        first = broken[0]
-
-        # One signer with its own certificate: the explanation may not cost as much again as a hostile bag of both.
-        alone = replace(signed, signer_infos=(signed.signer_infos[first],), certificates=(signers[first].certificate or b"",))
-
-        def is_intact(data: bytes) -> bool:
-            return self.verify(alone, BytesOctets(data))[0].intact
-
-        damage = explain_damage(octets, content, is_intact)
-        if damage is None:
-            return signers
-        return (*signers[:first], replace(signers[first], reasons=(*signers[first].reasons, damage)), *signers[first + 1 :])
-
-    def verify(self, signed: SignedData, content: Octets | None) -> tuple[SignerResult, ...]:
-        return verify_signers(
-            signed,
-            None if content is None else content.blocks(),
-            backend=self.backend,
-            extra_certificates=self.extra,
-            profile=self.profile,
-            limits=self.limits,
-            checks=self.checks,
-        )
-
-    @staticmethod
-    def signed_layer(signed: SignedData, signers: tuple[SignerResult, ...], *, detached: bool) -> LayerResult:
-        reasons: tuple[Reason, ...] = ()
-        if not signers:
-            reasons = (Reason("no-signers", "integrity", "a signed message without a signature", "", "RFC 5652 §5.1"),)
-        return LayerResult(
-            type="signed-data",
-            detached=detached,
-            signers=signers,
-            certificates=signed.certificates,
-            crls=signed.crls,
-            reasons=reasons,
-        )
-
-    # -- RFC 8551 §3.2: application/pkcs7-mime ----------------------------------------------------------------------------------
-
-    def cms_part(self, octets: Octets, part: Part) -> _Step:
-        claimed = part.content_type.parameters.get("smime-type", "").lower()
-        try:
-            cms = self.decoded(octets, part)
-            kind = _TYPES.get(read_content_type(cms), "unknown")
-            if kind == "signed-data":
-                return self.opaque(cms, read_signed_data(cms, limits=self.limits))
-        except MailsecError as error:
-            return _Step(LayerResult("signed-data" if claimed == "signed-data" else "unreadable", reasons=(_unreadable(error),)))
-        if kind in _ENCRYPTED:
-            return _Step(
-                LayerResult(
-                    kind,
-                    reasons=(Reason("not-opened", "policy", "the message is encrypted, and was not opened", "", "RFC 8551 §3.3"),),
-                )
-            )
-        reason = Reason("type-not-read", "parse", f"S/MIME of the type {kind} is not read", "", "RFC 8551 §3.2")
-        return _Step(LayerResult(kind, reasons=(reason,)))
-
-    def opaque(self, cms: Octets, signed: SignedData) -> _Step:
-        if signed.content is None and not signed.signer_infos:
-            # RFC 8551 §3.8: certificates and CRLs only; nobody signs anything.
-            return _Step(LayerResult("certs-only", certificates=signed.certificates, crls=signed.crls))
-        signers = self.verify(signed, None)
-        layer = self.signed_layer(signed, signers, detached=False)
-        if signed.content is None:
-            return _Step(layer)
-        if signed.content.primitive:
-            content: Octets = OctetsSpan(cms, signed.content.content_start, signed.content.end)
-        else:
-            content = self.kept(signed.content_blocks(), len(signed.content))
-        content = self.readable(content)
-        try:
-            return _Step(layer, content, read_entity(content, 0, len(content), self.limits))
-        except LimitExceeded as error:
-            return _Step(replace(layer, reasons=(*layer.reasons, _unreadable(error))))
-
-    def readable(self, content: Octets) -> Octets:
-        """What was signed with LF line ends is shown with CRLF; the signature was checked over what was signed."""
-        head = bytes(content.view(0, 8192))
-        if b"\n" not in head or b"\r\n" in head:
-            return content
-        return self.kept(to_crlf(content), len(content))
-
-    # -- octets -----------------------------------------------------------------------------------------------------------------
-
-    def kept(self, blocks: Iterable[bytes | memoryview], size: int) -> Octets:
-        """Write blocks to a scratch; small ones stay in memory."""
-        if size <= self.limits.scratch_memory:
-            return BytesOctets(b"".join(blocks))
-        scratch = self.scratch()
-        try:
-            for block in blocks:
-                scratch.append(block)
-            return scratch.seal()
-        except BaseException:
-            scratch.discard()
-            raise
-
-    def decoded(self, octets: Octets, part: Part) -> Octets:
-        """The CMS object of a part, its transfer encoding undone."""
-        start, end = part.body_start, part.end
-        encoding = part.encoding
-        if encoding in IDENTITY:
-            # Some senders forget the label. A DER or BER object begins with the tag of a SEQUENCE, its base64 with "M" (RFC 4648 §4).
-            if bytes(octets.view(start, start + 1)) != b"M":
-                return OctetsSpan(octets, start, end)
-            encoding = "base64"
-        return self.kept(decode(encoding, octets.blocks(start, end)), end - start)
