@@ -84,9 +84,6 @@ print(peak() - idle)
     ("kind", "form"),
     [("base64", "detached"), ("binary", "detached"), ("base64", "opaque"), ("base64", "aes-256-gcm"), ("binary", "aes-256-cbc")],
 )
-    ("kind", "form"),
-    [("base64", "detached"), ("binary", "detached"), ("base64", "opaque"), ("base64", "aes-256-gcm"), ("binary", "aes-256-cbc")],
-)
 def test_promise_9_a_100_mib_message_costs_constant_memory(kind: str, form: str) -> None:
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, str(Path(__file__).parent), kind, form], capture_output=True, text=True, check=False
