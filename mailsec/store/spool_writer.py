@@ -24,6 +24,7 @@ from mailsec.store.spool_rows import delete_statement, insert_statement
 __all__ = ["Commit", "GroupWriter"]
 
 _ROWS_AT_ONCE = 32
+_TURNS = 4
 _CHECKPOINT_OCTETS = 16 * 1024 * 1024
 """Octets of log after which it is copied into the database."""
 _SPARE_PAGES = 2048
@@ -163,9 +164,8 @@ class GroupWriter:
 
     async def _run(self) -> None:
         try:
-            # Whatever else asks in this turn of the reactor comes into the same group.
-            await self._runtime.sleep(0)
             while True:
+                await self._until_nobody_joins()
                 group, self._group = self._group, None
                 if self._full:
                     await self._make_room()
@@ -179,6 +179,18 @@ class GroupWriter:
         finally:
             self._running = False
             self._continue()
+
+    async def _until_nobody_joins(self) -> None:
+        """Whatever else asks in this turn of the reactor comes into the same group, and in the next turns, as long as somebody does.
+
+        A turn is shorter than an fsync and its way to a thread and back, which all of them then share.
+        """
+        joined = 0
+        for _ in range(_TURNS):
+            await self._runtime.sleep(0)
+            if self._group is None or len(self._group.commits) == joined:
+                return
+            joined = len(self._group.commits)
 
     def _continue(self) -> None:
         """Go on with what was asked for while we were on our way out."""
