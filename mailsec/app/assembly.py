@@ -27,7 +27,10 @@ from mailsec.plugins import PluginManager
 from mailsec.store.certdb import CertDb
 from mailsec.store.spool import SqliteSpool
 
-__all__ = ["Parts", "assemble", "make_pipeline", "server_contexts"]
+__all__ = ["BUILT_IN", "Parts", "assemble", "make_pipeline", "server_contexts"]
+
+BUILT_IN: dict[str, type] = {"database": DatabasePlugin, "rules": RulesPlugin, "log": LogPlugin, "software": SoftwarePlugin}
+"""The built-in plugins by name, in the order in which they are asked, after all others."""
 
 
 @dataclass(slots=True)
@@ -69,13 +72,8 @@ def make_pipeline(
 ) -> tuple[PluginManager, Pipeline]:
     """The plugins in their order, the built-in ones last, and the pipeline that asks them."""
     database_plugin = DatabasePlugin(database, runtime)
-    built_in = [
-        ("database", database_plugin),
-        ("rules", RulesPlugin(compile_rules(configuration))),
-        ("log", LogPlugin()),
-        ("software", SoftwarePlugin()),
-    ]
-    plugins = load_plugins(configuration, built_in)
+    objects = (database_plugin, RulesPlugin(compile_rules(configuration)), LogPlugin(), SoftwarePlugin())
+    plugins = load_plugins(configuration, list(zip(BUILT_IN, objects, strict=True)))
     settings = replace(settings, plugins=plugin_settings(configuration, plugins))
     trust = ConfiguredTrust(database_plugin, configuration.trust.anchor_files)
     return plugins, Pipeline(settings, runtime=runtime, plugins=plugins, spool=spool, trust=trust)

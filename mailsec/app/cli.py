@@ -48,6 +48,13 @@ GROUPS: dict[str, str] = {
     "queue": "mail that waits",
 }
 
+SECTIONS: dict[str, tuple[str, ...]] = {
+    "Set it up and run it": ("demo", "init", "check", "serve", "plugins"),
+    "Messages": ("explain", "queue", "smime", "cms"),
+    "Certificates, keys and people": ("cert", "p12", "ocsp", "db", "user"),
+}
+"""How `mailsec --help` groups its commands; what stands in none (of plugins) comes last."""
+
 COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("mailsec.app.commands.demo:demo", "show the main job end to end, on this machine"),
     "init": ("mailsec.app.commands.init:init", "write a configuration, a database and a server certificate"),
@@ -76,6 +83,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "db check": ("mailsec.app.commands.db:check", "is every row mailsec's, and is none missing?"),
     "db password": ("mailsec.app.commands.db:password", "change the password of the database"),
     "db upgrade": ("mailsec.app.commands.db:upgrade", "bring the database to the schema of this mailsec"),
+    "plugins": ("mailsec.app.commands.plugins:plugins", "list the plugins, and who answers each hook"),
     "queue list": ("mailsec.app.commands.queue:list_entries", "list the mail that waits"),
     "queue show": ("mailsec.app.commands.queue:show", "show all that is known of a message"),
     "queue hold": ("mailsec.app.commands.queue:hold", "keep messages from going on"),
@@ -135,9 +143,14 @@ class LazyGroup(click.Group):
             else:
                 command = super().get_command(ctx, name)
                 rows.append((name, command.get_short_help_str() if command else ""))
-        if rows:
-            with formatter.section("Commands"):
-                formatter.write_dl(rows)
+        sections = SECTIONS if not self.prefix else {"Commands": tuple(name for name, _ in rows)}
+        grouped = {name for names in sections.values() for name in names}
+        for title, names in [*sections.items(), ("Of plugins", tuple(name for name, _ in rows if name not in grouped))]:
+            found = [row for name in names for row in rows if row[0] == name]
+            if found:
+                with formatter.section(title):
+                    # One width for all sections.
+                    formatter.write_dl([(name.ljust(max(len(row[0]) for row in rows)), text) for name, text in found])
 
 
 def root() -> click.Group:

@@ -38,6 +38,8 @@ class Timing:
     start: float = 120.0
     """The same for a worker that is not ready yet."""
     drain: float = 30.0
+    same_stop: float = 1.0
+    """A second signal to stop within so long is the first one, told twice."""
     restart_first: float = 0.05
     restart_longest: float = 30.0
     stable: float = 60.0
@@ -124,6 +126,7 @@ class Supervisor:
         self._failures: dict[int, int] = {}
         self._generation = 0
         self._was_ready = False
+        self._stopped_at = 0.0
         self._ping_number = 0
         # systemd speaks to the supervisor only.
         self._notify = self.environment.pop("NOTIFY_SOCKET", "")
@@ -214,10 +217,14 @@ class Supervisor:
     def stop(self, why: str = "") -> None:
         """Let the workers finish what they have begun; a second call, or `drain` seconds, ends them at once."""
         if self.stopping:
+            if self.reactor.seconds() - self._stopped_at < self.timing.same_stop:
+                # `timeout` and service managers signal the process and its group: that is one wish, not two.
+                return
             _log.warning("stopping at once", why=why)
             self._kill_all()
             return
         self.stopping = True
+        self._stopped_at = self.reactor.seconds()
         _log.info("stopping", why=why or "failure")
         notify_systemd(self._notify, "STOPPING=1")
         for opened in self.sockets:

@@ -5,12 +5,13 @@ The one invariant: either a `Connection` comes of it, whose core asks one last q
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.error import ConnectError
+from twisted.internet.error import ConnectError, UserError
 from twisted.internet.protocol import ClientFactory
 from twisted.python.failure import Failure
 
@@ -108,6 +109,16 @@ class _Outgoing(WireProtocol):
         super().connectionMade()
 
 
+def _words(error: ConnectError) -> str:
+    """What the system said: "connection refused", not the three sentences that Twisted makes of it."""
+    if isinstance(error, UserError):  # its timeout
+        return "no answer in time"
+    number = error.osError
+    if isinstance(number, int):
+        return os.strerror(number).lower()
+    return (str(error).rstrip(".") or type(error).__name__).lower()
+
+
 async def connect(
     reactor: Any,
     address: str,
@@ -139,7 +150,7 @@ async def connect(
         try:
             await factory.connected
         except ConnectError as error:
-            why = f"{name}: {error}".rstrip(".")
+            why = _words(error) if name == address else f"{name}: {_words(error)}"
         else:
             return Connection(protocol, name)
     raise Unavailable(f"cannot connect to {address}: {why}", hint="is the next hop running, and reachable from here?", stage="connect")

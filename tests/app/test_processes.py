@@ -82,6 +82,7 @@ def test_sigterm_lets_a_message_be_finished(served: Served):
         assert replies.readline().startswith(b"354")
         served.process.terminate()
         until(lambda: served.has("stopping"), what="the drain")
+        served.process.terminate()  # `timeout` signals the process, and then its group
         connection.sendall(b"Subject: last\r\n\r\nbody\r\n.\r\n")
         assert replies.readline().startswith(b"250")
         assert replies.readline().startswith(b"421 4.3.2")
@@ -100,8 +101,9 @@ def test_a_second_sigterm_ends_it_at_once(tmp_path):
             served.process.terminate()
             until(lambda: served.has("stopping"), what="the drain")
             assert served.process.poll() is None
-            served.process.terminate()
-            served.process.wait(10)
+            # Within a second it counts as the first one; after that it does not.
+            until(lambda: served.process.terminate() or served.process.poll() is not None, 10, what="the end")
+        assert served.has("stopping at once")
         assert not any(alive(pid) for pid in served.workers().values())
     finally:
         served.kill()

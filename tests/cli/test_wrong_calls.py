@@ -136,6 +136,24 @@ def test_every_command_has_help_that_ends_in_nothing_but_help(name):
         assert re.search(rf"{option}\b[^\n]*(\s{{2,}}|\]\n\s+)\S", result.output), option
 
 
+def test_help_shows_every_command_under_a_heading_of_its_own():
+    answer = mailsec("--help")
+    assert answer.returncode == 0
+    text = answer.stdout.decode()
+    assert [line for line in text.splitlines() if line.endswith(":")] == ["Options:", *(f"{title}:" for title in cli.SECTIONS)]
+    for name in {name.split(" ")[0] for name in COMMANDS}:
+        assert re.search(rf"^  {name} +\S", text, re.MULTILINE), name
+
+
+def test_plugins_shows_who_answers_each_hook_and_imports_only_what_is_enabled():
+    answer = call("plugins", "--order", "--json")
+    value = json.loads(answer.stdout)
+    assert answer.code == 0 and value["hooks"]["plan_protection"] == ["rules"] and value["hooks"]["shutdown"] == []
+    assert {one["name"] for one in value["plugins"] if one["state"] == "built-in"} == {"database", "rules", "log", "software"}
+    assert "trusted code" in call("plugins").stdout
+    assert call("plugins", "-c", "nowhere.toml").code == 78
+
+
 def test_a_database_without_its_driver_says_what_to_install():
     if __import__("importlib.util").util.find_spec("psycopg"):
         pytest.skip("psycopg is installed")

@@ -146,6 +146,15 @@ def test_threads_of_one_lane_do_not_wait_for_another(loop, runtime):
     assert loop.call(run) == "free"
 
 
+def test_a_refused_connection_is_told_once_and_in_the_words_of_the_system():
+    from twisted.internet.error import ConnectionRefusedError, TimeoutError
+
+    from mailsec.net.connect import _words
+
+    assert _words(ConnectionRefusedError(111, "Connection refused")) == "connection refused"
+    assert _words(TimeoutError()) == "no answer in time"
+
+
 def test_cancelled_connect_tries_no_other_address(loop):
     from twisted.internet.testing import MemoryReactorClock
 
