@@ -115,6 +115,8 @@ class Limits:
     """Octets of one look-up: responders that send 10 GB."""
     fetch_timeout: float = 10.0
     """Seconds of one look-up."""
+    evidence_timeout: float = 25.0
+    """Seconds that one message waits for evidence: responders that hang."""
 
     # -- database --------------------------------------------------------------------------------------------------------
     certificate_octets: int = 256 * _KIB

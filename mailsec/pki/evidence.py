@@ -34,12 +34,17 @@ class Status:
 
 
 class RevocationEvidence:
-    """Lists and responses, each read once."""
+    """Lists and responses, each read once. `doubtful`: fingerprints of certificates about which somebody who should know did not answer."""
 
-    __slots__ = ("by_issuer", "count", "responses")
+    __slots__ = ("by_issuer", "count", "doubtful", "responses")
 
     def __init__(
-        self, crls: Iterable[bytes | CertificateList] = (), responses: Iterable[bytes] = (), *, limits: Limits = DEFAULT_LIMITS
+        self,
+        crls: Iterable[bytes | CertificateList] = (),
+        responses: Iterable[bytes] = (),
+        *,
+        doubtful: Iterable[bytes] = (),
+        limits: Limits = DEFAULT_LIMITS,
     ) -> None:
         self.by_issuer: dict[object, list[CertificateList]] = {}
         self.count = 0
@@ -49,11 +54,12 @@ class RevocationEvidence:
                 self.by_issuer.setdefault(crl.issuer.key, []).append(crl)
             self.count += 1
         self.responses = tuple(responses)
+        self.doubtful = frozenset(doubtful)
 
     def with_lists(self, crls: Iterable[bytes], *, limits: Limits = DEFAULT_LIMITS) -> RevocationEvidence:
         """The same evidence, and lists that a message brought."""
         known = [crl for lists in self.by_issuer.values() for crl in lists]
-        return RevocationEvidence([*known, *crls], self.responses, limits=limits)
+        return RevocationEvidence([*known, *crls], self.responses, doubtful=self.doubtful, limits=limits)
 
     @classmethod
     def of(cls, brought: Iterable[Evidence], *, limits: Limits = DEFAULT_LIMITS) -> RevocationEvidence:

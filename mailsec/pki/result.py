@@ -32,6 +32,8 @@ class PathOptions:
     """SHA-256 fingerprints of certificates that no path may hold."""
     check_revocation: bool = False
     """True: the status of every certificate of a path is looked for in the evidence; False: NOT_CHECKED."""
+    skip_sourceless: bool = False
+    """True: a certificate that names no source of its status, and about which nothing is at hand, is NOT_CHECKED; False: it is UNKNOWN."""
 
 
 DEFAULT_OPTIONS = PathOptions()

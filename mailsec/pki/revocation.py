@@ -25,9 +25,12 @@ from mailsec.x509 import extensions
 from mailsec.x509.certificate import Certificate, load_certificate
 from mailsec.x509.crl import CertificateList
 
-__all__ = ["RevocationCheck", "crl_urls", "ocsp_urls"]
+__all__ = ["RevocationCheck", "crl_urls", "names_source", "ocsp_urls"]
 
 _OCSP = "1.3.6.1.5.5.7.48.1"
+_INFORMATION_ACCESS = "1.3.6.1.5.5.7.1.1"
+_LISTS = ("2.5.29.31", "2.5.29.46")
+"""cRLDistributionPoints and freshestCRL."""
 _DEPTH = 4
 """How often a signer of a list may need another list that somebody else signed."""
 
@@ -77,10 +80,12 @@ class RevocationCheck:
                 checks.append(check)
                 break
             status = self.status(certificate, result.chain[index + 1 :], result.anchor)
+            if status.revocation is Revocation.UNKNOWN and self._is_sourceless(certificate, status):
+                status = Status(Revocation.NOT_CHECKED)
             reasons = _reasons(certificate, status)
             checks.append(replace(check, revocation=status.revocation, reasons=(*check.reasons, *reasons)))
             worst = Revocation.worst(worst, status.revocation)
-            if status.revocation is Revocation.UNKNOWN:
+            if status.revocation in (Revocation.UNKNOWN, Revocation.NOT_CHECKED):
                 issuer = result.chain[index + 1]
                 missing.append(EvidenceRequest("ocsp", certificate.der, issuer.der, ocsp_urls(certificate)))
                 missing.append(EvidenceRequest("crl", certificate.der, issuer.der, crl_urls(certificate)))
@@ -93,6 +98,16 @@ class RevocationCheck:
             missing=(*result.missing, *missing),
             revocation=worst,
             valid_until=min(ends, default=None),
+        )
+
+    def _is_sourceless(self, certificate: Certificate, status: Status) -> bool:
+        # Nothing was passed over, nobody failed to answer, and its issuer, who signed what it says, told nobody where to ask.
+        return (
+            self._options.skip_sourceless
+            and not status.reasons
+            and certificate.fingerprint not in self._evidence.doubtful
+            and certificate.issuer.key not in self._evidence.by_issuer
+            and not names_source(certificate)
         )
 
     def status(
@@ -207,9 +222,22 @@ def _reasons(certificate: Certificate, status: Status) -> tuple[Reason, ...]:
     return ()
 
 
+def names_source(certificate: Certificate) -> bool:
+    """Whether the certificate says that its status is told somewhere, in any way; also where that cannot be read."""
+    if any(certificate.extension(oid) is not None for oid in _LISTS):
+        return True
+    extension = certificate.extension(_INFORMATION_ACCESS)
+    if extension is None:
+        return False
+    try:
+        return any(method == _OCSP for method, _ in extensions.information_access(extension.value))
+    except Asn1Error:
+        return True
+
+
 def ocsp_urls(certificate: Certificate) -> tuple[str, ...]:
     """Where the certificate says that its status is told (RFC 5280 §4.2.2.1, id-ad-ocsp)."""
-    extension = certificate.extension("1.3.6.1.5.5.7.1.1")
+    extension = certificate.extension(_INFORMATION_ACCESS)
     if extension is None:
         return ()
     try:

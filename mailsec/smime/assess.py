@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 
-from mailsec.interfaces import CryptoBackend
+from mailsec.interfaces import CryptoBackend, EvidenceRequest
 from mailsec.model.limits import DEFAULT_LIMITS, Limits
 from mailsec.model.message import Message
 from mailsec.model.trust import Anchor
@@ -19,6 +19,7 @@ from mailsec.pki.budget import Budget
 from mailsec.pki.build import CertificatePool
 from mailsec.pki.cache import PathCache
 from mailsec.pki.evidence import RevocationEvidence
+from mailsec.pki.ocsp import OcspRules
 from mailsec.pki.path import DEFAULT_OPTIONS, PathOptions, PathResult, validate
 from mailsec.smime.identity import Author, matches_author, read_author
 from mailsec.x509.certificate import Certificate, load_certificate, summary
@@ -40,6 +41,8 @@ def assess(
     backend: CryptoBackend,
     options: PathOptions = DEFAULT_OPTIONS,
     evidence: RevocationEvidence | None = None,
+    rules: OcspRules | None = None,
+    wanted: list[EvidenceRequest] | None = None,
     cache: PathCache | None = None,
     budget: Budget | None = None,
     limits: Limits = DEFAULT_LIMITS,
@@ -48,7 +51,8 @@ def assess(
 
     `intermediates` are certificates at hand besides those of the message (a pool that is kept is read once); `at` is the instant of the
     judgement, never the time that the signer claims. `budget` is shared by all judgements of one message. With `options.check_revocation`,
-    statuses are looked for in `evidence` and in the lists that the message brings; `cache` keeps paths from one message to the next.
+    statuses are looked for in `evidence` and in the lists that the message brings (`rules` say how OCSP is judged); `cache` keeps paths from
+    one message to the next. What might change the answer, were it there, is added to `wanted`.
     """
     if not result.layers:
         return _verdict(result, (), result.reasons, _word_unsigned(result.reasons), None)
@@ -59,6 +63,8 @@ def assess(
         backend,
         options,
         evidence,
+        rules,
+        [] if wanted is None else wanted,
         cache,
         budget or Budget(limits),
         None if message is None else read_author(message, limits),
@@ -176,6 +182,8 @@ class _Judge:
         backend: CryptoBackend,
         options: PathOptions,
         evidence: RevocationEvidence | None,
+        rules: OcspRules | None,
+        wanted: list[EvidenceRequest],
         cache: PathCache | None,
         budget: Budget,
         author: Author | None,
@@ -186,6 +194,8 @@ class _Judge:
         self.backend = backend
         self.options = options
         self.evidence = evidence
+        self.rules = rules
+        self.wanted = wanted
         self.cache = cache
         self.budget = budget
         self.author = author

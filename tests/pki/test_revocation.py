@@ -124,6 +124,53 @@ def test_not_checked_is_a_choice(root, authority, alice):
     assert ask(alice, authority, anchors=[root]).revocation is Revocation.NOT_CHECKED
 
 
+SKIP = replace(CHECK, skip_sourceless=True)
+
+
+def aia(url="http://ocsp.example/", method=x509.oid.AuthorityInformationAccessOID.OCSP):
+    return x509.AuthorityInformationAccess([x509.AccessDescription(method, x509.UniformResourceIdentifier(url))])
+
+
+def cdp(url="http://crl.example/"):
+    return x509.CRLDistributionPoints([x509.DistributionPoint([x509.UniformResourceIdentifier(url)], None, None, None)])
+
+
+def test_a_certificate_that_names_no_source_is_not_checked_where_that_was_chosen(root, authority, alice):
+    result = ask(alice, authority, anchors=[root], options=SKIP)
+    assert result.accepted and result.revocation is Revocation.NOT_CHECKED
+    assert {request.certificate for request in result.missing} == {alice.der, authority.der}, "it may be asked after all the same"
+
+
+@pytest.mark.parametrize("source", [aia(), cdp(), cdp("ldap://ca.example/"), x509.FreshestCRL(list(cdp()))])
+def test_a_certificate_that_names_a_source_is_unknown_without_evidence(root, authority, source):
+    end = issue("Named", authority, source, addresses=("alice@example.org",))
+    result = ask(end, authority, anchors=[root], options=SKIP)
+    assert result.valid and not result.accepted and result.revocation is Revocation.UNKNOWN
+    assert [check.revocation.value for check in result.checks] == ["unknown", "not-checked", "not-checked"]
+
+
+def test_where_issuers_are_is_no_source_of_a_status(root, authority):
+    end = issue("Issuers", authority, aia(method=x509.oid.AuthorityInformationAccessOID.CA_ISSUERS), addresses=("alice@example.org",))
+    assert ask(end, authority, anchors=[root], options=SKIP).revocation is Revocation.NOT_CHECKED
+
+
+def test_what_is_at_hand_and_not_believed_is_not_the_same_as_nothing(root, authority, alice):
+    for evidence in (
+        RevocationEvidence([crl(authority, until=NOW - DAY, this=NOW - 2 * DAY)]),
+        RevocationEvidence([crl(authority, sign_with="somebody")]),
+        RevocationEvidence(responses=[answer(alice, authority, until=NOW - DAY, this=NOW - 2 * DAY)]),
+        RevocationEvidence(doubtful=[alice.certificate.fingerprint]),
+    ):
+        assert ask(alice, authority, anchors=[root], options=SKIP, evidence=evidence).revocation is Revocation.UNKNOWN
+    other = RevocationEvidence(responses=[answer(authority, root)])
+    assert ask(alice, authority, anchors=[root], options=SKIP, evidence=other).revocation is Revocation.NOT_CHECKED
+
+
+def test_revoked_counts_also_where_no_source_is_named(root, authority, alice):
+    result = ask(alice, authority, anchors=[root], options=SKIP, evidence=RevocationEvidence([crl(authority, serial(alice))]))
+    assert result.revocation is Revocation.REVOKED
+
+
 def test_good_needs_evidence_for_every_certificate(root, authority, alice):
     good = checked(alice, authority, root=root, crls=[crl(root), crl(authority)])
     assert good.accepted and good.revocation is Revocation.GOOD and good.valid_until == NOW + DAY and good.missing == ()
