@@ -41,5 +41,10 @@ format: install
 bench: install packages
 	$(BIN)/python tests/bench/run.py --json bench.json
 
+# The mutants of tests/fuzz, N times as many as `make test` looks at.
+N ?= 100
+fuzz: install
+	MAILSEC_FUZZ=$(N) $(BIN)/python -m pytest -n $(JOBS) --timeout 0 -q tests/fuzz
+
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
