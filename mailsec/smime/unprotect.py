@@ -119,8 +119,8 @@ async def unprotect_message(
         part = await work(len(octets), read_parts, message, limits) if large else read_parts(message, limits)
         while True:
             layer = find_layer(part)
-            if layer is not None and found.layers and not layer.alone:
-                # Within a layer, one among other parts is an attachment: what is around it is the layer's, and so is the text.
+            if layer is not None and not layer.alone and any(one.type == "signed-data" for one in found.layers):
+                # Within what somebody signed, one among other parts is an attachment: what is around it is the layer's, and so is the text.
                 break
             if layer is None:
                 if not found.layers and _has_stray_signature(part):

@@ -6,6 +6,7 @@ import asyncio
 import io
 import json
 import os
+import re
 import socket
 from pathlib import Path
 
@@ -142,3 +143,13 @@ def test_no_spool_is_an_error_with_a_hint(tmp_path):
     out, err = io.StringIO(), io.StringIO()
     assert run(["queue", "list", "--spool", str(tmp_path / "none")], Output(out, err)) == 1
     assert "hint" in err.getvalue()
+
+
+def test_the_list_prints_what_the_page_says(spool):
+    page = (Path(__file__).resolve().parents[2] / "docs" / "json.md").read_text()
+    section = page.partition("\n## queue list\n")[2].partition("\n## ")[0]
+    entry = entries(spool)["t1.1"]
+    row, recipient = re.findall(r"`\{([^}]*)\}`", section)
+    assert set(re.findall(r'"([a-z_]+)"', row)) == set(entry)
+    assert set(re.findall(r'"([a-z_]+)"', recipient)) == set(entry["recipients"][0])
+    assert {one["state"] for one in entries(spool).values()} == set(re.findall(r"`(raw|ready|held)`", section))
