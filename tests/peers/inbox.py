@@ -38,7 +38,8 @@ class Delivered(NamedTuple):
 class Inbox:
     """Use it as a context manager. `refuse` maps a recipient to the reply that it gets at RCPT."""
 
-    def __init__(self, port: int = 0) -> None:
+    def __init__(self, port: int = 0, host: str = "127.0.0.1") -> None:
+        self.host = host
         self.port = port or free_port()
         self.messages: list[Delivered] = []
         self.refuse: dict[str, str] = {}
@@ -59,7 +60,7 @@ class Inbox:
         return "250 2.0.0 taken"
 
     def start(self) -> Inbox:
-        self._controller = Controller(self, hostname="127.0.0.1", port=self.port, enable_SMTPUTF8=True, data_size_limit=0)
+        self._controller = Controller(self, hostname=self.host, port=self.port, enable_SMTPUTF8=True, data_size_limit=0)
         self._controller.start()
         return self
 
