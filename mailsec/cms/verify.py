@@ -120,12 +120,15 @@ class _Checker:
     def read_content(self, content: Iterable[bytes | memoryview] | None) -> None:
         """Hash the content with every digest that a signer uses, in one pass."""
         signed = self.signed
-        names = set()
+        names: dict[str, None] = {}
         whole = False
         for info in signed.signer_infos:
             if info.problem is None:
                 try:
-                    names.add(table.digest_of(info.digest_algorithm).name)
+                    name = table.digest_of(info.digest_algorithm).name
+                    # Signers beyond that are told so, one by one (`_check_content`).
+                    if len(names) < self.limits.digests:
+                        names[name] = None
                 except (CryptoError, Asn1Error):
                     continue
                 # RFC 8419 §3.2, RFC 9882 §3: without attributes such a signature is over the content itself.
@@ -210,7 +213,7 @@ class _Checker:
         candidates = self._candidates(info)
         facts.certificate = candidates[0] if candidates else None
         if found is None:
-            self._check_without_attributes()
+            self._check_without_attributes(digest)
         else:
             self._check_attributes(info, found, digest)
             candidates = self._named(found, candidates)
@@ -231,21 +234,23 @@ class _Checker:
         issuer = Name(info.issuer)
         return [one for one in same_serial if one.issuer.matches(issuer)]
 
-    def _check_without_attributes(self) -> None:
+    def _check_without_attributes(self, digest: str) -> None:
         # RFC 5652 §5.3: signed attributes are there where the content is not id-data.
         if self.signed.content_type != ID_DATA:
             raise _Refused(
                 "signed-attributes-missing", f"content of type {self.signed.content_type} without signed attributes", rfc="RFC 5652 §5.3"
             )
-        self._check_content()
+        self._check_content(digest)
         # Without attributes the signature is over the content: the attributes of another message, sent as content, would verify
         # (draft-ietf-lamps-cms-euf-cma-signeddata). No mail begins like a SET with a message digest in it.
         if self.head[:1] == b"\x31" and _MESSAGE_DIGEST_OID in self.head:
             raise _Refused("content-is-attributes", "the content is the signed attributes of another message", rfc="RFC 5652 §14")
 
-    def _check_content(self) -> None:
+    def _check_content(self, digest: str) -> None:
         if self.missing:
             raise _Refused("content-missing", "the signature is detached and its content is not here", "give the content")
+        if digest not in self.digests:
+            raise LimitExceeded("digests", f"the content is hashed with {self.limits.digests} different digests at most")
         if self.differs:
             raise _Refused("content-differs", "the signature carries another content than the one beside it")
 
@@ -273,7 +278,7 @@ class _Checker:
                 info.signature_algorithm, signature_algorithm
             ):
                 raise _Refused("algorithms-exchanged", "the algorithms are not those that the signer protected", rfc="RFC 6211 §2.1")
-        self._check_content()
+        self._check_content(digest)
         if self.digests[digest] != expected:
             raise _Refused(
                 "digest-differs",

@@ -150,17 +150,15 @@ def _check_bits(key: Any, limits: Limits) -> None:
         raise PrivateKeyError(f"the private key has {bits} bits, more than {limits.rsa_bits}")
 
 
-def _check_derivation(algorithm: Element, limits: Limits) -> None:
-    """Raise LimitExceeded where a password-based AlgorithmIdentifier (RFC 8018, RFC 7914, RFC 7292 §C) costs too much."""
+def _check_derivation(algorithm: Element, limits: Limits) -> int:
+    """Return the iterations of a password-based AlgorithmIdentifier (RFC 8018, RFC 7914, RFC 7292 §C); raise LimitExceeded for too many."""
     parts = algorithm.expect(SEQUENCE, "encryption algorithm").children()
     kind = read_oid(parts[0])
     if len(parts) < 2 or parts[1].tag != SEQUENCE:
-        return
+        return 0
     parameters = parts[1].children()
     if kind in (_PBES2, _PBMAC1):
-        if parameters:
-            _check_derivation(parameters[0], limits)
-        return
+        return _check_derivation(parameters[0], limits) if parameters else 0
     if kind == _SCRYPT:
         numbers = [read_integer(part) for part in parameters[1:4] if part.tag == INTEGER]
         if len(numbers) == 3:
@@ -168,15 +166,18 @@ def _check_derivation(algorithm: Element, limits: Limits) -> None:
             _check_iterations(cost * block * parallel, limits)
             if 128 * cost * block > _SCRYPT_MEMORY:
                 raise LimitExceeded("kdf_iterations", "a key derivation that takes too much memory")
-        return
+            return cost * block * parallel
+        return 0
     # PBKDF2, and the schemes of PKCS#5 version 1 and PKCS#12: salt, iterations.
     if len(parameters) >= 2 and parameters[1].tag == INTEGER:
-        _check_iterations(read_integer(parameters[1]), limits)
+        return _check_iterations(read_integer(parameters[1]), limits)
+    return 0
 
 
-def _check_iterations(count: int, limits: Limits) -> None:
+def _check_iterations(count: int, limits: Limits) -> int:
     if count > limits.kdf_iterations or count < 1:
-        raise LimitExceeded("kdf_iterations", f"a key derivation of more than {limits.kdf_iterations} iterations")
+        raise LimitExceeded("kdf_iterations", f"key derivations of more than {limits.kdf_iterations} iterations")
+    return count
 
 
 # -- PKCS#12 ------------------------------------------------------------------------------------------------------------------
@@ -269,22 +270,28 @@ def _check_pkcs12(data: bytes, limits: Limits) -> list[tuple[str, bytes, bool]]:
     """Check the cost of every derivation that can be seen; return the key bags that can: (name, DER, encrypted)."""
     parts = read_element(data, limits=limits).expect(SEQUENCE, "PFX").children()
     read_integer(parts[0])
+    # Each derivation is within the limit, and all of them together: a thousand bags of the most that one may cost are hours.
+    cost = 0
     if len(parts) > 2:
         # MacData (RFC 7292 §4): DigestInfo, salt, iterations; with PBMAC1 (RFC 9879) the derivation is in the algorithm.
         mac = parts[2].expect(SEQUENCE, "macData").children()
-        _check_derivation(mac[0].children()[0], limits)
+        cost += _check_derivation(mac[0].children()[0], limits)
         if len(mac) > 2:
-            _check_iterations(read_integer(mac[2]), limits)
+            cost += _check_iterations(read_integer(mac[2]), limits)
     safe = read_element(_content(parts[1]), limits=limits).expect(SEQUENCE, "AuthenticatedSafe")
     bags: list[tuple[str, bytes, bool]] = []
     for info in safe:
         kind = read_oid(info.expect(SEQUENCE, "ContentInfo").children()[0])
         if kind == _ENCRYPTED_DATA:
             encrypted = info.children()[1].only("content").children()[1].children()
-            _check_derivation(encrypted[1], limits)
+            cost += _check_derivation(encrypted[1], limits)
         elif kind == _DATA:
             for bag in read_element(_content(info), limits=limits).expect(SEQUENCE, "SafeContents"):
-                bags += _key_bag(bag.children(), limits)
+                found, iterations = _key_bag(bag.children(), limits)
+                bags += found
+                cost += iterations
+    if cost:
+        _check_iterations(cost, limits)
     return bags
 
 
@@ -293,19 +300,21 @@ def _content(info: Element) -> bytes:
     return read_octet_string(info.expect(SEQUENCE, "ContentInfo").children()[1].only("content"))
 
 
-def _key_bag(parts: list[Element], limits: Limits) -> list[tuple[str, bytes, bool]]:
+def _key_bag(parts: list[Element], limits: Limits) -> tuple[list[tuple[str, bytes, bool]], int]:
+    """The key of a bag, and the iterations that opening it costs: its key is derived twice, by the library and by us."""
     kind = read_oid(parts[0])
     if kind not in (_KEY_BAG, _SHROUDED_KEY_BAG):
-        return []
+        return [], 0
     value = parts[1].only("bagValue")
+    cost = 0
     if kind == _SHROUDED_KEY_BAG:
-        _check_derivation(value.children()[0], limits)
+        cost = 2 * _check_derivation(value.children()[0], limits)
     name = ""
     for attribute in parts[2].children() if len(parts) > 2 else ():
         members = attribute.children()
         if len(members) == 2 and read_oid(members[0]) == _FRIENDLY_NAME and (values := members[1].children()):
             name = read_string(values[0])
-    return [(name, value.encoding, kind == _SHROUDED_KEY_BAG)]
+    return [(name, value.encoding, kind == _SHROUDED_KEY_BAG)], cost
 
 
 # -- certificates -------------------------------------------------------------------------------------------------------------

@@ -81,6 +81,8 @@ class Limits:
     """Certificates taken from one CMS structure."""
     crls: int = 20
     """CRLs taken from one CMS structure."""
+    digests: int = 4
+    """Different digests that one content is hashed with: twenty signers with fourteen digests over 150 MiB."""
     attributes: int = 64
     """Attributes of one SignerInfo."""
     cms_recipients: int = 2000

@@ -7,7 +7,7 @@ together cover every reason; whatever is less is "unknown". A list is searched o
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from datetime import datetime
+from datetime import UTC, datetime
 
 from mailsec.algorithms.profiles import Profile
 from mailsec.errors import Asn1Error
@@ -27,6 +27,7 @@ __all__ = ["crl_status", "distribution_points"]
 
 _DIRECTORY = 4
 _DISTRIBUTION_POINTS = "2.5.29.31"
+_NEVER = datetime.min.replace(tzinfo=UTC)
 
 Candidates = Callable[[CertificateList], Iterable[tuple[Certificate, bytes]]]
 """Certificates that may have signed a list, by their names, and the key to compute with (RFC 5280 §6.1.4 (e) for DSA)."""
@@ -118,9 +119,15 @@ def _lists_of(point: DistributionPoint, certificate: Certificate, evidence: Revo
     else:
         keys = [certificate.issuer.key]
     for key in keys:
-        for crl in evidence.by_issuer.get(key, ()):
-            if crl.base_number is None:
-                yield crl
+        lists = [crl for crl in evidence.by_issuer.get(key, ()) if crl.base_number is None]
+        if len(lists) > 1:
+            # The newest first: an older one that still holds, such as one that a message brings, does not know who was revoked since.
+            lists.sort(key=_age, reverse=True)
+        yield from lists
+
+
+def _age(crl: CertificateList) -> tuple[datetime, int]:
+    return crl.this_update or _NEVER, crl.number or 0
 
 
 def _in_scope(crl: CertificateList, point: DistributionPoint, certificate: Certificate) -> bool:

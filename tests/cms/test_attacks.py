@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
+from typing import ClassVar
 
 import pytest
 from hypothesis import given, settings
@@ -409,3 +411,27 @@ def test_mutants_end_in_a_verdict_or_our_errors(changes, cut):
                 assert not result.intact or result.certificate is not None
         except MailsecError:
             pass
+
+
+def test_signers_with_many_digests_cost_four_hashes_of_the_content():
+    class Counting:
+        asked: ClassVar[list[str]] = []
+
+        def hash(self, digest):
+            Counting.asked.append(digest)
+            return BACKEND.hash(digest)
+
+        def verify(self, *arguments):
+            return BACKEND.verify(*arguments)
+
+    names = ("sha256", "sha384", "sha512", "sha224", "sha3-256", "sha3-512")
+    signed = read_signed_data(build())
+    (info,) = signed.signer_infos
+    algorithms = [table.digest_identifier(name) for name in names]
+    many = dataclasses.replace(
+        signed, digests=names, signer_infos=(info, *(dataclasses.replace(info, digest_algorithm=one) for one in algorithms))
+    )
+    results = verify_signers(many, [CONTENT], backend=Counting())
+    assert results[0].intact and not any(one.intact for one in results[2:])
+    assert sorted(Counting.asked) == sorted(names[:4])
+    assert [one.reasons[0].code for one in results[-2:]] == ["limit-digests", "limit-digests"]

@@ -216,6 +216,13 @@ def test_revoked_by_a_list_counts_although_ocsp_says_good(root, authority, alice
     assert revocation(alice, authority, root, crl(authority, serial(alice)), responses=[answer(alice, authority)]) is Revocation.REVOKED
 
 
+@pytest.mark.parametrize("newest_first", [True, False])
+def test_an_older_list_that_still_holds_does_not_hide_who_was_revoked_since(root, authority, alice, newest_first):
+    old, new = crl(authority, this=NOW - 2 * DAY, number=1), crl(authority, serial(alice), this=NOW - DAY / 2, number=2)
+    lists = (new, old) if newest_first else (old, new)
+    assert revocation(alice, authority, root, *lists) is Revocation.REVOKED
+
+
 # -- lists --------------------------------------------------------------------------------------------------------------------
 
 
