@@ -23,6 +23,8 @@ class Limits:
     """Octets of one SMTP command with CRLF (RFC 5321 §4.5.3.1.4 asks for 512 and more with extensions): endless lines."""
     recipients: int = 1000
     """Recipients of one transaction (RFC 5321 §4.5.3.1.8 asks for at least 100): 10,000 RCPTs that fill memory."""
+    unknown_recipients: int = 200
+    """Recipients that were refused on one connection: a dictionary of guessed names behind one that is right."""
     message_size: int = 150 * _MIB
     """Octets of one message, told as SIZE (RFC 1870): a disk that fills."""
     bad_commands: int = 10
@@ -43,6 +45,8 @@ class Limits:
     """Connections of one worker at once: descriptors that run out."""
     connections_per_address: int = 200
     """Connections of one address (one /64) to one worker at once: one client that takes all."""
+    outgoing_connections: int = 1000
+    """Connections of one worker to next hops at once: reports to thousands of domains whose servers never answer."""
     received_headers: int = 50
     """Received fields before a message is a loop (RFC 5321 §6.3 asks for at least 100 hops or another means)."""
     reply_line: int = 2048
