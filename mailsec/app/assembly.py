@@ -11,6 +11,7 @@ from typing import Any
 
 from mailsec.app.config import Configuration, gateway_settings
 from mailsec.app.database_plugin import DatabasePlugin
+from mailsec.app.hardening import fitting, raise_descriptors
 from mailsec.app.truststore import ConfiguredTrust
 from mailsec.app.wiring import compile_rules, load_plugins, plugin_settings
 from mailsec.builtin.log import LogPlugin
@@ -56,6 +57,7 @@ class Parts:
 def assemble(reactor: Any, configuration: Configuration, data_key: bytes, index: int) -> Parts:
     """Make the parts of worker `index`. Raise MailsecError for what cannot be opened."""
     settings = gateway_settings(configuration)
+    settings = replace(settings, limits=fitting(settings.limits, raise_descriptors()))
     roots = Path(configuration.relay.ca_file).read_bytes() if configuration.relay.ca_file else None
     database = CertDb.open(configuration.database.location, data_key=data_key)
     spool: SqliteSpool | None = None

@@ -102,7 +102,7 @@ def _text_renderer(clock: _Clock, fixed: Mapping[str, object], colours: bool) ->
         _unfold_exception(event)
         fields = "".join(f" {key}={_value(value)}" for key, value in event.items() if value not in (None, ""))
         word = f"{_COLOURS.get(level, '')}{level:<7}\x1b[0m" if colours else f"{level:<7}"
-        return f"{clock.now()[11:23]} {word} {printable(name)}{fields}{tail}\n".encode("utf-8", "backslashreplace")
+        return f"{clock.now()[11:23]} {word} {_line(name)}{fields}{tail}\n".encode("utf-8", "backslashreplace")
 
     return render
 
@@ -111,10 +111,15 @@ def _value(value: object) -> str:
     if isinstance(value, str):
         if value.isascii() and value.isprintable() and value and not any(sign in value for sign in " \"'="):
             return value
-        return '"' + printable(value).replace("\n", "\\n").replace('"', '\\"') + '"'
+        return '"' + _line(value).replace('"', '\\"') + '"'
     if isinstance(value, list | tuple):
         return ",".join(_value(item) for item in value)
-    return printable(value)
+    return _line(value)
+
+
+def _line(text: object) -> str:
+    """`text` on one line: `printable` lets line feeds through."""
+    return printable(text).replace("\n", "\\n")
 
 
 def _unfold_exception(event: MutableMapping[str, Any]) -> None:

@@ -183,8 +183,9 @@ class Supervisor:
             if not self.workers:
                 self._end()
             return
-        if ended.exitCode == ConfigurationError.exit_code and not worker.ready:
-            # It has said what is wrong with the configuration, and the next one would say the same.
+        if ended.exitCode == ConfigurationError.exit_code and not worker.ready and not self._was_ready:
+            # It has said what is wrong with the configuration, and the next one would say the same. Once all have been ready it is what
+            # lies around the configuration that has changed (a nickname that was deleted): no reason to stop those that still serve.
             self.exit_code = ConfigurationError.exit_code
             _log.error("a worker refused the configuration; stopping", worker=worker.index)
             self.stop()

@@ -16,6 +16,8 @@ __all__ = ["date_time", "message_id", "received"]
 
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+_MESSAGE_ID = 250
+"""Characters of a Message-ID that are kept."""
 _HELO = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._:-]{0,253}[A-Za-z0-9])?\Z|\[[A-Za-z0-9.:]{1,60}\]\Z")
 _CIPHER = re.compile(r"[A-Za-z0-9._-]{1,80}\Z")
 
@@ -36,12 +38,13 @@ def _date_time(seconds: int) -> str:
 def message_id(transaction: Transaction) -> str:
     """The Message-ID that the message has; on `submission` the one that it gets where it has none; else "".
 
-    RFC 5322 §3.6.4: no other message has it. Our own id is unique, and its right side is our name.
+    RFC 5322 §3.6.4: no other message has it. Our own id is unique, and its right side is our name. What is longer than any program makes
+    it is cut: it stands in the row of each copy and in the log line of each recipient.
     """
     found = transaction.message.first("message-id")
     if found is None and transaction.session.origin is Origin.SUBMISSION:
         return f"<{transaction.id}@{transaction.session.hostname}>"
-    return found or ""
+    return (found or "")[:_MESSAGE_ID]
 
 
 def received(session: Session, transaction_id: str, at: datetime, recipients: tuple[Address, ...], *, smtputf8: bool = False) -> bytes:

@@ -128,13 +128,13 @@ class WireProtocol(Protocol):
             return
         connection = self.transport.getHandle()
         try:
-            verified = check_peer(connection, request)
+            info = tls_info(connection, verified=check_peer(connection, request))
         except MailsecError as error:
             _log.warning("tls-refused", error=error.message, hint=error.hint)
             self._abort()
             return
         self._blocked = False
-        self._run(self.core.tls_started, tls_info(connection, verified=verified))
+        self._run(self.core.tls_started, info)
 
     def readConnectionLost(self) -> None:
         # A client that has said all (a script that pipes into nc) still gets its replies; a next hop that has said all is of no more use.

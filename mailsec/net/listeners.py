@@ -257,7 +257,9 @@ class _TooMany(Protocol):
 def _peer(peer: Any, listener: ListenerSettings) -> tuple[str, int]:
     if isinstance(peer, UNIXAddress):
         return listener.address, 0
-    return peer.host, peer.port
+    host: str = peer.host
+    # RFC 4291 §2.5.5.2: how IPv4 looks on a socket for both (systemd opens such). One /64 would hold all of it.
+    return host.removeprefix("::ffff:") if "." in host else host, peer.port
 
 
 def _group(host: str) -> object:

@@ -79,6 +79,8 @@ class Relay:
         self._awake = runtime.signal()
         self._settling = 0
         self._stopping = False
+        self.outgoing = 0
+        """Connections to all next hops that stand or are being opened."""
         self.delivered = 0
         """Recipients that were served since the start."""
 
@@ -133,7 +135,9 @@ class Relay:
                 _log.error("relay-cannot-read-spool", error=error.message, hint=error.hint)
             now = self.runtime.monotonic()
             for destination, hop in list(self._hops.items()):
-                hop.close_idle(now - self.settings.idle_timeout)
+                hop.close_idle(now - self.settings.idle_timeout if self.may_connect() else now)
+                if hop.stranded:
+                    hop.open_another()
                 if hop.unused and hop.used_at < now - self.settings.idle_timeout:
                     del self._hops[destination]
             await self._until_woken()
@@ -261,6 +265,17 @@ class Relay:
     async def core(self, destination: Destination, target: Target, tls: str) -> ProtocolCore:
         """The client that speaks to `target`."""
         return await client_core(destination.hop, target, tls, self._gateway, self.runtime)
+
+    def may_connect(self) -> bool:
+        """False where we have as many connections as we may: servers that never answer leave some for the others in time."""
+        return self.outgoing < self._gateway.limits.outgoing_connections
+
+    def connections_changed(self, by: int) -> None:
+        """A connection is being opened, or is gone. Then those who waited for it come before whoever fails again and again."""
+        full = not self.may_connect()
+        self.outgoing += by
+        if full:
+            self._awake.fire()
 
     def done(self, job: Job, replies: Sequence[Reply], where: str, *, local: bool) -> None:
         """What a next hop said to each recipient of `job`."""

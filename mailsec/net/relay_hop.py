@@ -56,6 +56,10 @@ class Deliveries(Protocol):
     @property
     def hostname(self) -> str: ...
 
+    def may_connect(self) -> bool: ...
+
+    def connections_changed(self, by: int) -> None: ...
+
     def done(self, job: Job, replies: Sequence[Reply], where: str, *, local: bool) -> None: ...
 
     async def core(self, destination: Destination, target: Target, tls: str) -> ProtocolCore: ...
@@ -92,6 +96,11 @@ class Hop:
         """True where it can be forgotten."""
         return not (self._queue or self._connections or self._opening)
 
+    @property
+    def stranded(self) -> bool:
+        """True where jobs wait and nobody works for them: there were too many connections to other hops."""
+        return bool(self._queue) and not (self._connections or self._opening)
+
     def submit(self, job: Job) -> None:
         """Deliver `job` as soon as there is a connection."""
         if self._idle:
@@ -101,12 +110,19 @@ class Hop:
             self._refuse((job,), self._down_reply)
             return
         self._queue.append(job)
-        self._open_another()
+        self.open_another()
 
-    def _open_another(self) -> None:
+    def open_another(self) -> None:
+        """Open a connection where one is wanted and may be had; else the relay asks again in a second."""
         in_use = len(self._connections) + self._opening
-        if len(self._queue) > self._opening and in_use < self._deliveries.settings.connections_per_hop and not self.stopping:
+        if (
+            len(self._queue) > self._opening
+            and in_use < self._deliveries.settings.connections_per_hop
+            and not self.stopping
+            and self._deliveries.may_connect()
+        ):
             self._opening += 1
+            self._deliveries.connections_changed(1)
             self._runtime.start(self._open(), f"relay to {self.destination}")
 
     def next_job(self) -> Job | None:
@@ -134,6 +150,8 @@ class Hop:
         finally:
             self._opening -= 1
             self._tried(error, reply)
+            if error is not None:
+                self._deliveries.connections_changed(-1)
 
     def _tried(self, error: MailsecError | None, reply: Reply | None) -> None:
         """An attempt has ended: well where `error` is None."""
@@ -179,11 +197,13 @@ class Hop:
 
     def ended(self, connection: _Connection) -> None:
         """`connection` is gone."""
-        self._connections.discard(connection)
+        if connection in self._connections:
+            self._connections.discard(connection)
+            self._deliveries.connections_changed(-1)
         if connection in self._idle:
             self._idle.remove(connection)
         if self._queue:
-            self._open_another()
+            self.open_another()
 
     def idle(self, connection: _Connection) -> None:
         """`connection` has nothing to do."""
@@ -281,7 +301,7 @@ class _Connection:
             if job is not None:
                 result = question.result or DeliveryResult(job.message, (_lost(question),) * len(job.recipients), local=True)
                 hop.result(job, result, self)
-                hop._open_another()
+                hop.open_another()
         return None
 
     def give(self, job: Job) -> None:

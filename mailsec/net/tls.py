@@ -14,7 +14,7 @@ from typing import Any
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, load_der_private_key, load_pem_private_key
 from OpenSSL import SSL
-from service_identity import VerificationError
+from service_identity import CertificateError, VerificationError
 from service_identity.pyopenssl import verify_hostname, verify_ip_address
 from twisted.internet.interfaces import IOpenSSLClientConnectionCreator, IOpenSSLServerConnectionCreator
 from zope.interface import implementer
@@ -152,7 +152,7 @@ def check_peer(connection: SSL.Connection, request: StartTls) -> bool:
             verify_ip_address(connection, request.server_name)
         else:
             verify_hostname(connection, request.server_name)
-    except (VerificationError, x509.ExtensionNotFound, ValueError) as error:
+    except (VerificationError, CertificateError, x509.ExtensionNotFound, ValueError) as error:
         raise ProtocolError(
             f"the certificate of the next hop does not name {request.server_name}",
             hint="set the next hop to the name in its certificate, or its tls to required",
@@ -162,14 +162,18 @@ def check_peer(connection: SSL.Connection, request: StartTls) -> bool:
 
 
 def tls_info(connection: SSL.Connection, *, verified: bool = False) -> TlsInfo:
-    """What the handshake came to."""
-    certificate = connection.get_peer_certificate(as_cryptography=True)
+    """What the handshake came to. Raise ProtocolError for a peer that shows a certificate which cannot be read."""
+    try:
+        certificate = connection.get_peer_certificate(as_cryptography=True)
+        shown = certificate.public_bytes(Encoding.DER) if certificate is not None else None
+    except ValueError as error:  # OpenSSL takes what is no DER to others
+        raise ProtocolError("the certificate of the peer cannot be read", stage="tls") from error
     name = connection.get_servername()
     return TlsInfo(
         version=connection.get_protocol_version_name(),
         cipher=connection.get_cipher_name() or "",
         cipher_bits=connection.get_cipher_bits() or 0,
-        peer_certificate=certificate.public_bytes(Encoding.DER) if certificate is not None else None,
+        peer_certificate=shown,
         peer_verified=verified,
         server_name=name.decode("ascii", "replace") if name else "",
     )

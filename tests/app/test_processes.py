@@ -12,9 +12,15 @@ import sys
 from pathlib import Path
 
 import pytest
+from twisted.internet.error import ProcessTerminated
+from twisted.internet.task import Clock
+from twisted.python.failure import Failure
 
 from mailsec.app.control import LineReader, StartMessage
+from mailsec.app.hardening import fitting, raise_descriptors
 from mailsec.app.ports import open_ports
+from mailsec.app.supervisor import Supervisor, Worker
+from mailsec.model.limits import DEFAULT_LIMITS
 
 from .conftest import PROJECT, Served, alive, until
 
@@ -250,3 +256,33 @@ def test_a_log_line_from_outside_cannot_forge_another(tmp_path):
         assert text.count("\n") == 1 and "\x1b" not in text and "\u202e" not in text
         if kind == "json":
             assert json.loads(text)["n"] == 1
+
+
+def test_a_worker_that_can_no_longer_start_does_not_stop_those_that_serve():
+    # Once all were ready, what is wrong lies around the configuration: a nickname that was deleted from the database, say.
+    clock = Clock()
+    clock.running = False
+    supervisor = Supervisor(clock, path="x", configuration="", data_key=b"", sockets=[], workers=2, environment={})
+    worker = Worker(supervisor, 0)
+    supervisor.workers[0] = worker
+    supervisor._was_ready = True
+    supervisor.worker_ended(worker, Failure(ProcessTerminated(78)))
+    assert not supervisor.stopping and len(clock.getDelayedCalls()) == 1
+    supervisor._was_ready = False
+    supervisor.workers[0] = worker
+    supervisor.worker_ended(worker, Failure(ProcessTerminated(78)))
+    assert supervisor.stopping and supervisor.exit_code == 78
+
+
+def test_there_are_never_more_connections_than_descriptors_carry():
+    assert raise_descriptors() >= 1024
+    few = fitting(DEFAULT_LIMITS, 1024)
+    assert (few.connections, few.outgoing_connections) == (256, 128)
+    assert fitting(DEFAULT_LIMITS, 65_536) == DEFAULT_LIMITS
+
+
+def test_promise_5_a_worker_has_the_descriptors_that_its_limits_count_on(running: Served):
+    for pid in running.workers().values():
+        limits = Path(f"/proc/{pid}/limits").read_text()
+        soft, hard = next(line.split()[3:5] for line in limits.splitlines() if line.startswith("Max open files"))
+        assert soft == hard or int(soft) >= 65_536

@@ -80,6 +80,13 @@ def test_postmaster_of_a_host_that_is_a_domain_of_ours_stays_who_it_is():
     assert str(gate.rows[0].envelope.recipients[0].address) == "postmaster@example.org"
 
 
+def test_message_id_of_200_kib_is_not_in_every_row_and_log_line():
+    gate = MemoryGateway()
+    text = "From: carol@example.net\r\nMessage-ID: <" + "x" * 200_000 + "@example.net>\r\n\r\nhello\r\n"
+    assert gate.arrive(text, "alice@example.org", "bob@example.org").code == 250
+    assert len(gate.rows[0].message_id) == len(gate.events[0].fields["message_id"]) == 250
+
+
 def test_submission_and_trusted_may_send_anywhere(gate):
     for origin in (Origin.SUBMISSION, Origin.TRUSTED):
         assert answer(gate, "a@example.net", values.session(origin)) is None

@@ -9,9 +9,13 @@ import subprocess
 import time
 
 import pytest
+from twisted.internet.address import IPv4Address, IPv6Address
 
 from mailsec.errors import Reply, TryLater
 from mailsec.model.limits import Limits
+from mailsec.model.session import Origin
+from mailsec.model.settings import ListenerSettings
+from mailsec.net.listeners import _group, _peer
 from mailsec.wire.smtp import questions
 from mailsec.wire.smtp.server import ServerSettings
 
@@ -323,3 +327,20 @@ def test_swaks_delivers(serve, need):
     )  # fmt: skip
     assert run.returncode == 0, run.stdout.decode() + run.stderr.decode()
     assert b"hello" in inbox.messages[0][1]
+
+
+@pytest.mark.parametrize(
+    ("seen", "group"),
+    [
+        ("::ffff:192.0.2.7", "192.0.2.7"),
+        ("192.0.2.7", "192.0.2.7"),
+        ("2001:db8::1", b"\x20\x01\x0d\xb8\0\0\0\0"),
+        ("::ffff:127.0.0.1", None),
+    ],
+)
+def test_one_ipv4_client_does_not_use_up_what_all_ipv4_clients_may_have(seen, group):
+    """On a socket for both families (as systemd opens them) every IPv4 address begins with ::ffff:, and stands in one /64."""
+    host, _ = _peer(
+        IPv6Address("TCP", seen, 25) if ":" in seen else IPv4Address("TCP", seen, 25), ListenerSettings("a", "", "smtp", Origin.INTERNET)
+    )
+    assert _group(host) == group

@@ -271,6 +271,21 @@ def test_a_mistake_in_our_own_report_does_not_deliver_the_same_mail_again_and_ag
     assert [to for _, to, _ in peer.messages] == [["c@x.example"]]
 
 
+def test_servers_that_never_answer_do_not_take_every_descriptor(gateway, peers):
+    hanging, peer = peers({"CONNECT": "hang"}), peers()
+    one = gateway(peer, routes=(("d0.example", NextHop("smtp", "127.0.0.1", hanging.port, tls="none")),))
+    one.settings = dataclasses.replace(one.settings, limits=dataclasses.replace(one.settings.limits, outgoing_connections=1))
+    one.start()
+    one.commit(entry("slow", recipients=("a@d0.example",)))
+    wait_for(lambda: hanging.connections == 1)
+    one.commit(entry("m", recipients=("b@other.example",)))
+    wait_for(lambda: one.relay._hops and any(hop.stranded for hop in one.relay._hops.values()))
+    assert peer.connections == 0 and one.relay.outgoing == 1
+    hanging.drop_all()
+    wait_for(lambda: len(peer.messages) == 1)
+    wait_for(lambda: "m" not in one.queue() and one.relay.outgoing <= 1)
+
+
 def test_a_silent_dns_defers(gateway):
     from mailsec.errors import Unavailable
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import socket
 import ssl
@@ -11,9 +12,11 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import NameOID
+from OpenSSL import SSL
 
-from mailsec.errors import ConfigurationError
-from mailsec.net.tls import server_tls
+from mailsec.errors import ConfigurationError, ProtocolError
+from mailsec.model.requests import StartTls
+from mailsec.net.tls import check_peer, server_tls, tls_info
 from mailsec.wire.smtp.offers import ServerSettings
 
 
@@ -49,6 +52,24 @@ def test_key_of_another_certificate_is_a_configuration_error(certificates):
 def test_chain_is_shown(certificates, serve):
     tls = server_tls(certificates.pem, certificates.key_pem, [certificates.ca_pem])
     assert tls is not None
+
+
+def test_certificate_that_names_nobody_is_not_verified(certificates):
+    nameless = certificates._make("localhost", certificates.key.public_key(), None)
+    server = SSL.Connection(server_tls(nameless.public_bytes(serialization.Encoding.PEM), certificates.key_pem)._context, None)
+    context = SSL.Context(SSL.TLS_METHOD)
+    client = SSL.Connection(context, None)
+    server.set_accept_state()
+    client.set_connect_state()
+    for _ in range(4):
+        for one, other in ((client, server), (server, client)):
+            with contextlib.suppress(SSL.WantReadError):
+                one.do_handshake()
+            with contextlib.suppress(SSL.WantReadError):
+                other.bio_write(one.bio_read(65536))
+    assert tls_info(client).version == "TLSv1.3"
+    with pytest.raises(ProtocolError, match="does not name localhost"):
+        check_peer(client, StartTls("localhost", "verified"))
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3], ids=["1.2", "1.3"])

@@ -205,6 +205,12 @@ def test_what_the_next_hop_cannot_carry_fails_here_and_is_never_converted(messag
     assert hop.said.endswith(b"QUIT\r\n")
 
 
+@pytest.mark.parametrize("limit", ["\u00b2", "\u0663", "x", "-1", "9" * 400, ""])
+def test_size_that_is_no_number_is_no_limit_and_no_error_of_ours(limit):
+    hop = Hop([outgoing()]).hear("220 x\r\n").hear(f"250-x\r\n250-PIPELINING\r\n250 SIZE {limit}\r\n")
+    assert b"MAIL FROM:<a@b.example>" in hop.said
+
+
 def test_large_message_with_a_bare_line_feed_is_cut_off_without_an_end_of_data():
     body = b"x" * 100_000 + b"\n.\nMAIL FROM"
     message = OutgoingMessage(None, (Recipient(Address.parse("b@example.org")),), Segments([b"first\r\n", body, b"last\r\n"]))

@@ -19,8 +19,8 @@ Command = tuple[bytes, Callable[[Reply], None]]
 def check_capabilities(message: OutgoingMessage, capabilities: Mapping[str, str]) -> Reply | None:
     """What the next hop cannot carry is refused here, with the status that says why; None where nothing stands against it."""
     limit = capabilities.get("SIZE", "")
-    # RFC 1870 §6.1: a message over the announced size is not tried; 0 says that there is no limit.
-    if limit.isdigit() and 0 < int(limit[:20]) < len(message.segments):
+    # RFC 1870 §6.1: a message over the announced size is not tried; 0 says that there is no limit. (A "²" is a digit to isdigit().)
+    if limit.isascii() and limit.isdigit() and 0 < int(limit[:20]) < len(message.segments):
         return Reply(552, "5.3.4", f"message is too large for the next hop, which takes {limit[:20]} octets")
     # RFC 6152 §3, RFC 3463 X.6.3: without 8BITMIME it would have to be converted, which breaks signatures: never.
     if message.eight_bit and "8BITMIME" not in capabilities:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from enum import Enum
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
@@ -20,26 +19,9 @@ from mailsec.wire.smtp.commands import CommandError, client_name, parse_mail, pa
 from mailsec.wire.smtp.incoming import Incoming
 from mailsec.wire.smtp.offers import ServerSettings, ehlo_reply
 from mailsec.wire.smtp.replies import encode_reply
+from mailsec.wire.smtp.states import State
 
 __all__ = ["ServerSettings", "SmtpServer"]
-
-
-class State(Enum):
-    """Where a session stands."""
-
-    NEW = "new"
-    """No EHLO or HELO yet (or forgotten by STARTTLS)."""
-    READY = "ready"
-    MAIL = "mail"
-    """MAIL was accepted."""
-    RCPT = "rcpt"
-    """At least one recipient was accepted."""
-    DATA = "data"
-    AUTH = "auth"
-    """The response to a challenge is awaited."""
-    TLS = "tls"
-    """The handshake is awaited."""
-    CLOSED = "closed"
 
 
 # What web clients send first. A page in a browser that makes it post to this port must not get a command through.
@@ -77,6 +59,7 @@ class SmtpServer:
         self._bad = 0
         self._auth_failures = 0
         self._messages = 0
+        self._unknown = 0
         self._draining = False
         self._command_deadline = Deadline(self._limits.command_timeout)
         self._data_deadline = Deadline(self._limits.data_timeout)
@@ -394,6 +377,10 @@ class SmtpServer:
         # RFC 5321 §4.5.3.1.10: 452 for one recipient too many; the client sends the rest in another transaction.
         if len(incoming.recipients) >= self._limits.recipients:
             raise CommandError(words.TOO_MANY_RECIPIENTS)
+        if self._unknown >= self._limits.unknown_recipients:
+            # Whoever guesses names learns no more here; a mailing list with that many dead addresses delivers to the others first.
+            self._say_answer(words.TOO_MANY_RECIPIENTS if incoming.recipients else words.TOO_MANY_ERRORS)
+            return
         incoming.recipient = recipient
         self._ask(questions.RcptTo(recipient), self._rcpt_answered)
 
@@ -404,7 +391,9 @@ class SmtpServer:
             incoming.recipients.append(incoming.recipient)
             self.state = State.RCPT
             self._say(refusal or words.RECIPIENT_OK)
-        elif refusal.code == 421 or incoming.recipients:
+            return
+        self._unknown += 1
+        if refusal.code == 421 or incoming.recipients:
             self._say_answer(refusal)
         else:
             # Counted: a dictionary of guessed names ends as guessed commands do, unless some recipient was right.

@@ -1,0 +1,25 @@
+"""Where an SMTP session stands, as its server sees it (RFC 5321 §4.1.4)."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+__all__ = ["State"]
+
+
+class State(Enum):
+    """Where a session stands."""
+
+    NEW = "new"
+    """No EHLO or HELO yet (or forgotten by STARTTLS)."""
+    READY = "ready"
+    MAIL = "mail"
+    """MAIL was accepted."""
+    RCPT = "rcpt"
+    """At least one recipient was accepted."""
+    DATA = "data"
+    AUTH = "auth"
+    """The response to a challenge is awaited."""
+    TLS = "tls"
+    """The handshake is awaited."""
+    CLOSED = "closed"
