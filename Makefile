@@ -1,13 +1,17 @@
-# Two commands on a fresh machine: `make demo` and `make test`. Needs Python 3.11, make and a C compiler.
+# Two commands on a fresh machine: `make demo` and `make test`. Needs Python 3.11, make and a C compiler. `make help` lists the rest.
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/installed
 JOBS   ?= 4
 
-.PHONY: install demo test packages interop lint format bench fuzz soak clean
+.PHONY: help install demo test packages interop lint format bench fuzz clean
+.DEFAULT_GOAL := install
 
-install: $(STAMP)
+help:            ## what there is (the default is install)
+	@sed -n 's/^\([a-z]*\):.*## */  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
+
+install: $(STAMP)  ## .venv with mailsec, its plugins and the development tools
 
 $(STAMP): pyproject.toml $(wildcard plugins/*/pyproject.toml)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -15,36 +19,36 @@ $(STAMP): pyproject.toml $(wildcard plugins/*/pyproject.toml)
 	for plugin in $(dir $(wildcard plugins/*/pyproject.toml)); do $(BIN)/python -m pip install --quiet --editable $$plugin || exit 1; done
 	touch $@
 
-demo: install
+demo: install  ## the main job end to end, on this machine
 	$(BIN)/mailsec demo
 
 # Debian packages that the tests talk to; tests of what is absent are skipped by name. MAILSEC_APT=0 forbids installing.
-packages:
+packages:  ## the Debian packages that the tests talk to (MAILSEC_APT=0 only prints the line)
 	sh tests/debian-packages
 
-test: install packages
+test: install packages  ## everything but slow peers
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m 'not interop' -q
 
-interop: install packages
+interop: install packages  ## slow peers: Postfix, openssl, kills at random instants
 	$(BIN)/python -m pytest -m interop -q
 
-lint: install
+lint: install  ## ruff, mypy --strict, the layer contracts
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
-format: install
+format: install  ## let ruff put the source in order
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: install packages
+bench: install packages  ## speed, beside Postfix with and without openssl; writes bench.json
 	$(BIN)/python tests/bench/run.py --json bench.json
 
 # The mutants of tests/fuzz, N times as many as `make test` looks at.
 N ?= 100
-fuzz: install
+fuzz: install  ## the mutants of tests/fuzz, N times as many as in the tests
 	MAILSEC_FUZZ=$(N) $(BIN)/python -m pytest -n $(JOBS) --timeout 0 -q tests/fuzz
 
-clean:
+clean:  ## remove what the others made
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

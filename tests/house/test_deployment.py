@@ -1,0 +1,118 @@
+"""What docs/deploy.md tells works: its commands in their order, the examples of configurations, the unit of systemd, Postfix's lines."""
+
+from __future__ import annotations
+
+import io
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mailsec.app import cli
+from mailsec.app.output import Output
+
+PROJECT = Path(__file__).resolve().parent.parent.parent
+EXAMPLES = sorted((PROJECT / "conf" / "examples").glob("*.toml"))
+
+
+def run(*arguments: str) -> tuple[int, str, str]:
+    out, err = io.StringIO(), io.StringIO()
+    return cli.run(arguments, Output(out, err)), out.getvalue(), err.getvalue()
+
+
+def moved(text: str, root: Path) -> str:
+    """The text with the directories of a machine below `root`."""
+    return re.sub(r"(?<![\w.])/(?=(?:etc|run|var)/)", f"{root}/", text)
+
+
+@pytest.fixture(scope="module")
+def machine(tmp_path_factory) -> Path:
+    """A machine on which the commands of docs/deploy.md were typed, up to `mailsec check`."""
+    root = tmp_path_factory.mktemp("machine")
+    for name in ("etc/mailsec/credentials", "var/lib/mailsec", "run/mailsec", "run/dovecot"):
+        (root / name).mkdir(parents=True, mode=0o700)
+    for name, text in {"credentials/mailsec-passphrase": "a pass phrase\n", "relay.password": "another\n"}.items():
+        (root / "etc/mailsec" / name).write_text(text)
+        (root / "etc/mailsec" / name).chmod(0o600)
+    configuration = root / "etc/mailsec/mailsec.toml"
+    configuration.write_text(moved((PROJECT / "conf/examples/in-front-of-dovecot.toml").read_text(), root))
+    page = (PROJECT / "docs/deploy.md").read_text()
+    typed = re.search(r"\n    export CREDENTIALS_DIRECTORY=(\S+)\n((?:    .*\n)+)", page)
+    assert typed is not None
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CREDENTIALS_DIRECTORY", moved(typed[1], root))
+        commands = [line.split(None, 1)[1] for line in typed[2].splitlines() if line.strip().startswith("mailsec ")]
+        assert len(commands) >= 5
+        for command in commands:
+            words = shlex.split(moved(command, root))
+            if "-d" not in words:
+                words += ["-c", str(configuration)]
+            if words[:2] == ["user", "add"]:
+                words += ["--password-file", str(root / "etc/mailsec/relay.password")]
+            code, _out, err = run(*words)
+            assert code == 0, (command, err)
+    return root
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
+def test_an_example_passes_check_on_the_machine_that_the_page_makes(example: Path, machine: Path, monkeypatch):
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(machine / "etc/mailsec/credentials"))
+    configuration = machine / "etc/mailsec" / example.name
+    configuration.write_text(moved(example.read_text(), machine))
+    code, out, err = run("check", "-c", str(configuration))
+    assert code == 0, err
+    assert "is fine" in out and "warning" not in err
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
+def test_every_example_stands_in_the_page(example: Path):
+    assert f"conf/examples/{example.name}" in (PROJECT / "docs/deploy.md").read_text()
+
+
+def test_every_file_of_contrib_stands_in_the_page():
+    page = (PROJECT / "docs/deploy.md").read_text()
+    for path in (PROJECT / "contrib").rglob("*"):
+        assert path.is_dir() or str(path.relative_to(PROJECT)) in page, path
+
+
+def test_the_unit_is_one_that_systemd_reads_and_finds_safe(need, tmp_path):
+    analyze = need("systemd-analyze", "systemd")
+    text = (PROJECT / "contrib/systemd/mailsec.service").read_text()
+    unit = tmp_path / "mailsec.service"
+    unit.write_text(re.sub(r"ExecStart=\S+", f"ExecStart={sys.executable}", text))
+    done = subprocess.run([analyze, "verify", "--man=no", str(unit)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and "mailsec.service" not in done.stderr, done.stderr
+    done = subprocess.run([analyze, "security", "--offline=true", "--no-pager", str(unit)], capture_output=True, text=True, check=False)
+    score = re.search(r"exposure level for mailsec\.service: ([0-9.]+)", done.stdout)
+    if score is None:
+        pytest.skip("this systemd-analyze cannot judge a unit offline")
+    assert float(score[1]) <= 2.0, done.stdout
+
+
+def test_the_unit_gives_the_credential_that_mailsec_reads():
+    from mailsec.app.passphrase import CREDENTIAL
+    from mailsec.errors import ConfigurationError
+
+    text = (PROJECT / "contrib/systemd/mailsec.service").read_text()
+    assert re.search(rf"^LoadCredential={CREDENTIAL}:", text, re.MULTILINE)
+    assert "Type=notify" in text and f"RestartPreventExitStatus={ConfigurationError.exit_code}" in text
+
+
+def test_the_lines_for_postfix_are_lines_that_postfix_reads(need, tmp_path):
+    postconf = need("postconf", "postfix")
+    services = "pickup unix n - y 60 1 pickup\ncleanup unix n - y - 0 cleanup\nqmgr unix n - n 300 1 qmgr\nsmtp unix - - y - - smtp\n"
+    (tmp_path / "master.cf").write_text(services + (PROJECT / "contrib/postfix/master.cf").read_text())
+    (tmp_path / "main.cf").write_text("compatibility_level = 3.6\n" + (PROJECT / "contrib/postfix/main.cf").read_text())
+    done = subprocess.run([postconf, "-c", str(tmp_path), "-P"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and not done.stderr, done.stderr
+    settings = dict(line.split(" = ", 1) for line in done.stdout.splitlines() if " = " in line)
+    example = (PROJECT / "conf/examples/beside-postfix.toml").read_text()
+    # Both halves name the same ports, and the way back has no filter.
+    for service, port in (("submission", 10025), ("smtp", 10027)):
+        assert settings[f"{service}/inet/content_filter"] == f"smtp:[127.0.0.1]:{port}" and f'"127.0.0.1:{port}"' in example
+    assert re.search(r"^127\.0\.0\.1:10026/inet/content_filter =\s*$", done.stdout, re.MULTILINE) and "smtp://[127.0.0.1]:10026" in example
+    done = subprocess.run([postconf, "-c", str(tmp_path), "-n"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and not done.stderr, done.stderr
