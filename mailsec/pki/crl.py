@@ -109,7 +109,7 @@ def crl_status(
 
 
 def _note(code: str, message: str, rfc: str) -> Reason:
-    return Reason(code, "revocation", message, "fetch a newer list with `mailsec crl fetch`", rfc)
+    return Reason(code, "revocation", message, "fetch a newer list, and give it with --crl", rfc)
 
 
 def _lists_of(point: DistributionPoint, certificate: Certificate, evidence: RevocationEvidence) -> Iterator[CertificateList]:

@@ -215,7 +215,7 @@ def _reasons(certificate: Certificate, status: Status) -> tuple[Reason, ...]:
             "revocation-unknown",
             "revocation",
             f"{name}: no evidence says whether it is revoked",
-            "fetch its list with `mailsec crl fetch`, or allow its responder to be asked",
+            "fetch its list, and give it with --crl",
             "RFC 5280 §6.3.3",
         )
         return (reason, *status.reasons[:3])

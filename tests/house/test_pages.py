@@ -89,3 +89,16 @@ def test_targets_of_make_exist(source: Path):
 
 def test_the_page_of_settings_is_written_from_the_models():
     assert (PROJECT / "docs" / "settings.md").read_text() == page(), "run: python -m mailsec.app.config.page > docs/settings.md"
+
+
+def test_hints_name_commands_that_exist():
+    """A hint that says "mailsec crl fetch" where there is none costs more than no hint."""
+    known = set(COMMANDS) | set(GROUPS)
+    for source in sorted((PROJECT / "mailsec").rglob("*.py")):
+        for line in source.read_text().splitlines():
+            if "hint" not in line and "Reason(" not in line:
+                continue
+            for mention in re.findall(r"""[`"']mailsec ([a-z0-9]+(?: [a-z]+)?)""", line):
+                if mention.startswith("is "):  # "mailsec is running already"
+                    continue
+                assert mention in known or mention.split(" ")[0] in COMMANDS, f"{source.relative_to(PROJECT)}: mailsec {mention}"
