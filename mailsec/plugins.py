@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Se
 from dataclasses import replace
 from importlib.metadata import entry_points
 from itertools import islice
+from types import GeneratorType
 from typing import Any, NamedTuple
 
 import pluggy
@@ -29,6 +30,8 @@ from mailsec.model.verdict import Event, Finding
 
 __all__ = ["HOOKS", "Answer", "Implementation", "PluginManager"]
 
+_NEVER_AWAITED: set[type] = set()
+_KEPT_TYPES = 256
 _log = structlog.get_logger("mailsec.plugins")
 
 ENTRY_POINT_GROUP = "mailsec"
@@ -146,7 +149,7 @@ class PluginManager:
             value = implementation.function(*[arguments[name] for name in implementation.arguments])
         except (Exception, SystemExit) as error:
             return Answer(implementation.plugin, None, _failure(implementation, error))
-        if inspect.isawaitable(value):
+        if _is_awaitable(value):
             if inspect.iscoroutine(value):
                 value.close()
             return Answer(implementation.plugin, None, _failure(implementation, TypeError("an awaitable from a synchronous hook")))
@@ -156,7 +159,7 @@ class PluginManager:
         """Call one implementation; await its answer, no longer than `limits.hook_timeout`."""
         try:
             value = implementation.function(*[arguments[name] for name in implementation.arguments])
-            if inspect.isawaitable(value):
+            if _is_awaitable(value):
                 value = await runtime.within(limits.hook_timeout, value)
         except TimeoutError:
             return Answer(implementation.plugin, None, _failure(implementation, TimeoutError(f"no answer in {limits.hook_timeout:g} s")))
@@ -207,6 +210,18 @@ class PluginManager:
                 implementation.function(*((event,) if implementation.arguments else ()))
             except (Exception, SystemExit) as error:
                 _log.error("plugin failed", plugin=implementation.plugin, hook="record_event", error=type(error).__name__)
+
+
+def _is_awaitable(value: object) -> bool:
+    """As `inspect` says, asked once for a type of which no object can be awaited: the question is slow, and every answer of a hook has it."""
+    kind = type(value)
+    if kind in _NEVER_AWAITED:
+        return False
+    if issubclass(kind, (Awaitable, GeneratorType)):
+        return inspect.isawaitable(value)
+    if len(_NEVER_AWAITED) < _KEPT_TYPES:
+        _NEVER_AWAITED.add(kind)
+    return False
 
 
 def failure_finding(failure: PluginError) -> Finding:

@@ -31,8 +31,14 @@ def identity_of(session: Session, reverse_path: Address | None) -> Identity | No
     if session.origin is Origin.SUBMISSION:
         return session.identity
     if session.origin is Origin.TRUSTED and reverse_path is not None:
-        return Identity(str(reverse_path), (str(reverse_path),), "senders")
+        return _sender(reverse_path)
     return None
+
+
+@lru_cache(maxsize=1024)
+def _sender(reverse_path: Address) -> Identity:
+    """The same object for the same address: a session that bears it already is not made again."""
+    return Identity(str(reverse_path), (str(reverse_path),), "senders")
 
 
 def author(transaction: Transaction, limits: Limits) -> Address | None:

@@ -47,6 +47,8 @@ from mailsec.plugins import PluginManager
 
 __all__ = ["Pipeline"]
 
+_KEPT_SESSIONS = 256
+
 
 class Pipeline:
     """One for each worker; it is the `interfaces.Gateway` that plugins are given, too.
@@ -87,6 +89,7 @@ class Pipeline:
             KeyRing(plugins.providers("register_key_stores", **lent)),
             EvidenceDesk(engine, runtime, trust, plugins.providers("register_revocation_sources", **lent)),
         )
+        self._sessions: dict[str, tuple[Session, Identity | None, Session]] = {}
         self._records = bool(plugins.implementations("record_event"))
 
     async def startup(self) -> None:
@@ -185,9 +188,18 @@ class Pipeline:
             transaction_id = f"{int(now.timestamp() * 1_000_000):x}{self.runtime.random(5).hex()}"
         identity = identity_of(session, envelope.reverse_path)
         if identity is not session.identity:
-            session = replace(session, identity=identity)
+            session = self._identified(session, identity)
         envelope = self.admission.with_postmaster(envelope)
         return Transaction(transaction_id, session, envelope, index_message(octets, self.settings.limits), now, attempt)
+
+    def _identified(self, session: Session, identity: Identity | None) -> Session:
+        """`session` with `identity`. A client on `trusted` sends many messages for one address over one connection: one new value serves all."""
+        kept = self._sessions.get(session.id)
+        if kept is None or kept[0] is not session or kept[1] is not identity:
+            if len(self._sessions) >= _KEPT_SESSIONS:
+                self._sessions.clear()
+            kept = self._sessions[session.id] = (session, identity, replace(session, identity=identity))
+        return kept[2]
 
     async def process(self, transaction: Transaction) -> AsyncIterator[Outcome]:
         """Everything up to the spool: an outcome for each group of recipients. Errors that mailsec understands are outcomes too."""

@@ -251,15 +251,14 @@ class WireProtocol(Protocol):
             if not (transport.dataBuffer or transport._tempDataBuffer or transport.disconnecting):
                 # Straight to the socket. Twisted's write() waits for the next turn of the reactor and costs two epoll_ctl()s for each
                 # reply: a third of all that a small message costs. What the kernel does not take goes the usual way.
-                taken = transport.writeSomeData(data)
+                try:
+                    taken = transport.socket.send(data)
+                except OSError:  # full for now, or broken: write() finds out which
+                    taken = 0
                 if taken == len(data):
                     return
-                if isinstance(taken, int) and taken > 0:
+                if taken:
                     data = data[taken:]
-        # Attack: commands without end from a client that never reads the replies; they would pile up in memory.
-        self._written += len(data)
-        if self._written > _HIGH_WATER and not self._closing:
-            self._produce()
         self.transport.write(data)
 
     # -- questions ------------------------------------------------------------------------------------------------------------
