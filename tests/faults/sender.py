@@ -92,4 +92,4 @@ def check_promise(gateway: Gateway, inbox: Inbox, acknowledged: set[str], *, sec
         raise AssertionError(
             f"{len(lost())} of {len(acknowledged)} did not arrive: {sorted(lost())[:5]}; queue: {gateway.queue()[:3]}"
         ) from None
-    until(lambda: not gateway.queue(), seconds, "an empty queue")
+    until(lambda: not gateway.waiting(), seconds, "an empty queue")

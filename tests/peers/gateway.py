@@ -26,6 +26,8 @@ from typing import Any
 
 from mailsec.app.config.render import render
 from mailsec.app.demo.world import HOSTNAME, World
+from mailsec.model.queue import QueueEntry
+from mailsec.store.spool_queue import list_queue
 from tests.peers.postfix import free_port
 
 __all__ = ["PROJECT", "Gateway", "alive", "namespace_why_not", "until"]
@@ -193,6 +195,10 @@ class Gateway(World):
     def connect(self, listener: str = "internet", timeout: float = 20) -> socket.socket:
         """A plain connection; nothing was read yet."""
         return socket.create_connection(("127.0.0.1", self.ports[listener]), timeout=timeout)
+
+    def waiting(self) -> Sequence[QueueEntry]:
+        """The same by the function beneath: for looking again and again."""
+        return list_queue(str(self.directory / "spool"))
 
     def queue(self) -> list[Mapping[str, Any]]:
         """What `mailsec queue list --json` shows."""

@@ -66,10 +66,10 @@ def test_next_hop_that_comes_back(make, inbox):
         code, mark = send(gateway, CAROL)
         assert code == 250
         marks.append(mark)
-        until(lambda: [entry for entry in gateway.queue() if entry["attempts"] > 0])
+        until(lambda: [entry for entry in gateway.waiting() if entry.attempts > 0])
         inbox.start()
         until(lambda: set(marks) <= inbox.ids())
-    until(lambda: not gateway.queue())
+    until(lambda: not gateway.waiting())
     assert gateway.worker_pids() == pids
 
 
@@ -111,7 +111,7 @@ def test_resolver_that_comes_back(make, inbox, tmp_path):
         pids = gateway.worker_pids()
         code, mark = send(gateway, CAROL)
         assert code == 250
-        until(lambda: [entry for entry in gateway.queue() if entry["attempts"] > 0], 60)
+        until(lambda: [entry for entry in gateway.waiting() if entry.attempts > 0], 60)
         speaks.set()
         (delivered,) = until(lambda: remote.of(mark), 60)
         assert delivered.recipients == (CAROL,)
