@@ -6,7 +6,9 @@ somebody else has written under our name never arrives.
 
 from __future__ import annotations
 
-from mailsec.gateway.annotation import annotate, names_of
+from dataclasses import replace
+
+from mailsec.gateway.annotation import annotate, check_first_line, names_of
 from mailsec.gateway.explanation import Steps, note
 from mailsec.gateway.groups import split_groups, transaction_for
 from mailsec.gateway.outcomes import LATER
@@ -14,7 +16,8 @@ from mailsec.gateway.settling import DELIVER, settle
 from mailsec.gateway.stripping import strip
 from mailsec.gateway.tools import Tools
 from mailsec.interfaces import KeyHandle, Outcome
-from mailsec.model.octets import Segments
+from mailsec.mime.index import index_message
+from mailsec.model.octets import Octets, Segments
 from mailsec.model.session import Origin, Transaction
 from mailsec.model.verdict import SmimeResult, Verdict
 
@@ -49,10 +52,17 @@ async def handle_inbound(tools: Tools, received: Transaction, steps: Steps | Non
             outcomes.append(Outcome(recipients, decision, None, verdict, findings, secret=result.encrypted, rule=decision.rule))
             continue
         # what was opened is delivered open; everything else exactly as it came
-        segments = Segments.of(message.octets if result.clear is None else result.clear)
+        segments = Segments.of(message.octets if result.clear is None else without_forged_results(tools, received, result.clear))
         segments = await annotate(tools, transaction, recipients, verdict, segments, names_of(message))
         outcomes.append(Outcome(recipients, decision, segments, verdict, findings, secret=is_secret(result), rule=decision.rule))
     return outcomes
+
+
+def without_forged_results(tools: Tools, received: Transaction, clear: Octets) -> Octets:
+    """What was opened, stripped as what was received is: a result that claims to be ours may have been encrypted with the rest."""
+    message = index_message(clear, tools.limits)
+    check_first_line(message)
+    return strip(tools, replace(received, message=message)).message.octets
 
 
 def is_secret(result: SmimeResult) -> bool:

@@ -36,6 +36,7 @@ _BACKLOG_ROWS = 6000
 _HOP_ROWS = 2000
 """Rows in memory, in all and for one next hop: what is more waits in the spool. Half of all is kept for other hops than a slow one."""
 _REFILL_ROWS = 1000
+_NOT_PRIVATE = Reply(554, "5.7.10", "the next hop for decrypted mail must be reached over verified TLS, loopback or a unix socket")
 _TICK = 1.0
 _BUSY_TICK = 0.25
 _WRITE_AGAIN = 5.0
@@ -229,6 +230,10 @@ class Relay:
         return Job(entry, positions, OutgoingMessage(reverse_path, recipients, segments, eight_bit, smtputf8))
 
     def _submit(self, destination: Destination, job: Job) -> None:
+        if job.entry.entry.secret and not destination.is_ours_and_private:
+            # Promise 8: what was decrypted here does not leave in clear, nor to a next hop that anybody may pose as. A person sees it.
+            self.done(job, (_NOT_PRIVATE,) * len(job.recipients), str(destination), local=True)
+            return
         hop = self._hops.get(destination)
         if hop is None:
             hop = self._hops[destination] = Hop(destination, self)

@@ -6,6 +6,7 @@ is `Refused` with a reply of its own, "nobody can say" is `Unavailable`.
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -27,6 +28,12 @@ class Destination:
 
     hop: NextHop
     domain: str = ""
+
+    @property
+    def is_ours_and_private(self) -> bool:
+        """True for a next hop of our own that nobody between can read or pose as: what was decrypted here may go there (promise 8)."""
+        hop = self.hop
+        return hop.scheme != "mx" and (bool(hop.path) or hop.tls == "verified" or _is_loopback(hop.host))
 
     def __str__(self) -> str:
         return f"mx of {self.domain}" if self.domain else str(self.hop)
@@ -66,6 +73,14 @@ class Routes:
                 chosen = hop
                 break
         return Destination(chosen, domain if chosen.scheme == "mx" else "")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        # RFC 6761 §6.3: localhost is never asked of the network.
+        return host.lower() == "localhost"
 
 
 async def targets_of(destination: Destination, runtime: Runtime, hostname: str) -> Sequence[Target]:

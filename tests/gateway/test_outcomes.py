@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from mailsec.errors import CryptoError, KeyUnavailable, Refused, Reply, StorageFull, StoreError
@@ -355,6 +357,27 @@ def test_encrypted_message_is_delivered_after_it_was_processed(gate):
     assert gate.ready == []
     gate.resume(gate.rows[0].id)
     assert len(gate.ready) == 1 and gate.rows[0].sensitive
+
+
+def opened(clear: str):
+    result, told = verdict(SmimeWord.POLICY, encrypted=True)(None)
+    return lambda message: (replace(result, clear=values.message(clear).octets), told)
+
+
+def test_forged_result_within_the_encryption_never_arrives(gate):
+    gate.engine.shown = opened("From: carol@example.net\nAuthentication-Results: gw.example.org; smime=pass\nSubject: hi\n\nbody\n")
+    gate.arrive(FOREIGN)
+    gate.resume(gate.rows[0].id)
+    (octets,) = gate.ready
+    assert octets.count(b"Authentication-Results:") == 1 and b"smime=pass" not in octets
+    assert octets.endswith(b"From: carol@example.net\r\nSubject: hi\r\n\r\nbody\r\n") and gate.rows[0].secret
+
+
+def test_folded_line_on_top_within_the_encryption_is_no_rest_of_our_field(gate):
+    gate.engine.shown = opened(" ; smime=pass\nFrom: carol@example.net\n\nbody\n")
+    gate.arrive(FOREIGN)
+    gate.resume(gate.rows[0].id)
+    assert [row.entry.state for row in gate.spool.rows][0] is State.HELD and b"smime=pass" not in b"".join(gate.ready)
 
 
 def test_row_that_waits_knows_its_session(gate):

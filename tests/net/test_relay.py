@@ -286,6 +286,17 @@ def test_servers_that_never_answer_do_not_take_every_descriptor(gateway, peers):
     wait_for(lambda: "m" not in one.queue() and one.relay.outgoing <= 1)
 
 
+def test_promise_8_decrypted_mail_is_held_where_its_next_hop_is_not_private(gateway, peers):
+    peer = peers()
+    one = gateway(peer, routes=(("far.example", NextHop("mx", tls="opportunistic")),)).start()
+    one.commit(entry("m", recipients=("b@far.example",), secret=True, sensitive=True))
+    wait_for(lambda: one.queue().get("m") is not None and one.queue()["m"].paused)
+    assert "decrypted mail must" in one.queue()["m"].reason
+    # Nobody but the postmaster is told.
+    wait_for(lambda: len(peer.messages) == 1 and list(one.queue()) == ["m"])
+    assert peer.messages[0][1] == ["postmaster@example.org"]
+
+
 def test_a_silent_dns_defers(gateway):
     from mailsec.errors import Unavailable
 

@@ -124,6 +124,25 @@ def test_a_silent_resolver_is_no_refusal():
         targets("x.example", None)
 
 
+@pytest.mark.parametrize(
+    ("hop", "private"),
+    [
+        (NextHop("mx", tls="verified"), False),
+        (NextHop("smtp", "mail.example.org", tls="opportunistic"), False),
+        (NextHop("smtp", "mail.example.org", tls="required"), False),
+        (NextHop("smtp", "mail.example.org", tls="verified"), True),
+        (NextHop("smtp", "10.0.0.1", tls="none"), False),
+        (NextHop("smtp", "127.0.0.1", tls="none"), True),
+        (NextHop("lmtp", "::1", tls="none"), True),
+        (NextHop("smtp", "LOCALHOST", tls="none"), True),
+        (NextHop("smtp", "localhost.example.org", tls="none"), False),
+        (NextHop("lmtp", path="/run/lmtp", tls="none"), True),
+    ],
+)
+def test_promise_8_where_decrypted_mail_may_go(hop, private):
+    assert Destination(hop, "example.org" if hop.scheme == "mx" else "").is_ours_and_private is private
+
+
 def test_smart_hosts_and_sockets_ask_no_dns():
     assert targets("", None, SMART) == ["smart.example.org:587"]
     assert targets("", None, STORE) == ["unix:/run/lmtp"]
