@@ -18,10 +18,10 @@ from mailsec.keys.files import pem_blocks
 from mailsec.mime.index import index_message
 from mailsec.mime.lines import to_crlf
 from mailsec.model.message import Message
-from mailsec.model.octets import BytesOctets
+from mailsec.model.octets import BytesOctets, Octets
 from mailsec.store.scratch import FileScratch
 
-__all__ = ["FORMS", "Given", "at_once", "new_scratch", "random_octets", "read_message"]
+__all__ = ["FORMS", "Given", "at_once", "new_scratch", "random_octets", "read_cms", "read_message"]
 
 T = TypeVar("T")
 
@@ -41,14 +41,7 @@ class Given(NamedTuple):
 def read_message(path: str, form: str = "auto", content: str = "") -> Given:
     """The message in the file `path`; a bare CMS object becomes the body of one. Raise InputError for what is not of that form."""
     data = read_file(path)
-    if form == "auto":
-        form = (
-            "cms-der"
-            if data[:1] == b"\x30" and data[1:2] >= b"\x80"
-            else "cms-pem"
-            if data.lstrip().startswith(b"-----BEGIN ")
-            else "smime"
-        )
+    form = _form(data, form)
     if form == "smime":
         message = index_message(BytesOctets(_with_crlf(data)))
         if not message.fields:
@@ -56,6 +49,39 @@ def read_message(path: str, form: str = "auto", content: str = "") -> Given:
                 f"{path} is no message: it does not begin with header fields", hint="a CMS object? try --form cms-der", stage="parse"
             )
         return Given(message, bare=False)
+    data = _bare(data, form, path)
+    detached = read_file(content) if content else None
+    return Given(index_message(BytesOctets(_carrier(data, detached))), bare=True, content=detached)
+
+
+def read_cms(path: str, form: str = "auto") -> Octets:
+    """The CMS object in the file `path`, or the outermost one of a message. Raise InputError where there is none."""
+    from mailsec.mime.parts import read_parts
+    from mailsec.mime.transfer import decode
+    from mailsec.smime.layers import find_layer
+
+    data = read_file(path)
+    form = _form(data, form)
+    if form != "smime":
+        return BytesOctets(_bare(data, form, path))
+    message = index_message(BytesOctets(_with_crlf(data)))
+    found = find_layer(read_parts(message))
+    if found is None or (found.detached and len(found.part.children) < 2):
+        raise InputError(f"{path} holds no S/MIME layer", stage="parse")
+    part = found.part.children[1] if found.detached else found.part
+    return BytesOctets(b"".join(decode(part.encoding, message.octets.blocks(part.body_start, part.end))))
+
+
+def _form(data: bytes, form: str) -> str:
+    if form != "auto":
+        return form
+    if data[:1] == b"\x30" and data[1:2] >= b"\x80":
+        return "cms-der"
+    return "cms-pem" if data.lstrip().startswith(b"-----BEGIN ") else "smime"
+
+
+def _bare(data: bytes, form: str, path: str) -> bytes:
+    """The DER or BER of a bare CMS object."""
     if form == "cms-pem":
         blocks = [block.data for block in pem_blocks(data) if block.label in ("CMS", "PKCS7")]
         if not blocks:
@@ -65,8 +91,7 @@ def read_message(path: str, form: str = "auto", content: str = "") -> Given:
         read_element(data, 0, len(data))
     except Asn1Error as error:
         raise InputError(f"{path} is no CMS object: {error.message}", hint="is it a message? try --form smime", stage="parse") from error
-    detached = read_file(content) if content else None
-    return Given(index_message(BytesOctets(_carrier(data, detached))), bare=True, content=detached)
+    return data
 
 
 def _with_crlf(data: bytes) -> bytes:

@@ -7,6 +7,7 @@ more than what the layer covers.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Final, NamedTuple
@@ -24,12 +25,12 @@ from mailsec.mime.spans import OctetsSpan
 from mailsec.mime.transfer import IDENTITY, decode
 from mailsec.model.limits import Limits
 from mailsec.model.message import Part
-from mailsec.model.octets import BytesOctets, Octets
+from mailsec.model.octets import BytesOctets, Octets, Segments, Slice
 from mailsec.model.verdict import LayerResult, Reason, SignerResult
 from mailsec.smime.layers import FoundLayer
 from mailsec.smime.repair import explain_damage
 
-__all__ = ["ENCRYPTED", "Peeler", "Step", "unreadable"]
+__all__ = ["ENCRYPTED", "REMOVED", "Peeler", "Step", "unreadable"]
 
 _TYPES: Final = {
     ID_SIGNED_DATA: "signed-data",
@@ -43,6 +44,12 @@ _TYPES: Final = {
 """contentType (RFC 5652 §14, RFC 5083 §2, RFC 3274 §1.1) to the words of `LayerResult.type`."""
 
 ENCRYPTED: Final = frozenset({"enveloped-data", "auth-enveloped-data", "encrypted-data"})
+
+REMOVED: Final = ENCRYPTED | {"compressed-data"}
+"""Layers that the reader's copy does not have any more."""
+
+# RFC 5322 §2.2.
+_FIELD: Final = re.compile(rb"[!-9;-~]+[ \t]*:")
 
 
 class Step(NamedTuple):
@@ -187,6 +194,11 @@ class Peeler:
         head = bytes(content.view(0, 8192))
         if b"\n" in head and b"\r\n" not in head:
             content = self.kept(to_crlf(content), len(content))
+        if layer.type in REMOVED and head and head[:1] not in b"\r\n" and not _FIELD.match(head):
+            # RFC 8551 §3.1 asks for an entity; some encrypt bare text. It is shown as one, with nothing taken for a header.
+            content = self.kept(Segments((b"\r\n", Slice(content, 0, len(content)))), len(content) + 2)
+            reason = Reason("no-mime-header", "delivery", "what was encrypted has no header, and is shown as text", "", "RFC 8551 §3.1")
+            layer = replace(layer, reasons=(*layer.reasons, reason))
         try:
             return Step(layer, content, read_entity(content, 0, len(content), self.limits))
         except LimitExceeded as error:

@@ -26,12 +26,9 @@ from mailsec.smime.clear import clear_message
 from mailsec.smime.efail import alteration
 from mailsec.smime.header import CoveredHeader, covered_header, header_differences
 from mailsec.smime.layers import FoundLayer, disagreements, find_layer, is_pkcs7_signature
-from mailsec.smime.peel import ENCRYPTED, Peeler, Step, unreadable
+from mailsec.smime.peel import ENCRYPTED, REMOVED, Peeler, Step, unreadable
 
 __all__ = ["unprotect_message"]
-
-_REMOVED = ENCRYPTED | {"compressed-data"}
-"""Layers that the reader's copy does not have any more."""
 
 
 @dataclass(slots=True)
@@ -99,13 +96,15 @@ async def unprotect_message(
     extra_certificates: Sequence[bytes] = (),
     passwords: Sequence[bytes] = (),
     secret_keys: Sequence[SecretKey] = (),
+    bare: bool = False,
     profile: Profile = PROFILES["default"],
     limits: Limits = DEFAULT_LIMITS,
 ) -> SmimeResult:
     """Say what the message's S/MIME layers are, whether their signatures are right over these octets, and what was encrypted.
 
     `keys`, `passwords` and `secret_keys` open encrypted layers; a layer that none of them opens has `opened` False. `extra_certificates`
-    help to find a signer's certificate. The result may hold octets of a `scratch`; they live as long as it. Raises KeyUnavailable
+    help to find a signer's certificate. `bare` says that the message only carries a CMS object, whose content need be no MIME entity and
+    is delivered to nobody. The result may hold octets of a `scratch`; they live as long as it. Raises KeyUnavailable
     (temporary) where a token is out, nothing else.
     """
     peeler = Peeler(backend, scratch, extra_certificates, profile, limits)
@@ -146,8 +145,8 @@ async def unprotect_message(
         return SmimeResult(False, False, reasons=tuple(found.reasons))
     size = len(octets)
     if size <= limits.bulk_threshold:
-        return _result(message, found, peeler)
-    return await work(size, _result, message, found, peeler)
+        return _result(message, found, peeler, bare)
+    return await work(size, _result, message, found, peeler, bare)
 
 
 _STRAY = Reason(
@@ -159,7 +158,7 @@ _STRAY = Reason(
 )
 
 
-def _result(message: Message, found: _Found, peeler: Peeler) -> SmimeResult:
+def _result(message: Message, found: _Found, peeler: Peeler, bare: bool) -> SmimeResult:
     limits = peeler.limits
     layers, reasons = found.layers, found.reasons
     entities = [entity for entity in found.within if entity is not None]
@@ -171,13 +170,15 @@ def _result(message: Message, found: _Found, peeler: Peeler) -> SmimeResult:
         octets, part = entities[-1]
         content = span_of(octets, part.start, part.end, copied=limits.scratch_memory)
         header, shown = covered_header(octets, part)
-        reasons += header_differences(message, header, limits)
-        altered = _alteration(found)
-        if altered is not None:
-            reasons.append(altered)
-        else:
+        altered = None
+        if not bare:
+            reasons += header_differences(message, header, limits)
+            altered = _alteration(found)
+        if altered is None:
             text = text_of(octets, shown)
-            clear = _clear(message, found, header, peeler)
+            clear = None if bare else _clear(message, found, header, peeler)
+        else:
+            reasons.append(altered)
     return SmimeResult(
         signed=any(layer.type == "signed-data" for layer in layers),
         encrypted=any(layer.type in ENCRYPTED for layer in layers),
@@ -217,7 +218,7 @@ def _clear(message: Message, found: _Found, header: CoveredHeader, peeler: Peele
     """The reader's copy without the layers that were taken off; None where none was, or where something lies beside it."""
     last = -1
     for index, layer in enumerate(found.layers):
-        if layer.type in _REMOVED and found.within[index] is not None:
+        if layer.type in REMOVED and found.within[index] is not None:
             last = index
     entity = found.within[last] if last >= 0 else None
     if entity is None:

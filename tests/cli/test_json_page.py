@@ -31,6 +31,27 @@ def test_smime_verify_prints_what_the_page_says(files, tmp_path):  # noqa: F811
     assert set(layer) | set(layer["signers"][0]) | set(layer["signers"][0]["certificate"]) | set(value["reasons"][0]) <= keys_within(PAGE)
 
 
+def test_decrypt_inspect_and_parse_print_what_the_page_says(files, tmp_path):  # noqa: F811
+    import json
+
+    from .test_smime import run as run_in
+
+    target = str(tmp_path / "signed.eml")
+    sign(files, target)
+    shared = documented("smime verify")
+    assert set(json.loads(run_in(files, "smime", "decrypt", "--json", target)[1])) == documented("smime decrypt") | shared
+    inspected = json.loads(run_in(files, "smime", "inspect", "--json", target)[1])
+    assert set(inspected) == documented("smime inspect") | shared
+    parsed = json.loads(run_in(files, "cms", "parse", "--json", target)[1])
+    assert documented("cms parse") <= set(parsed) <= keys_within(PAGE) | documented("cms parse") | keys_quoted("cms parse")
+    assert set(inspected["layers"][0]) <= keys_within(PAGE) | {"detached", "covers_all", "structure"}
+
+
+def keys_quoted(command: str) -> set[str]:
+    section = re.search(rf"^## {re.escape(command)}\n(.*?)(?=^## |\Z)", PAGE, re.DOTALL | re.MULTILINE).group(1)
+    return set(re.findall(r"`([a-z_]+)`", section))
+
+
 def test_explain_prints_what_the_page_says(gateway):  # noqa: F811
     _, value = explain(gateway, "a@example.org", "--origin", "submission")
     assert set(value) == documented("explain")

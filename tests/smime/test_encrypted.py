@@ -223,7 +223,8 @@ def test_efail_cbc_gadgets_are_not_handed_on(smime: SimpleNamespace, reader: Sof
         b"Content-Type: text/html\r\nContent-Transfer-Encoding: base64\r\n\r\n\x99\x98\x97",
         b"Content-Type: text/html\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\na\x99=41",
         b"Content-Type: text/html\r\nX-\x93\x92: a\r\n\r\nhello",
-        b"no header at all, and no field in it either",
+        b"no header at all, and no text \x07 either",
+        b"Content-Type: text/html\r\nno field\r\n\r\nhello",
     ],
 )
 def test_efail_signs_keep_cbc_text_back_and_not_gcm_text(people: Any, smime: SimpleNamespace, reader: SoftwareKey, content: bytes) -> None:
@@ -239,6 +240,7 @@ def test_efail_signs_keep_cbc_text_back_and_not_gcm_text(people: Any, smime: Sim
     "content",
     [
         b"\r\nno header, as RFC 822 had it\r\n",
+        b"no header at all, and no field in it either\r\n",
         "Content-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: 8bit\r\n\r\ngrüße\r\n".encode(),
         b"Content-Type: text/plain; charset=iso-2022-jp\r\n\r\n\x1b$B$3\x1b(B\r\n",
         b"Content-Type: application/octet-stream\r\nContent-Transfer-Encoding: binary\r\n\r\n\x01\x02\x03",
@@ -315,6 +317,13 @@ def test_content_with_lf_is_delivered_with_crlf_and_kept_octet_for_octet(smime: 
     content = TEXT.replace(b"\r\n", b"\n")
     result = smime.peel(carried(envelope(content, reader)), keys=[reader])
     assert b"".join(result.plaintext.blocks()) == content and clear_of(result).endswith(TEXT)
+
+
+def test_text_without_a_header_is_delivered_whole(smime: SimpleNamespace, reader: SoftwareKey) -> None:
+    for content in (b"dear bob\r\n\r\nFrom: ceo@example.org\r\n", b"dear bob", b"dear bob\n\nmore\n"):
+        result = smime.peel(carried(envelope(content, reader)), keys=[reader])
+        assert clear_of(result) == HEAD + b"MIME-Version: 1.0\r\n\r\n" + b"\r\n".join(content.replace(b"\r\n", b"\n").split(b"\n"))
+        assert "no-mime-header" in codes(result) and result.text is not None and result.text.startswith("dear bob")
 
 
 def test_weak_ciphers_are_opened_only_where_that_is_allowed(smime: SimpleNamespace, vectors: Any) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from mailsec.app.opening_keys import KeyInputs, key_options
 from mailsec.app.options import DatabaseChoice, database_options
 from mailsec.app.output import Output, json_option
 from mailsec.app.path_inputs import PathInputs, crl_option, path_options, policy_options
@@ -103,6 +104,7 @@ def sign(
 @click.option("--require-crl", is_flag=True, help="The status of every certificate must be known.")
 @click.option("--max-depth", type=click.IntRange(0, 100), default=None, metavar="N", help="Intermediate authorities, at most.")
 @policy_options
+@key_options
 @path_options
 @crl_option
 @click.pass_obj
@@ -118,76 +120,27 @@ def verify(
     explicit_policy: bool,
     inhibit_mapping: bool,
     inhibit_any: bool,
+    opening: KeyInputs,
     paths: PathInputs,
 ) -> int:
     """Say who signed the message in FILE, whether that can be believed, and why. The exit code is 0 if it is trusted, 1 if not."""
-    from mailsec.app.messages import at_once, new_scratch, read_message
+    from mailsec.app.judgement import judged
+    from mailsec.app.messages import read_message
     from mailsec.app.telling import tell_verdict
-    from mailsec.interfaces import run_now
-    from mailsec.keys.software import SoftwareBackend
-    from mailsec.smime.assess import assess
-    from mailsec.smime.report import verdict_json
-    from mailsec.smime.unprotect import unprotect_message
     from mailsec.x509.extensions import ANY_POLICY
 
     # "eml" is what test suites call a message.
     given = read_message(file, "smime" if form == "eml" else form, content)
-    instant = paths.instant()
-    backend = SoftwareBackend()
-    believed, helpful, distrusted = paths.trust(output, backend)
-    options = paths.options(
-        policies=frozenset(policies) or frozenset({ANY_POLICY}),
-        explicit_policy=explicit_policy,
-        inhibit_mapping=inhibit_mapping,
-        inhibit_any_policy=inhibit_any,
-        max_depth=max_depth,
-        distrusted=distrusted,
-        check_revocation=bool(paths.crls) or require_crl,
-    )
-    scratches = []
-
-    def scratch() -> Any:
-        scratches.append(new_scratch())
-        return scratches[-1]
-
-    try:
-        result = run_now(
-            unprotect_message(
-                given.message,
-                backend=backend,
-                scratch=scratch,
-                work=at_once,
-                extra_certificates=[certificate.der for certificate in helpful],
-                profile=options.profile,
-            )
-        )
-        verdict = assess(
-            result,
-            None if given.bare else given.message,
-            anchors=believed,
-            intermediates=helpful,
-            at=instant,
-            backend=backend,
-            options=options,
-            evidence=paths.evidence(),
-        )
-        value = verdict_json(verdict)
-        if given.bare:
-            value["text"] = _utf8(given.content if given.content is not None else _content(result))
-    finally:
-        for one in scratches:
-            one.discard()
-    output.result(value, lambda: tell_verdict(output, verdict, "" if file == "-" else Path(file).name))
-    return 0 if verdict.trusted else 1
-
-
-def _content(result: Any) -> bytes | None:
-    octets = result.content
-    return None if octets is None else b"".join(bytes(block) for block in octets.blocks())
-
-
-def _utf8(content: bytes | None) -> str | None:
-    try:
-        return None if content is None else content.decode("utf-8")
-    except UnicodeDecodeError:
-        return None
+    rules: dict[str, Any] = {
+        "policies": frozenset(policies) or frozenset({ANY_POLICY}),
+        "explicit_policy": explicit_policy,
+        "inhibit_mapping": inhibit_mapping,
+        "inhibit_any_policy": inhibit_any,
+        "max_depth": max_depth,
+        "check_revocation": bool(paths.crls) or require_crl,
+    }
+    # Verifying needs the anchors of a database, not its keys: "smime decrypt" and "inspect" take those.
+    keys = opening.read(output, paths.database, stored=False)
+    with judged(output, given, paths, keys, **rules) as found:
+        output.result(found.value, lambda: tell_verdict(output, found.verdict, "" if file == "-" else Path(file).name))
+    return 0 if found.verdict.trusted else 1
