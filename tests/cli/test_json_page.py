@@ -15,11 +15,11 @@ def documented(command: str) -> set[str]:
     """The fields that the section of a command lists, `error` with them."""
     section = re.search(rf"^## {re.escape(command)}\n(.*?)(?=^## |\Z)", PAGE, re.DOTALL | re.MULTILINE).group(1)
     heads = [line.partition(":")[0] for line in section.splitlines() if line.startswith("- ")]
-    return {name for head in heads for name in re.findall(r"`([a-z_]+)`", head)} | {"error"}
+    return {name for head in heads for name in re.findall(r"`([a-z0-9_]+)`", head)} | {"error"}
 
 
 def keys_within(text: str) -> set[str]:
-    return set(re.findall(r'"([a-z_]+)"', text))
+    return set(re.findall(r'"([a-z0-9_]+)"', text))
 
 
 def test_smime_verify_prints_what_the_page_says(files, tmp_path):  # noqa: F811
@@ -49,7 +49,7 @@ def test_decrypt_inspect_and_parse_print_what_the_page_says(files, tmp_path):  #
 
 def keys_quoted(command: str) -> set[str]:
     section = re.search(rf"^## {re.escape(command)}\n(.*?)(?=^## |\Z)", PAGE, re.DOTALL | re.MULTILINE).group(1)
-    return set(re.findall(r"`([a-z_]+)`", section))
+    return set(re.findall(r"`([a-z0-9_]+)`", section))
 
 
 def test_explain_prints_what_the_page_says(gateway):  # noqa: F811
