@@ -94,7 +94,8 @@ def read_parameterised(text: str) -> Parameterised:
     problems: dict[str, None] = {}
     found: dict[str, str] = {}
     at = match.end()
-    size = len(text)
+    # A last semicolon with nothing behind it is everywhere. (Looking behind each one whether it is the last would be quadratic.)
+    size = len(text.rstrip(" \t\r\n;"))
     count = 0
     while at < size:
         if text[at] == ";":
@@ -116,8 +117,6 @@ def read_parameterised(text: str) -> Parameterised:
                     found[name] = plain or ""
                 at = match.end()
                 continue
-            if not text[at:].strip(" \t\r\n;"):  # a last semicolon with nothing behind it is everywhere
-                break
         problems["bad-parameter"] = None
         at = text.find(";", at)
         if at < 0:

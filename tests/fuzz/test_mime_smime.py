@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from mailsec.algorithms.profiles import PROFILES
 from mailsec.cms.signed import read_signed_data
 from mailsec.cms.verify import verify_signers
@@ -142,3 +144,10 @@ def test_openssl_and_we_agree_on_mutants_of_cms_objects(world, need, tmp_path) -
         elif theirs is not None:
             assert results and broken <= NOT_LOOKED_AT, (broken, data.hex())
     assert accepted > FACTOR
+
+
+@pytest.mark.parametrize("unit", [b":;", b";", b'";', b";a", b"; ", b"(", b'"', b"=?a?q?b?= ", b";a*1=", b"<", b"@", b"a@b.c,", b"\xff"])
+def test_long_field_values_cost_linear_time(world, unit: bytes) -> None:
+    for name in (b"From", b"Content-Type: multipart/signed; x", b"Content-Disposition", b"Authentication-Results: gw.example.org; x"):
+        data = name + b": " * (b":" not in name) + unit * (250_000 // len(unit)) + b"x\r\n\r\nbody\r\n"
+        hold(lambda octets: _judge(octets, world), data)

@@ -196,6 +196,7 @@ def test_any_type_in_any_column_ends_in_a_value_or_one_of_our_errors(filled, pat
         lambda: filled.find("alice"),
         lambda: [filled.private_key(entry) for entry in filled.find("alice")],
         lambda: filled.anchors("email"),
+        filled.authorities,
         lambda: filled.for_address(ALICE),
         lambda: filled.check_password("alice@example.org", b"secret"),
         lambda: filled.set_trust("CA", TrustFlags.parse("C,,")),
