@@ -8,29 +8,17 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from mailsec.app.commands.init import set_up_database
 from mailsec.app.config.render import render
+from tests.peers.gateway import PROJECT, alive, until
+from tests.peers.postfix import free_port
 
-PROJECT = Path(__file__).resolve().parent.parent.parent
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as held:
-        return held.getsockname()[1]
-
-
-def until(look: Callable[[], object], seconds: float = 60, what: str = "") -> object:
-    deadline = time.monotonic() + seconds
-    while not (found := look()):
-        assert time.monotonic() < deadline, f"waited {seconds} s for {what or look}"
-        time.sleep(0.02)
-    return found
+__all__ = ["PROJECT", "Served", "alive", "until"]
 
 
 class Served:
@@ -98,14 +86,6 @@ class Served:
         self.process.wait(10)
         for pid in self.workers().values():
             until(lambda pid=pid: not alive(pid), 10, f"worker {pid} to end")
-
-
-def alive(pid: int) -> bool:
-    """True for a process that runs (a zombie does not)."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 @pytest.fixture

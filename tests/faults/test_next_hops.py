@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from mailsec.model.queue import RecipientState
 from tests.faults.sender import letter
 from tests.net.relay_peer import Peer
 from tests.peers.gateway import Gateway, namespace_why_not, until
@@ -64,10 +65,10 @@ def send(hop, *recipients: str, sender: str = CAROL, listener: str = "internet")
 
 def waiting(hop, address: str) -> str | None:
     """Why `address` waits, by `mailsec queue`; None where it does not, or nothing was tried yet."""
-    for entry in hop.gateway.queue():
-        for one in entry["recipients"]:
-            if one["address"] == address and one["state"] == "waiting":
-                return one["reply"] or None
+    for entry in hop.gateway.waiting():
+        for recipient, state, reply in entry.recipients:
+            if recipient == address and state is RecipientState.WAITING:
+                return reply or None
     return None
 
 

@@ -86,7 +86,7 @@ def test_header_with_a_name_that_is_not_hers_is_refused(gateway, inbox, listener
     assert code in (550, 554) and re.match(rb"5\.(7\.1|6\.0)", text), (code, text)
     # the reply does not say whose address that is
     assert b"bob" not in text and b"carol" not in text
-    assert not [entry for entry in gateway.queue() if entry["message_id"] == mark]
+    assert not [entry for entry in gateway.waiting() if entry.message_id == mark]
     assert not inbox.of(mark)
 
 

@@ -36,7 +36,7 @@ PROJECT = Path(__file__).resolve().parent.parent.parent
 _template: World | None = None
 
 
-def until(look: Callable[[], Any], seconds: float = 30, what: str = "") -> Any:
+def until(look: Callable[[], Any], seconds: float = 60, what: str = "") -> Any:
     """Look again and again until there is something true; AssertionError after `seconds`."""
     deadline = time.monotonic() + seconds
     while not (found := look()):
