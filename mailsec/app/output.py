@@ -13,6 +13,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import shutil
 import sys
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
@@ -26,8 +27,6 @@ from mailsec.errors import MailsecError
 __all__ = ["Output", "json_option", "plural", "printable"]
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-_SHORT_COLUMN = 14
 
 RED, YELLOW, GREEN, DIM, BOLD, CYAN, PLAIN = "\x1b[31m", "\x1b[33m", "\x1b[32m", "\x1b[2m", "\x1b[1m", "\x1b[36m", "\x1b[0m"
 
@@ -131,6 +130,10 @@ class Output:
                 self.text(empty)
             return
         cells = [["" if cell is None else printable(cell).replace("\n", " ") for cell in row] for row in rows]
+        widths = [max(len(line[index]) for line in [list(columns), *cells]) for index in range(len(columns))]
+        if self.terminal and headings and sum(widths) + 3 * len(widths) > shutil.get_terminal_size().columns:
+            self._blocks(columns, cells)
+            return
         if self.terminal:
             from rich import box
             from rich.console import Console
@@ -145,17 +148,24 @@ class Output:
                 title=title or None,
                 title_justify="left",
             )
-            for index, column in enumerate(columns):
-                # On a narrow terminal the long columns give way: a date or a flag in two pieces cannot be read.
-                widest = max(len(line[index]) for line in [list(columns), *cells])
-                drawn.add_column(column, overflow="fold", no_wrap=widest <= _SHORT_COLUMN)
+            for column in columns:
+                drawn.add_column(column, overflow="fold")
             for row in cells:
                 drawn.add_row(*(Text(cell) for cell in row))
             Console(file=self.out).print(drawn)
             return
-        widths = [max(len(line[index]) for line in [list(columns), *cells]) for index in range(len(columns))]
         for line in [[column.upper() for column in columns], *cells] if headings else cells:
             print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip(), file=self.out)
+
+    def _blocks(self, columns: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
+        """Rows one below the other, for a terminal that is too narrow for them: a name in five pieces cannot be read or copied."""
+        label = max(len(column) for column in columns)
+        for number, row in enumerate(cells):
+            if number:
+                print(file=self.out)
+            for column, cell in zip(columns, row, strict=True):
+                if cell:
+                    print(f"{column:>{label}}  {cell}", file=self.out)
 
     def finish(self) -> None:
         """Called when the command ended well: with `--json` there is an object even if the command gave none."""

@@ -97,12 +97,25 @@ def test_a_terminal_that_knows_ascii_only_gets_ascii():
     assert b"X intact" in out.buffer.getvalue() and b"-> ask" in out.buffer.getvalue()
 
 
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_table_that_is_too_wide_for_the_terminal_is_told_row_by_row(monkeypatch):
+    rows = [["alice@example.org", "u,u,u", "a long subject " * 3], ["bob@example.org", "", "short"]]
+    for columns, together in ((40, False), (120, True)):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        out = Terminal()
+        Output(out, io.StringIO()).table(["nickname", "trust", "names"], rows)
+        lines = out.getvalue().splitlines()
+        assert any("alice@example.org" in line and "u,u,u" in line for line in lines) == together
+        assert any("alice@example.org" in line for line in lines)
+        assert ("nickname  alice@example.org" in lines) != together
+
+
 @pytest.mark.parametrize("columns", [40, 60, 200])
 def test_lines_are_no_wider_than_the_terminal(columns, monkeypatch):
-    class Terminal(io.StringIO):
-        def isatty(self) -> bool:
-            return True
-
     monkeypatch.setenv("COLUMNS", str(columns))
     out = Terminal()
     long = Reason("untrusted-root", "path", "word " * 40, "hint " * 40)
