@@ -61,6 +61,7 @@ _CODECS: Final = {
 
 _KEPT = 2048
 _MOST_RDNS = 2000
+_MOST_NORMALISED = 1024
 _PLAIN = re.compile(r"[A-Za-z0-9 .,'()/:=?@_&*!+-]*\Z")
 _PLAIN_VALUE = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9 .'()/:?@_&*!-]*[A-Za-z0-9.'()/:?@_&*!-])?\Z")
 _SPACES = re.compile(r"\s+")
@@ -211,6 +212,10 @@ def compared(tag: int, value: bytes) -> str | bytes:
         except UnicodeDecodeError:
             return bytes((tag,)) + value
         if not text.isascii():
+            # Putting combining characters in order costs quadratic time: a name of 4 MiB of them, hours. Attributes of people
+            # and authorities have at most 64 to 256 characters (RFC 5280 appendix A.1); much longer ones equal only the same octets.
+            if len(text) > _MOST_NORMALISED:
+                return bytes((tag,)) + value
             text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
         else:
             text = text.lower()

@@ -6,6 +6,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.serialization import pkcs12
 
+from mailsec.asn1 import writer
 from mailsec.asn1.reader import Element, read_element
 from mailsec.asn1.values import bit_string_bits, read_bit_string, read_integer, read_octet_string, read_oid, read_string, read_time
 from mailsec.asn1.writer import to_der
@@ -22,6 +23,7 @@ from mailsec.pki.identity import matches, matches_host
 from mailsec.pki.path import validate
 from mailsec.x509.certificate import Certificate, load_certificate, summary
 from mailsec.x509.crl import load_crl
+from mailsec.x509.names import Name, compared
 
 from .mutations import hold, mutants
 
@@ -116,3 +118,12 @@ def test_key_files_give_keys_or_our_errors(world) -> None:
 
     for data in mutants(seeds, 600):
         hold(target, data)
+
+
+def test_names_of_combining_characters_cost_linear_time() -> None:
+    marks = "a" + "\u0300\u0316" * 200_000
+    name = writer.sequence(writer.set_of(writer.sequence(writer.oid("2.5.4.3"), writer.utf8_string(marks))))
+    found = hold(lambda octets: (Name(octets).matches(Name(name)), Name(octets).text != "", Name(octets).key != Name(name[:-1]).key), name)
+    assert found == (True, True, True)
+    # Short ones are compared as people read them.
+    assert compared(0x0C, "e\u0301".encode()) == compared(0x0C, "\u00c9".encode())
