@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from mailsec.model.address import Address
 from mailsec.model.verdict import Reason
 
-__all__ = ["Candidates", "ProtectionPlan"]
+__all__ = ["Candidates", "EncryptionRecipient", "ProtectionPlan"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +42,16 @@ class ProtectionPlan:
             and (self.refusal is not None or other.refusal is None)
             and (bool(self.wait) or not other.wait or self.refusal is not None)
         )
+
+
+@dataclass(frozen=True, slots=True)
+class EncryptionRecipient:
+    """Somebody to encrypt to: a certificate, and what its holder is known to read."""
+
+    certificate: bytes
+    """DER."""
+    capabilities: bytes | None = None
+    """DER of the sMIMECapabilities that the holder signed last (RFC 8551 §2.5.2); None where none are known."""
 
 
 @dataclass(frozen=True, slots=True)
