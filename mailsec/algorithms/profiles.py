@@ -33,6 +33,7 @@ _NIST: Final = frozenset(("ec:secp256r1", "ec:secp384r1", "ec:secp521r1"))
 _BRAINPOOL: Final = frozenset(("ec:brainpoolP256r1", "ec:brainpoolP384r1", "ec:brainpoolP512r1"))
 _EDWARDS: Final = frozenset(("ed25519", "ed448"))
 _ML_DSA: Final = frozenset(("ml-dsa-44", "ml-dsa-65", "ml-dsa-87"))
+_ML_KEM: Final = frozenset(("ml-kem-768", "ml-kem-1024"))
 _RSA: Final = frozenset(("rsa", "rsa-pss"))
 _EVERY: Final = _RSA | _NIST | _BRAINPOOL | _EDWARDS | _ML_DSA | {"ec:secp256k1"}
 
@@ -72,6 +73,8 @@ class Profile:
     """How content is encrypted where nothing is known of the recipient."""
     transport: TransportMechanism = PKCS1_V1_5
     """How content keys are wrapped for RSA keys."""
+    recipient_keys: frozenset[str] = frozenset()
+    """Keys that are encrypted to; empty for every kind."""
     allow_legacy: bool = False
     """SHA-1, MD5, DSA and short RSA keys are accepted: for mail of long ago, never by default."""
     capabilities: bytes = _capabilities("aes-256-gcm", "aes-128-gcm", "aes-256-cbc", "aes-128-cbc")
@@ -153,6 +156,7 @@ _PROFILES = (
         rsa_bits=3000,
         signing_bits=3000,
         digest_strength=128,
+        recipient_keys=frozenset({"rsa"}) | _NIST | _BRAINPOOL | _ML_KEM,
         cipher="aes-256-gcm",
         transport=OAEP_SHA256,
         capabilities=_capabilities("aes-256-gcm", "aes-128-gcm"),
@@ -163,6 +167,7 @@ _PROFILES = (
         key_types=_RSA | _NIST | _EDWARDS | _ML_DSA,
         rsa_kind="rsassa-pss",
         transport=OAEP_SHA256,
+        recipient_keys=frozenset({"rsa"}) | _NIST | _ML_KEM,
         cipher="aes-256-gcm",
     ),
     # CNSA 2.0: ML-DSA-87, ML-KEM-1024, AES-256, SHA-384 and up.
@@ -170,6 +175,7 @@ _PROFILES = (
         "cnsa2",
         key_types=frozenset(("ml-dsa-87",)),
         digest_strength=192,
+        recipient_keys=frozenset(("ml-kem-1024",)),
         cipher="aes-256-gcm",
         transport=OAEP_SHA256,
         capabilities=_capabilities("aes-256-gcm"),

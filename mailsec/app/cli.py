@@ -39,7 +39,7 @@ EXIT_CONFIGURATION = 78
 _OUTPUT_IS_LOST = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EBADF})
 
 GROUPS: dict[str, str] = {
-    "smime": "sign, verify, decrypt and inspect messages in files",
+    "smime": "sign, verify, encrypt, decrypt and inspect messages in files",
     "cms": "CMS objects in files",
     "cert": "certificates of the database",
     "ocsp": "whether certificates were revoked, as responders say",
@@ -64,6 +64,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "explain": ("mailsec.app.commands.explain:explain", "tell what would happen to a message, and why"),
     "smime sign": ("mailsec.app.commands.smime:sign", "sign a message in a file"),
     "smime verify": ("mailsec.app.commands.smime:verify", "say who signed a message, and whether that can be believed"),
+    "smime encrypt": ("mailsec.app.commands.smime_encrypt:encrypt", "encrypt a message in a file"),
     "smime decrypt": ("mailsec.app.commands.smime_decrypt:decrypt", "open an encrypted message in a file"),
     "smime inspect": ("mailsec.app.commands.smime_decrypt:inspect", "show the layers of a message"),
     "cms parse": ("mailsec.app.commands.cms_parse:parse", "show the structure of a CMS object"),

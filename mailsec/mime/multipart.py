@@ -13,7 +13,7 @@ from mailsec.mime.transfer import base64_segments
 from mailsec.model.message import Message
 from mailsec.model.octets import Segments, Slice
 
-__all__ = ["content_header", "find_boundary", "micalg", "multipart_signed", "outer_header", "pkcs7_mime"]
+__all__ = ["content_header", "find_boundary", "micalg", "multipart_signed", "outer_header", "pkcs7_mime", "with_content"]
 
 _PREAMBLE = b"This is an S/MIME signed message\r\n\r\n"
 
@@ -97,8 +97,8 @@ def content_header(message: Message, *, encoding: str | None = None, ascii_body:
     return b"".join(lines)
 
 
-def multipart_signed(message: Message, entity: Segments, signature: bytes, *, micalg: str, boundary: str) -> Segments:
-    """RFC 8551 §3.5.3: the message with `entity` as its first part and the detached signature (DER) as its second."""
+def multipart_signed(entity: Segments, signature: bytes, *, micalg: str, boundary: str) -> Segments:
+    """RFC 8551 §3.5.3: the entity with `entity` as its first part and the detached signature (DER) as its second."""
     mark = boundary.encode("ascii")
     head = (
         b'Content-Type: multipart/signed; protocol="application/pkcs7-signature";\r\n micalg='
@@ -116,17 +116,20 @@ def multipart_signed(message: Message, entity: Segments, signature: bytes, *, mi
         b"Content-Transfer-Encoding: base64\r\nContent-Disposition: attachment; filename=smime.p7s\r\n"
         b"Content-Description: S/MIME Cryptographic Signature\r\n\r\n"
     )
-    return Segments(
-        (*outer_header(message), head, *entity.pieces, tail, *base64_segments(Segments((signature,))).pieces, b"--" + mark + b"--\r\n")
-    )
+    return Segments((head, *entity.pieces, tail, *base64_segments(Segments((signature,))).pieces, b"--" + mark + b"--\r\n"))
 
 
-def pkcs7_mime(message: Message, cms: Segments, *, smime_type: str, name: str = "smime.p7m") -> Segments:
-    """RFC 8551 §3.2: the message with a CMS object (DER) as its whole content."""
+def pkcs7_mime(cms: Segments, *, smime_type: str, name: str = "smime.p7m") -> Segments:
+    """RFC 8551 §3.2: the entity with a CMS object (DER) as its whole content."""
     head = (
         f"Content-Type: application/pkcs7-mime; smime-type={smime_type}; name={name}\r\n"
         "Content-Transfer-Encoding: base64\r\n"
         f"Content-Disposition: attachment; filename={name}\r\n"
         "Content-Description: S/MIME Cryptographic Message\r\n\r\n"
     ).encode("ascii")
-    return Segments((*outer_header(message), head, *base64_segments(cms).pieces))
+    return Segments((head, *base64_segments(cms).pieces))
+
+
+def with_content(message: Message, entity: Segments) -> Segments:
+    """The message with `entity` (its header begins with Content-Type) in place of its content."""
+    return Segments((*outer_header(message), *entity.pieces))

@@ -47,6 +47,19 @@ def test_decrypt_inspect_and_parse_print_what_the_page_says(files, tmp_path):  #
     assert set(inspected["layers"][0]) <= keys_within(PAGE) | {"detached", "covers_all", "structure"}
 
 
+def test_encrypt_prints_what_the_page_says(files, tmp_path):  # noqa: F811
+    import json
+
+    from .test_smime import run as run_in
+
+    target = str(tmp_path / "encrypted.eml")
+    value = json.loads(run_in(files, "smime", "encrypt", "--json", "--to", "alice.pem", "-o", target, "message.eml")[1])
+    assert set(value) == documented("smime encrypt") and value["algorithm"] == "aes-256-cbc"
+    opened = json.loads(run_in(files, "smime", "decrypt", "--json", "--key", "alice.key", "--cert", "alice.pem", target)[1])
+    assert set(opened) == documented("smime decrypt") | documented("smime verify")
+    assert opened["decrypted"] and opened["text"] == "Good day."
+
+
 def keys_quoted(command: str) -> set[str]:
     section = re.search(rf"^## {re.escape(command)}\n(.*?)(?=^## |\Z)", PAGE, re.DOTALL | re.MULTILINE).group(1)
     return set(re.findall(r"`([a-z0-9_]+)`", section))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from mailsec.errors import MimeError
 from mailsec.mime.canonical import LineCheck, is_transport_proof, span_is_proof, transport_proof
 from mailsec.mime.index import index_message
-from mailsec.mime.multipart import content_header, find_boundary, micalg, multipart_signed, outer_header, pkcs7_mime
+from mailsec.mime.multipart import content_header, find_boundary, micalg, multipart_signed, outer_header, pkcs7_mime, with_content
 from mailsec.mime.parts import read_parts, walk
 from mailsec.mime.transfer import decode
 from mailsec.model.octets import BytesOctets, Segments
@@ -208,7 +208,7 @@ MESSAGE = (
 def test_outer_fields_keep_every_octet_and_content_fields_move() -> None:
     message = index_message(BytesOctets(MESSAGE))
     entity = Segments((content_header(message), b"body\r\n"))
-    signed = multipart_signed(message, entity, b"DER" * 100, micalg="sha-256", boundary="=_x").join()
+    signed = with_content(message, multipart_signed(entity, b"DER" * 100, micalg="sha-256", boundary="=_x")).join()
     outer = b"Received: from x\r\n\tby y \r\nSubject : odd  subject \r\nno field\r\nMime-Version: 1.0\r\nX: 1\r\nFrom: a@b.example\r\n"
     assert signed.startswith(outer + b"Content-Type: multipart/signed;")
     root = read_parts(index_message(BytesOctets(signed)))
@@ -227,7 +227,7 @@ def test_outer_fields_keep_every_octet_and_content_fields_move() -> None:
 
 def test_opaque_frame() -> None:
     message = index_message(BytesOctets(MESSAGE))
-    written = pkcs7_mime(message, Segments((b"\x30" * 1000,)), smime_type="signed-data").join()
+    written = with_content(message, pkcs7_mime(Segments((b"\x30" * 1000,)), smime_type="signed-data")).join()
     part = read_parts(index_message(BytesOctets(written)))
     assert part.content_type.name == "application/pkcs7-mime" and part.content_type.parameters["smime-type"] == "signed-data"
     assert part.filename == "smime.p7m" and b"".join(decode("base64", [written[part.body_start :]])) == b"\x30" * 1000
@@ -239,7 +239,7 @@ def test_opaque_frame() -> None:
 def test_frames_around_messages_that_hardly_are_some(data: bytes) -> None:
     message = index_message(BytesOctets(data))
     entity = Segments((content_header(message), data[message.body_start :]))
-    signed = multipart_signed(message, entity, b"D", micalg="sha-256", boundary="=_x").join()
+    signed = with_content(message, multipart_signed(entity, b"D", micalg="sha-256", boundary="=_x")).join()
     again = index_message(BytesOctets(signed))
     root = read_parts(again)
     assert again.values("mime-version") == ["1.0"] and len(root.children) == 2

@@ -37,11 +37,11 @@ class Authority:
     der: bytes
     key: bytes
 
-    def person(self, address: str, kind: str = "ec-p256", *more: str) -> SoftwareKey:
+    def person(self, address: str, kind: str = "ec-p256", *more: str, usage: str = "sign") -> SoftwareKey:
         key = make_key(kind)
         addresses = [Address.parse(one) for one in (address, *more)]
         certificate = issue_mail(
-            IssuedBy(self.der, self.key), addresses=addresses, public_key=public_key_of(key), at=AT, random=os.urandom, usage="sign"
+            IssuedBy(self.der, self.key), addresses=addresses, public_key=public_key_of(key), at=AT, random=os.urandom, usage=usage
         )
         return SoftwareKey(address, key, certificate=certificate)
 
@@ -63,7 +63,7 @@ def people() -> SimpleNamespace:
         ca=trusted,
         stranger=stranger,
         alice=trusted.person("alice@example.org"),
-        bob=trusted.person("bob@example.org", "rsa-2048"),
+        bob=trusted.person("bob@example.org", "rsa-2048", usage="both"),
         mallory=stranger.person("alice@example.org"),
     )
 

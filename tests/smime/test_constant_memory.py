@@ -41,7 +41,7 @@ class Scratch:
     def seal(self): return File(self.file)
     def discard(self): self.file.close()
 
-key = conftest.authority("CA").person("alice@example.org", "rsa-2048")
+key = conftest.authority("CA").person("alice@example.org", "rsa-3072", usage="both")
 kind, form = sys.argv[2:]
 plain = tempfile.TemporaryFile()
 plain.write(b"From: alice@example.org\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n\r\nhello\r\n--b\r\n")
@@ -53,14 +53,11 @@ peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 idle = peak()
 def protected():
     if form.startswith("aes"):
-        from mailsec.cms.encrypt import encrypt_content
-        from mailsec.mime.multipart import pkcs7_mime
-        from mailsec.model.octets import Segments, Slice
-        whole = File(plain)
-        start = whole.find(b"Content-Type")
-        cms = run_now(encrypt_content(Segments((Slice(whole, start, len(whole)),)), [key.certificate], backend=SoftwareBackend(),
-            random=os.urandom, cipher=form))
-        return pkcs7_mime(index_message(whole), cms, smime_type="enveloped-data")
+        from mailsec.model.protection import EncryptionRecipient
+        return run_now(protect_message(index_message(File(plain)),
+            ProtectionPlan(encrypt=True, profile="bsi-tr-02102" if form.endswith("gcm") else "default"), signers=[],
+            recipients=[EncryptionRecipient(key.certificate)], backend=SoftwareBackend(), random=os.urandom, work=conftest.work,
+            at=conftest.AT))
     return run_now(protect_message(index_message(File(plain)), ProtectionPlan(sign=True, form=form), signers=[key],
     backend=SoftwareBackend(), random=os.urandom, work=conftest.work, at=conftest.AT))
 

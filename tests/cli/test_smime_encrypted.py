@@ -1,0 +1,70 @@
+"""`mailsec smime encrypt`, `decrypt`, `inspect`, and `mailsec cms parse`: exit codes, files of every kind, and what is never written."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from pathlib import Path
+
+from .test_smime import files, run  # noqa: F401 - fixture
+
+KEY = ("--key", "alice.key", "--cert", "alice.pem")
+
+
+def encrypted(folder: Path, target: Path, *options: str) -> str:
+    code, _, err = run(folder, "smime", "encrypt", *(options or ("--to", "alice.pem")), "-o", str(target), "message.eml")
+    assert code == 0, err
+    return str(target)
+
+
+def test_a_message_is_encrypted_and_opened_again(files: Path, tmp_path: Path) -> None:  # noqa: F811
+    target = encrypted(files, tmp_path / "m.eml")
+    assert b"Good day" not in Path(target).read_bytes()
+    for keys in (
+        KEY,
+        ("--p12", "alice.p12", "--p12-password-file", "p12-password"),
+        ("-d", "mailsec.db", "--passphrase-file", "passphrase"),
+    ):
+        clear = tmp_path / "clear.eml"
+        code, out, err = run(files, "smime", "decrypt", "--json", *keys, "-o", str(clear), target)
+        value = json.loads(out)
+        assert code == 0 and value["decrypted"] is True and value["plaintext_b64"] is None and value["output"] == str(clear), err
+        data = clear.read_bytes()
+        assert data.startswith(b"From: Alice <alice@example.org>\r\n") and data.endswith(b"\r\n\r\nGood day.\r\n")
+        assert clear.stat().st_mode & 0o077 == 0
+    code, out, _ = run(files, "smime", "decrypt", "--json", *KEY, target)
+    value = json.loads(out)
+    plain = base64.b64decode(value["plaintext_b64"])
+    assert plain.endswith(b"Good day.\r\n") and hashlib.sha256(plain).hexdigest() == value["plaintext_sha256"]
+
+
+def test_an_address_is_looked_up_in_the_database(files: Path, tmp_path: Path) -> None:  # noqa: F811
+    database = ("-d", "mailsec.db", "--passphrase-file", "passphrase")
+    target = encrypted(files, tmp_path / "m.eml", "--to", "alice@example.org", *database)
+    assert run(files, "smime", "decrypt", "--json", *KEY, target)[0] == 0
+    code, _, err = run(files, "smime", "encrypt", "--to", "nobody@example.org", *database, "message.eml")
+    assert code == 1 and "nobody@example.org" in err
+    assert run(files, "smime", "encrypt", "--to", "alice@example.org", "message.eml")[0] == 2
+
+
+def test_what_cannot_be_opened_is_told_and_nothing_is_written(files: Path, tmp_path: Path) -> None:  # noqa: F811
+    target = encrypted(files, tmp_path / "m.eml")
+    clear = tmp_path / "clear.eml"
+    code, out, _ = run(files, "smime", "decrypt", "--json", "-o", str(clear), target)
+    value = json.loads(out)
+    assert code == 1 and value["decrypted"] is False and value["layers"][0]["opened"] is False and not clear.exists()
+    assert run(files, "smime", "decrypt", "-o", str(clear), "message.eml")[0] == 1 and not clear.exists()
+    assert run(files, "smime", "decrypt", "--key", "other.key", "--cert", "alice.pem", target)[0] == 3
+    assert run(files, "smime", "decrypt", "--key", "alice.key", *KEY, target)[0] == 2
+
+
+def test_inspect_and_parse_show_for_whom_it_is(files: Path, tmp_path: Path) -> None:  # noqa: F811
+    target = encrypted(files, tmp_path / "m.eml")
+    code, out, _ = run(files, "smime", "inspect", target)
+    assert code == 0 and "enveloped-data" in out and "Test CA" in out
+    _, out, _ = run(files, "smime", "inspect", "--json", target)
+    assert json.loads(out)["layers"][0]["structure"]["recipients"][0]["kind"] == "key-agreement"
+    code, out, _ = run(files, "cms", "parse", target)
+    assert code == 0 and "type: EnvelopedData" in out
+    assert run(files, "cms", "parse", "message.eml")[0] == 3
