@@ -6,20 +6,24 @@ The one invariant: nothing here decides. Plans come from `choose_protection`, ve
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, Protocol, TypeVar
 
+from mailsec.gateway.inquiry import Inquiry
 from mailsec.interfaces import CryptoBackend, KeyHandle, Runtime
 from mailsec.model.limits import DEFAULT_LIMITS, Limits
 from mailsec.model.message import Message
 from mailsec.model.octets import Segments
 from mailsec.model.protection import ProtectionPlan
+from mailsec.model.settings import RevocationSettings
 from mailsec.model.trust import Anchor
 from mailsec.model.verdict import SmimeResult, Verdict
 from mailsec.pki.anchors import anchor_set
 from mailsec.pki.build import CertificatePool
 from mailsec.pki.cache import PathCache
-from mailsec.pki.path import DEFAULT_OPTIONS, PathOptions
+from mailsec.pki.ocsp import OcspRules
+from mailsec.pki.path import DEFAULT_OPTIONS, PathOptions, PathResult, validate
 from mailsec.smime.assess import assess
 from mailsec.smime.protect import protect_message
 from mailsec.smime.report import authentication_results
@@ -29,6 +33,8 @@ from mailsec.x509.certificate import load_certificate
 __all__ = ["Engine", "SmimeEngine"]
 
 T = TypeVar("T")
+
+NO_REVOCATION = RevocationSettings(mode="off")
 
 
 class Engine(Protocol):
@@ -51,8 +57,26 @@ class Engine(Protocol):
         at: datetime,
         *,
         authorities: Sequence[bytes] = (),
+        inquiry: Inquiry | None = None,
     ) -> Verdict:
-        """The four answers (promise 4). `authorities` are certificates that may stand between a signer's and an anchor; none is believed."""
+        """The four answers (promise 4). `authorities` are certificates that may stand between a signer's and an anchor; none is believed.
+
+        With an `inquiry` revocation is checked with its evidence, and what is lacking is left in it; without one it is not.
+        """
+        ...
+
+    def status(
+        self,
+        certificate: bytes,
+        chain: Sequence[bytes],
+        anchors: Sequence[Anchor],
+        distrusted: Sequence[bytes],
+        at: datetime,
+        *,
+        authorities: Sequence[bytes] = (),
+        inquiry: Inquiry,
+    ) -> PathResult:
+        """Whether one of our own certificates was revoked."""
         ...
 
     def results(self, authserv_id: str, verdict: Verdict) -> str:
@@ -63,13 +87,23 @@ class Engine(Protocol):
 class SmimeEngine:
     """The engine of `mailsec.smime`, for one backend."""
 
-    def __init__(self, backend: CryptoBackend, runtime: Runtime, limits: Limits = DEFAULT_LIMITS) -> None:
+    def __init__(
+        self,
+        backend: CryptoBackend,
+        runtime: Runtime,
+        limits: Limits = DEFAULT_LIMITS,
+        revocation: RevocationSettings = NO_REVOCATION,
+    ) -> None:
+        self._revocation = revocation
+        chosen = revocation.default_responder_certificate
+        self._rules = OcspRules(responders=(chosen,)) if chosen else None
         self._backend = backend
         self._runtime = runtime
         self._limits = limits
         self._given: tuple[Sequence[Anchor], Sequence[bytes]] = ((), ())
         self._anchors = anchor_set(())
         self._options = DEFAULT_OPTIONS
+        self._checking = replace(DEFAULT_OPTIONS, check_revocation=True, skip_sourceless=revocation.mode == "check")
         self._paths = PathCache()
         self._authorities: Sequence[bytes] = ()
         self._pool = CertificatePool(())
@@ -100,27 +134,73 @@ class SmimeEngine:
         at: datetime,
         *,
         authorities: Sequence[bytes] = (),
+        inquiry: Inquiry | None = None,
     ) -> Verdict:
+        options = self._given_trust(anchors, distrusted, authorities, inquiry)
+        return assess(
+            result,
+            message,
+            anchors=self._anchors,
+            intermediates=self._helpful(inquiry),
+            at=at,
+            backend=self._backend,
+            options=options,
+            evidence=None if inquiry is None else inquiry.evidence,
+            rules=self._rules,
+            wanted=None if inquiry is None else inquiry.wanted,
+            cache=self._paths,
+            budget=None if inquiry is None else inquiry.budget,
+            limits=self._limits,
+        )
+
+    def status(
+        self,
+        certificate: bytes,
+        chain: Sequence[bytes],
+        anchors: Sequence[Anchor],
+        distrusted: Sequence[bytes],
+        at: datetime,
+        *,
+        authorities: Sequence[bytes] = (),
+        inquiry: Inquiry,
+    ) -> PathResult:
+        options = self._given_trust(anchors, distrusted, authorities, inquiry)
+        result = validate(
+            load_certificate(certificate),
+            anchors=self._anchors,
+            intermediates=self._helpful(inquiry, chain),
+            at=at,
+            purpose="email-sign",
+            backend=self._backend,
+            options=options,
+            evidence=inquiry.evidence,
+            rules=self._rules,
+            budget=inquiry.budget,
+        )
+        inquiry.wanted += result.missing
+        return result
+
+    def _given_trust(
+        self, anchors: Sequence[Anchor], distrusted: Sequence[bytes], authorities: Sequence[bytes], inquiry: Inquiry | None
+    ) -> PathOptions:
         # a trust store gives the same objects until something changes: what is made of them is kept as long
         if self._given[0] is not anchors or self._given[1] is not distrusted:
             self._anchors = anchor_set(anchors)
-            self._options = PathOptions(distrusted=frozenset(load_certificate(der).fingerprint for der in distrusted))
+            plain = PathOptions(distrusted=frozenset(load_certificate(der).fingerprint for der in distrusted))
+            self._options = plain
+            self._checking = replace(plain, check_revocation=True, skip_sourceless=self._revocation.mode == "check")
             self._given = (anchors, distrusted)
             self._paths.clear()
         if self._authorities is not authorities:
             # accepted paths stay: more certificates make no path worse
             self._authorities, self._pool = authorities, CertificatePool(map(load_certificate, authorities))
-        return assess(
-            result,
-            message,
-            anchors=self._anchors,
-            intermediates=self._pool,
-            at=at,
-            backend=self._backend,
-            options=self._options,
-            cache=self._paths,
-            limits=self._limits,
-        )
+        return self._options if inquiry is None else self._checking
+
+    def _helpful(self, inquiry: Inquiry | None, chain: Sequence[bytes] = ()) -> CertificatePool:
+        fetched = () if inquiry is None else inquiry.intermediates
+        if not fetched and not chain:
+            return self._pool
+        return CertificatePool((*self._pool.certificates, *fetched, *map(load_certificate, chain)))
 
     def results(self, authserv_id: str, verdict: Verdict) -> str:
         return authentication_results(verdict, authserv_id)

@@ -1,19 +1,25 @@
-"""What a verdict rests on: anchors, what is distrusted, and the instant. Revocation is not asked for yet, and verdicts say so ("not-checked").
+"""What a verdict rests on: anchors, what is distrusted, whether certificates were revoked, and the instant.
 
 The one invariant: evidence is brought, never judged here; `Engine.assess` judges, at the instant that it is given.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from mailsec.errors import InputError, LimitExceeded
-from mailsec.gateway.engine import Engine
+from mailsec.gateway.engine import NO_REVOCATION, Engine
+from mailsec.gateway.inquiry import EvidenceCache, Inquiries, Inquiry
+from mailsec.gateway.keyring import Signers
+from mailsec.gateway.own_keys import OwnKeys
 from mailsec.interfaces import KeyHandle, RevocationSource, Runtime
+from mailsec.model.limits import DEFAULT_LIMITS, Limits
 from mailsec.model.message import Message
+from mailsec.model.settings import RevocationSettings
 from mailsec.model.trust import Anchor
-from mailsec.model.verdict import Reason, Revocation, SmimeResult, SmimeWord, Verdict
+from mailsec.model.verdict import Event, Reason, Revocation, SmimeResult, SmimeWord, Verdict
+from mailsec.pki.path import PathResult
 
 __all__ = ["EvidenceDesk", "TrustStore"]
 
@@ -40,11 +46,29 @@ class TrustStore(Protocol):
 class EvidenceDesk:
     """Gathers evidence and has it judged."""
 
-    def __init__(self, engine: Engine, runtime: Runtime, trust: TrustStore | None, sources: Sequence[RevocationSource] = ()) -> None:
-        self.sources = tuple(sources)
+    def __init__(
+        self,
+        engine: Engine,
+        runtime: Runtime,
+        trust: TrustStore | None,
+        sources: Sequence[RevocationSource] = (),
+        *,
+        revocation: RevocationSettings = NO_REVOCATION,
+        limits: Limits = DEFAULT_LIMITS,
+        cache: EvidenceCache | None = None,
+        alarm: Callable[[Event], None] | None = None,
+    ) -> None:
         self._engine = engine
         self._runtime = runtime
         self._trust = trust
+        self._checks = revocation.mode != "off" and trust is not None
+        self._inquiries = Inquiries(runtime, sources, revocation, limits, cache)
+        self._own = OwnKeys(runtime, self._status, alarm)
+
+    @property
+    def sources(self) -> tuple[RevocationSource, ...]:
+        """The sources in the order in which they are asked."""
+        return self._inquiries.sources
 
     async def judge(self, result: SmimeResult, message: Message) -> Verdict:
         """The verdict on what `unprotect` showed. A message without any layer costs nothing."""
@@ -52,10 +76,33 @@ class EvidenceDesk:
             return _UNSIGNED
         if not result.signed or self._trust is None:
             return self._engine.assess(result, message, (), (), self._runtime.now())
-        anchors = await self._trust.anchors()
-        distrusted = await self._trust.distrusted()
+        trust = await self._trust.anchors(), await self._trust.distrusted()
         authorities = await self._trust.authorities()
-        return self._engine.assess(result, message, anchors, distrusted, self._runtime.now(), authorities=authorities)
+        if not self._checks:
+            return self._engine.assess(result, message, *trust, self._runtime.now(), authorities=authorities)
+
+        def ask(inquiry: Inquiry) -> Verdict:
+            return self._engine.assess(result, message, *trust, self._runtime.now(), authorities=authorities, inquiry=inquiry)
+
+        signers = tuple(signer.certificate for layer in result.layers for signer in layer.signers)
+        return await self._inquiries.judge(signers, ask)
+
+    async def usable(self, signers: Signers) -> Signers:
+        """The signers without keys whose certificates were revoked; the same object where there is none."""
+        return await self._own.usable(signers) if self._checks else signers
+
+    async def _status(self, handle: KeyHandle) -> PathResult | None:
+        """What is known of the certificate of one of our own keys; None where it has no path to an anchor here."""
+        certificate = handle.certificate
+        if certificate is None or self._trust is None:
+            return None
+        trust = await self._trust.anchors(), await self._trust.distrusted()
+        authorities = await self._trust.authorities()
+
+        def ask(inquiry: Inquiry) -> PathResult:
+            return self._engine.status(certificate, handle.chain, *trust, self._runtime.now(), authorities=authorities, inquiry=inquiry)
+
+        return await self._inquiries.judge(("own", certificate), ask)
 
     async def examine(self, message: Message, keys: Sequence[KeyHandle]) -> tuple[SmimeResult, Verdict]:
         """Unprotect and judge; what cannot be read or is over a limit gets the word that says so, and is delivered with it."""

@@ -45,7 +45,7 @@ async def handle_outbound(tools: Tools, received: Transaction, steps: Steps | No
     transaction = strip(tools, received)
     findings = await tools.plugins.findings(tools.runtime, limits, transaction=transaction, original=received.message.octets, smime=None)
 
-    signers = NO_SIGNERS if sender is None else await tools.keys.signers(sender)
+    signers = NO_SIGNERS if sender is None else await tools.evidence.usable(await tools.keys.signers(sender))
     already_signed = sender is not None and await is_signed_by_author(tools, transaction.message)
     note(steps, "candidates", _describe(signers, already_signed))
 

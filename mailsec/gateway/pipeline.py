@@ -16,6 +16,7 @@ from mailsec.gateway.evidence import EvidenceDesk, TrustStore
 from mailsec.gateway.explanation import Explanation, Steps, note
 from mailsec.gateway.identity import identity_of
 from mailsec.gateway.inbound import handle_inbound
+from mailsec.gateway.inquiry import EvidenceCache
 from mailsec.gateway.keyring import KeyRing, need_of
 from mailsec.gateway.notices import Notices
 from mailsec.gateway.outbound import handle_outbound
@@ -53,7 +54,8 @@ _KEPT_SESSIONS = 256
 class Pipeline:
     """One for each worker; it is the `interfaces.Gateway` that plugins are given, too.
 
-    `plugins` is loaded; everything but runtime, spool and trust comes from the plugins' providers. `engine` replaces S/MIME for tests.
+    `plugins` is loaded; everything but runtime, spool and trust comes from the plugins' providers. `engine` replaces S/MIME for tests;
+    `evidence` keeps evidence for all workers.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class Pipeline:
         spool: Spool,
         trust: TrustStore | None,
         engine: Engine | None = None,
+        evidence: EvidenceCache | None = None,
     ) -> None:
         self.settings = settings
         self.runtime = runtime
@@ -75,7 +78,7 @@ class Pipeline:
             backends = plugins.providers("register_crypto_backends", gateway=self)
             if not backends:
                 raise ConfigurationError("no plugin brings a crypto backend", hint="the built-in one is mailsec.builtin.software")
-            engine = SmimeEngine(backends[0], runtime, settings.limits)
+            engine = SmimeEngine(backends[0], runtime, settings.limits, settings.revocation)
         lent = {"settings": settings, "runtime": runtime}
         self.admission = Admission(settings, plugins.providers("register_recipient_directories", **lent))
         self.authenticators: tuple[Authenticator, ...] = tuple(plugins.providers("register_authenticators", **lent))
@@ -87,7 +90,16 @@ class Pipeline:
             plugins,
             engine,
             KeyRing(plugins.providers("register_key_stores", **lent)),
-            EvidenceDesk(engine, runtime, trust, plugins.providers("register_revocation_sources", **lent)),
+            EvidenceDesk(
+                engine,
+                runtime,
+                trust,
+                plugins.providers("register_revocation_sources", **lent),
+                revocation=settings.revocation,
+                limits=settings.limits,
+                cache=evidence,
+                alarm=plugins.record,
+            ),
         )
         self._sessions: dict[str, tuple[Session, Identity | None, Session]] = {}
         self._records = bool(plugins.implementations("record_event"))

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from mailsec.model.limits import DEFAULT_LIMITS, Limits
 from mailsec.model.session import Origin
 
-__all__ = ["GatewaySettings", "ListenerSettings", "NextHop", "RelaySettings", "TlsMode"]
+__all__ = ["GatewaySettings", "ListenerSettings", "NextHop", "RelaySettings", "RevocationSettings", "TlsMode"]
 
 TlsMode = str
 """Listeners: "none", "starttls" (offered), "starttls-required", "implicit". Next hops: "none", "opportunistic", "required", "verified"."""
@@ -78,6 +78,30 @@ class RelaySettings:
 
 
 @dataclass(frozen=True, slots=True)
+class RevocationSettings:
+    """`[revocation]`: who is asked, in which order, and where one may go for it."""
+
+    mode: str = "check"
+    """ "off", "check" (certificates that name a source, or that one here knows), "require" (all)."""
+    order: tuple[str, ...] = ("ocsp", "crl")
+    """Names of sources; those that are not named come last."""
+    parallel: bool = False
+    ocsp_nonce: bool = True
+    responders: tuple[tuple[str, str], ...] = ()
+    """Subject of an issuer to the URL that is asked about its certificates."""
+    default_responder: str = ""
+    """The URL that is asked about everything, whatever certificates name."""
+    default_responder_certificate: bytes = b""
+    """DER: who signs its answers."""
+    crl_files: tuple[str, ...] = ()
+    crl_urls: tuple[str, ...] = ()
+    fetch_issuers: bool = False
+    allow_networks: tuple[str, ...] = ()
+    allow_ports: tuple[int, ...] = (80, 443)
+    proxy: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class GatewaySettings:
     """`[gateway]` and what the pipeline needs of the rest."""
 
@@ -90,5 +114,6 @@ class GatewaySettings:
     listeners: tuple[ListenerSettings, ...]
     relay: RelaySettings
     limits: Limits = field(default=DEFAULT_LIMITS)
+    revocation: RevocationSettings = field(default_factory=RevocationSettings)
     plugins: Mapping[str, object] = field(default_factory=dict)
     """`[plugin.NAME]` by name, each read by the model that its plugin brings (`register_config_models`)."""

@@ -309,7 +309,7 @@ class Fetcher:
             location = response.headers.getRawHeaders(b"location") or [b""]
             return str(location[0].decode("latin-1"))
         if response.code != 200:
-            raise Unavailable(f"{target.host} answers {response.code}", stage="fetch")
+            raise Unavailable(f"{target.host} answers {response.code}", stage="http")
         collector = _Collector(limit)
         response.deliverBody(collector)
         return await collector.done

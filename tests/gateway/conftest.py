@@ -78,7 +78,7 @@ class FakeEngine:
             raise result
         return result[0]
 
-    def assess(self, result, message, anchors, distrusted, at, *, authorities=()):
+    def assess(self, result, message, anchors, distrusted, at, *, authorities=(), inquiry=None):
         return self.shown(message)[1]
 
     def results(self, authserv_id, verdict):

@@ -126,10 +126,38 @@ class Trust(Section):
 
 
 class Revocation(Section):
-    """Whether certificates are asked after at their issuer."""
+    """Whether certificates were revoked, and who is asked. Revoked is not trusted; where nobody can be asked, mail is delivered, and never
+    as "pass". An own key that is revoked is not used."""
 
-    mode: Literal["off"] = "off"
-    """ "off": certificates are not checked for revocation, and verdicts say "not-checked"."""
+    mode: Literal["check", "require", "off"] = "check"
+    """ "check": certificates are checked that name a source, or for which there is one here; others are "not-checked". "require": those
+    are "unknown". "off": none is checked."""
+    order: list[str] = Field(default_factory=lambda: ["ocsp", "crl"])
+    """The sources in the order in which they are asked: "ocsp", "crl", and names of plugins' sources, which come last by default."""
+    parallel: bool = False
+    """Ask all sources at once instead of the next one when the one before did not help."""
+    ocsp_nonce: bool = True
+    """Send a nonce (RFC 9654), so that an old answer cannot be played again; without one, short questions are asked with GET."""
+    responders: dict[str, str] = Field(default_factory=dict)
+    """OCSP responders of issuers, by their subjects as `mailsec cert show` prints them, instead of those that certificates name:
+    { "CN=Example CA,O=Example" = "http://ocsp.example.org/" }."""
+    default_responder: str = ""
+    """The URL of one OCSP responder that is asked about all certificates, whatever they name. Needs `default_responder_certificate`."""
+    default_responder_certificate: File = ""
+    """The file with the certificate of that responder; its answers are believed about every certificate."""
+    crl_files: list[File] = Field(default_factory=list)
+    """Files with revocation lists (PEM or DER); they are read again when they change."""
+    crl_urls: list[str] = Field(default_factory=list)
+    """Where revocation lists are fetched regularly, besides those that certificates name."""
+    fetch_issuers: bool = False
+    """Fetch certificates of issuers that a message lacks from where certificates say they are (RFC 5280, caIssuers)."""
+    allow_networks: Several = Field(default_factory=list)
+    """Networks that may be asked though they are not public: "10.1.0.0/16". Others are refused, whatever a certificate names."""
+    allow_ports: list[Annotated[int, Field(ge=1, le=65535)]] = Field(default_factory=lambda: [80, 443])
+    """Ports that may be asked."""
+    proxy: str = ""
+    """ "http://HOST:PORT": the proxy for a gateway without a route to the Internet. Names are then resolved there, and which addresses
+    may be asked is for the proxy to say."""
 
 
 class Match(Section):

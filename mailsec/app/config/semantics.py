@@ -13,6 +13,7 @@ from typing import Any
 
 from mailsec.app.config import models
 from mailsec.app.config.addresses import Endpoint, is_domain, parse_endpoint, parse_hop
+from mailsec.app.config.evidence import find_revocation_problems
 from mailsec.app.config.lines import Path
 from mailsec.app.config.problems import Problem, near
 from mailsec.errors import AddressError
@@ -44,6 +45,8 @@ def find_problems(sections: Mapping[str, Any], plugin_tables: Mapping[str, Any])
         _relay(sections["relay"], [endpoint for endpoint in endpoints if endpoint], problems)
         if sections["gateway"] is not None:
             _postmaster(sections["gateway"], sections["relay"], problems)
+    if sections["revocation"] is not None:
+        problems.extend(find_revocation_problems(sections["revocation"]))
     passphrase = sections["passphrase"]
     if passphrase is not None and (passphrase.method == "file") != bool(passphrase.file):
         if passphrase.file:

@@ -6,12 +6,15 @@ from dataclasses import fields, replace
 
 from mailsec.app.config.addresses import parse_hop
 from mailsec.app.config.load import Configuration
-from mailsec.app.config.models import Gateway
+from mailsec.app.config.models import Gateway, Revocation
 from mailsec.app.config.semantics import listener_name
+from mailsec.app.config.surroundings import read_anchor_file
+from mailsec.app.files import reason_of
+from mailsec.errors import ConfigurationError
 from mailsec.model.address import normalise_domain
 from mailsec.model.limits import DEFAULT_LIMITS, Limits
 from mailsec.model.session import Origin
-from mailsec.model.settings import GatewaySettings, ListenerSettings, RelaySettings
+from mailsec.model.settings import GatewaySettings, ListenerSettings, RelaySettings, RevocationSettings
 
 __all__ = ["gateway_settings"]
 
@@ -27,6 +30,7 @@ def gateway_settings(configuration: Configuration) -> GatewaySettings:
         listeners=_listeners(configuration),
         relay=_relay(configuration),
         limits=_limits(configuration),
+        revocation=_revocation(configuration.revocation),
     )
 
 
@@ -65,6 +69,31 @@ def _relay(configuration: Configuration) -> RelaySettings:
         connections_per_hop=relay.connections_per_hop,
         idle_timeout=relay.idle_timeout,
         connect_timeout=relay.connect_timeout,
+    )
+
+
+def _revocation(revocation: Revocation) -> RevocationSettings:
+    certificate = b""
+    path = revocation.default_responder_certificate
+    if path:
+        try:
+            certificate = next(iter(read_anchor_file(path)), b"")
+        except OSError as error:
+            raise ConfigurationError(f"cannot read {path}: {reason_of(error)}", stage="configuration") from error
+    return RevocationSettings(
+        mode=revocation.mode,
+        order=tuple(revocation.order),
+        parallel=revocation.parallel,
+        ocsp_nonce=revocation.ocsp_nonce,
+        responders=tuple(revocation.responders.items()),
+        default_responder=revocation.default_responder,
+        default_responder_certificate=certificate,
+        crl_files=tuple(revocation.crl_files),
+        crl_urls=tuple(revocation.crl_urls),
+        fetch_issuers=revocation.fetch_issuers,
+        allow_networks=tuple(revocation.allow_networks),
+        allow_ports=tuple(revocation.allow_ports),
+        proxy=revocation.proxy,
     )
 
 

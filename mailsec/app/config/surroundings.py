@@ -94,6 +94,11 @@ def _files(configuration: Configuration, problems: list[Problem]) -> None:
             _secret_file((*place, "password_file"), hop.password_file, problems)
     for index, path in enumerate(configuration.trust.anchor_files):
         _certificates(("trust", "anchor_files", index), path, problems)
+    if configuration.revocation.default_responder_certificate:
+        _certificates(("revocation", "default_responder_certificate"), configuration.revocation.default_responder_certificate, problems)
+    for index, path in enumerate(configuration.revocation.crl_files):
+        if not os.access(path, os.R_OK):
+            problems.append(Problem(("revocation", "crl_files", index), f"cannot read {path}"))
     if relay.ca_file:
         _certificates(("relay", "ca_file"), relay.ca_file, problems)
 
