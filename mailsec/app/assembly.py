@@ -11,26 +11,39 @@ from typing import Any
 
 from mailsec.app.config import Configuration, gateway_settings
 from mailsec.app.database_plugin import DatabasePlugin
+from mailsec.app.evidence_cache import DatabaseEvidence
+from mailsec.app.evidence_refresh import EvidenceRefresh
 from mailsec.app.hardening import fitting, raise_descriptors
 from mailsec.app.truststore import ConfiguredTrust
 from mailsec.app.wiring import compile_rules, load_plugins, plugin_settings
 from mailsec.builtin.log import LogPlugin
+from mailsec.builtin.revocation import RevocationPlugin
 from mailsec.builtin.rules import RulesPlugin
 from mailsec.builtin.software import SoftwarePlugin
 from mailsec.errors import ConfigurationError
 from mailsec.gateway.pipeline import Pipeline
 from mailsec.interfaces import Runtime, Spool
-from mailsec.model.settings import GatewaySettings
+from mailsec.model.networks import read_network
+from mailsec.model.settings import GatewaySettings, RevocationSettings
+from mailsec.net.fetcher import FetchRules
 from mailsec.net.relay import Relay
 from mailsec.net.runtime import TwistedRuntime
 from mailsec.net.tls import ServerTls, server_tls
 from mailsec.plugins import PluginManager
 from mailsec.store.certdb import CertDb
+from mailsec.store.evidence import EvidenceStore
 from mailsec.store.spool import SqliteSpool
 
-__all__ = ["BUILT_IN", "Parts", "assemble", "make_pipeline", "server_contexts"]
+__all__ = ["BUILT_IN", "Parts", "assemble", "fetch_rules", "make_pipeline", "server_contexts"]
 
-BUILT_IN: dict[str, type] = {"database": DatabasePlugin, "rules": RulesPlugin, "log": LogPlugin, "software": SoftwarePlugin}
+BUILT_IN: dict[str, type] = {
+    "database": DatabasePlugin,
+    "rules": RulesPlugin,
+    "revocation": RevocationPlugin,
+    "refresh": EvidenceRefresh,
+    "log": LogPlugin,
+    "software": SoftwarePlugin,
+}
 """The built-in plugins by name, in the order in which they are asked, after all others."""
 
 
@@ -61,7 +74,13 @@ def assemble(reactor: Any, configuration: Configuration, data_key: bytes, index:
     roots = Path(configuration.relay.ca_file).read_bytes() if configuration.relay.ca_file else None
     database = CertDb.open(configuration.database.location, data_key=data_key)
     spool: SqliteSpool | None = None
-    runtime = TwistedRuntime(reactor, scratch=lambda: _made(spool).scratch(), roots=roots, limits=settings.limits)
+    runtime = TwistedRuntime(
+        reactor,
+        scratch=lambda: _made(spool).scratch(),
+        roots=roots,
+        limits=settings.limits,
+        fetch_rules=fetch_rules(settings.revocation),
+    )
     spool = SqliteSpool(configuration.spool.directory, index, data_key, runtime, settings.limits)
     spool.open()
     plugins, pipeline = make_pipeline(configuration, settings, database, runtime, spool)
@@ -74,11 +93,26 @@ def make_pipeline(
 ) -> tuple[PluginManager, Pipeline]:
     """The plugins in their order, the built-in ones last, and the pipeline that asks them."""
     database_plugin = DatabasePlugin(database, runtime)
-    objects = (database_plugin, RulesPlugin(compile_rules(configuration)), LogPlugin(), SoftwarePlugin())
+    store = EvidenceStore(database)
+    objects = (
+        database_plugin,
+        RulesPlugin(compile_rules(configuration)),
+        RevocationPlugin(),
+        EvidenceRefresh(store, runtime, settings.revocation),
+        LogPlugin(),
+        SoftwarePlugin(),
+    )
     plugins = load_plugins(configuration, list(zip(BUILT_IN, objects, strict=True)))
     settings = replace(settings, plugins=plugin_settings(configuration, plugins))
     trust = ConfiguredTrust(database_plugin, configuration.trust.anchor_files)
-    return plugins, Pipeline(settings, runtime=runtime, plugins=plugins, spool=spool, trust=trust)
+    evidence = DatabaseEvidence(store, runtime)
+    return plugins, Pipeline(settings, runtime=runtime, plugins=plugins, spool=spool, trust=trust, evidence=evidence)
+
+
+def fetch_rules(revocation: RevocationSettings) -> FetchRules:
+    """Where evidence may be fetched from."""
+    networks = tuple(map(read_network, revocation.allow_networks))
+    return FetchRules(networks, frozenset(revocation.allow_ports), revocation.proxy)
 
 
 def server_contexts(database: CertDb, settings: GatewaySettings, runtime: Runtime) -> dict[str, ServerTls]:

@@ -42,6 +42,8 @@ class CrlSource:
 
     def __init__(self, settings: RevocationSettings, runtime: Runtime, asking: Asking) -> None:
         self._files = settings.crl_files
+        self.local = bool(settings.crl_files)
+        """True where there are files: they are looked at before anybody is asked, and when an answer is looked at again."""
         self._runtime = runtime
         self._asking = asking
         self._read: dict[str, tuple[tuple[int, int], tuple[CertificateList, ...]]] = {}

@@ -15,6 +15,10 @@ from mailsec.model.verdict import Event
 __all__ = ["LogPlugin"]
 
 
+_ALARMS = frozenset({"key revoked"})
+"""Events that somebody must look at."""
+
+
 class LogPlugin:
     """Writes every event to structlog; empty fields are left out."""
 
@@ -29,7 +33,9 @@ class LogPlugin:
             # bound once, since structlog's lazy proxy costs several microseconds a call; and not before the log is configured
             self._log = (structlog.get_logger("mailsec.gateway") if self._given is None else self._given).bind()
         fields = {name: value for name, value in event.fields.items() if value not in ("", 0, None)}
-        if _is_refusal(event):
+        if event.name in _ALARMS:
+            self._log.error(event.name, **fields)
+        elif _is_refusal(event):
             self._log.warning(event.name, **fields)
         else:
             self._log.info(event.name, **fields)

@@ -106,7 +106,7 @@ def _signer(rule: Rule, candidates: Candidates) -> str:
 
 def _no_key(rule: Rule, candidates: Candidates) -> Reason:
     for reason in candidates.missing:
-        if reason.code == "no-signing-key":
+        if reason.code == "no-signing-key" or (reason.code == "key-revoked" and (rule.signer == "from" or rule.signer in reason.message)):
             return reason
     named = "" if rule.signer == "from" else f" called {rule.signer}"
     return Reason(

@@ -200,7 +200,7 @@ class SmimeEngine:
         fetched = () if inquiry is None else inquiry.intermediates
         if not fetched and not chain:
             return self._pool
-        return CertificatePool((*self._pool.certificates, *fetched, *map(load_certificate, chain)))
+        return CertificatePool((*fetched, *map(load_certificate, chain)), self._pool)
 
     def results(self, authserv_id: str, verdict: Verdict) -> str:
         return authentication_results(verdict, authserv_id)

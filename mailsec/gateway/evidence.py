@@ -70,15 +70,15 @@ class EvidenceDesk:
         """The sources in the order in which they are asked."""
         return self._inquiries.sources
 
-    async def judge(self, result: SmimeResult, message: Message) -> Verdict:
-        """The verdict on what `unprotect` showed. A message without any layer costs nothing."""
+    async def judge(self, result: SmimeResult, message: Message, *, revocation: bool = True) -> Verdict:
+        """The verdict on what `unprotect` showed. A message without any layer costs nothing. `revocation`: whether it is asked after."""
         if not result.layers and not result.reasons:
             return _UNSIGNED
         if not result.signed or self._trust is None:
             return self._engine.assess(result, message, (), (), self._runtime.now())
         trust = await self._trust.anchors(), await self._trust.distrusted()
         authorities = await self._trust.authorities()
-        if not self._checks:
+        if not self._checks or not revocation:
             return self._engine.assess(result, message, *trust, self._runtime.now(), authorities=authorities)
 
         def ask(inquiry: Inquiry) -> Verdict:

@@ -230,7 +230,7 @@ class _Search:
         """The best answer that can be had."""
         requests = tuple(self._inquiry.wanted) or self._requests_again()
         before = len(self._brought)
-        for item in await self._all.known(requests):
+        for item in (*await self._all.known(requests), *await self._local(requests)):
             self._brought.setdefault(item.data, item)
         if len(self._brought) != before or not self._inquiry.wanted:
             answer = self._again(answer)
@@ -246,6 +246,18 @@ class _Search:
         probe = Inquiry(budget=Budget(self._all.limits), intermediates=self._inquiry.intermediates)
         self._judge(probe)
         return tuple(probe.wanted)
+
+    async def _local(self, requests: Sequence[EvidenceRequest]) -> Sequence[Evidence]:
+        """What sources have on this machine (`local`), asked without addresses, so that nothing goes over the network."""
+        found: list[Evidence] = []
+        for source in self._all.sources:
+            if getattr(source, "local", False):
+                for request in requests:
+                    try:
+                        found += await source.evidence(replace(request, urls=()))
+                    except MailsecError:
+                        self._doubtful.add(load_certificate(request.certificate).fingerprint)
+        return found
 
     def _again(self, answer: T) -> T:
         kept = self._kept

@@ -126,7 +126,7 @@ async def is_signed_by_author(tools: Tools, message: Message) -> bool:
         return False
     try:
         result = await tools.engine.unprotect(message, ())
-        verdict = await tools.evidence.judge(result, message)
+        verdict = await tools.evidence.judge(result, message, revocation=False)
     except (InputError, LimitExceeded):
         return False
     if not verdict.layers or not result.layers or not result.layers[0].covers_all:

@@ -31,7 +31,12 @@ class Evidence:
 
 
 class RevocationSource(Protocol):
-    """Brings evidence: OCSP responses, CRLs, anything. It never judges."""
+    """Brings evidence: OCSP responses, CRLs, anything. It never judges.
+
+    None: nobody is known to ask. Unavailable: somebody should know, and does not answer; the status is then "unknown", also of a certificate
+    that names no source. An attribute `local` that is true says that it has evidence on this machine: it is then asked without addresses, too,
+    whenever an answer is looked at again.
+    """
 
     name: str
 

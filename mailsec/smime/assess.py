@@ -235,8 +235,10 @@ class _Judge:
                 budget=self.budget,
                 options=self.options,
                 evidence=evidence,
+                rules=self.rules,
                 cache=cache,
             )
+            self.wanted += path.missing
             # Without any anchor the question was not asked.
             chains = path.valid if self.anchors.anchors else None
             revocation = path.revocation
