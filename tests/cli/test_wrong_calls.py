@@ -149,7 +149,14 @@ def test_plugins_shows_who_answers_each_hook_and_imports_only_what_is_enabled():
     answer = call("plugins", "--order", "--json")
     value = json.loads(answer.stdout)
     assert answer.code == 0 and value["hooks"]["plan_protection"] == ["rules"] and value["hooks"]["shutdown"] == ["refresh"]
-    assert {one["name"] for one in value["plugins"] if one["state"] == "built-in"} == {"database", "rules", "log", "software"}
+    assert {one["name"] for one in value["plugins"] if one["state"] == "built-in"} == {
+        "database",
+        "rules",
+        "revocation",
+        "refresh",
+        "log",
+        "software",
+    }
     assert "trusted code" in call("plugins").stdout
     assert call("plugins", "-c", "nowhere.toml").code == 78
 
