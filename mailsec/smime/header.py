@@ -22,7 +22,7 @@ from mailsec.model.verdict import Reason
 __all__ = ["NAMES", "CoveredHeader", "covered_header", "header_differences", "line_of", "same_author"]
 
 NAMES: Final = ("subject", "date", "from", "to", "cc", "reply-to", "message-id", "in-reply-to", "references")
-"""Fields that may take the place of those outside (RFC 9788 §4.3 leaves the choice to the reader)."""
+"""Fields that may take the place of those outside (RFC 9788 §4 leaves the choice to the reader)."""
 
 _RFC: Final = "RFC 9788 §4"
 # What ends a line for some reader and no field for us: CR and LF that are no folding, NUL.
@@ -121,7 +121,7 @@ def header_differences(message: Message, header: CoveredHeader, limits: Limits =
         outside = message.values(name)
         if inside is None or not outside or name == "from":
             continue
-        # RFC 9788 §2.2.1: what the sender left outside on purpose is no sign of anybody else.
+        # RFC 9788 §2.2: what the sender left outside on purpose is no sign of anybody else.
         expected = {_text(inside)} | ({_text(header.outer[name])} if header.outer and name in header.outer else set())
         if len(outside) > 1 or _text(outside[0]) not in expected:
             differing.append(name)
