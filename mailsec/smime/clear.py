@@ -78,17 +78,14 @@ def _scan(octets: Octets) -> tuple[bool, bool, bool]:
     last = b"\r\n"
     for block in octets.blocks():
         data = bytes(block)
-        lines = data.count(b"\r\n")
         # A CRLF that two blocks share counts as one of each.
         shared = last[-1:] == b"\r" and data[:1] == b"\n"
-        if last[-1:] == b"\r" and not shared:
-            loose = True
         held = data[-1:] == b"\r"
-        loose = loose or data.count(b"\n") != lines + shared or data.count(b"\r") != lines + held
+        lines = data.count(b"\r\n")
+        loose = loose or data.count(b"\n") != lines + shared or data.count(b"\r") != lines + held or (last[-1:] == b"\r" and not shared)
         nul = nul or b"\0" in data
+        # The shorter pattern is looked for where it alone could stand: it costs as much as all the rest.
         if not dot:
-            dot = _DOT_LINE.search(last + data[:3]) is not None or (
-                (b"\n." in data or b"\r." in data) and _DOT_LINE.search(data) is not None
-            )
+            dot = b"\r\n.\r\n" in data or _DOT_LINE.search(last + data[:3]) is not None or (loose and _DOT_LINE.search(data) is not None)
         last = (last + data[-3:])[-3:]
     return loose or last[-1:] == b"\r", nul, dot or last.endswith((b"\n.", b"\r."))
