@@ -27,8 +27,11 @@ def peer():
 def run(directory, peer, messages, *, point="", seconds=30.0):
     environment = {**os.environ, "PYTHONPATH": str(PROJECT), "MAILSEC_CRASH_POINT": point}
     command = [sys.executable, HERE / "relay_victim.py", directory, str(peer.port), str(messages)]
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    # Unbuffered: what follows the first line is left for communicate().
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0)
     timed_out = False
+    # On a busy machine the start alone may take longer than a random instant.
+    first = process.stdout.readline() if messages and not point else b""
     try:
         out, err = process.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:
@@ -40,7 +43,7 @@ def run(directory, peer, messages, *, point="", seconds=30.0):
         assert not (timed_out and point), f"{point} was never reached"
     else:
         assert process.returncode == 0, (timed_out, err[-2000:])
-    return {line.split()[1] for line in out.decode().splitlines(keepends=True) if line.startswith("ack ") and line.endswith("\n")}
+    return {line.split()[1] for line in (first + out).decode().splitlines(keepends=True) if line.startswith("ack ") and line.endswith("\n")}
 
 
 def arrived(peer):
