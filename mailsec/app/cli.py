@@ -43,6 +43,7 @@ GROUPS: dict[str, str] = {
     "cms": "CMS objects in files",
     "cert": "certificates of the database",
     "ocsp": "whether certificates were revoked, as responders say",
+    "crl": "revocation lists of the database",
     "p12": "PKCS#12 files",
     "db": "the certificate database itself",
     "user": "people who may submit mail",
@@ -52,7 +53,7 @@ GROUPS: dict[str, str] = {
 SECTIONS: dict[str, tuple[str, ...]] = {
     "Set it up and run it": ("demo", "init", "check", "serve", "plugins"),
     "Messages": ("explain", "queue", "smime", "cms"),
-    "Certificates, keys and people": ("cert", "p12", "ocsp", "db", "user"),
+    "Certificates, keys and people": ("cert", "p12", "ocsp", "crl", "db", "user"),
 }
 """How `mailsec --help` groups its commands; what stands in none (of plugins) comes last."""
 
@@ -77,7 +78,12 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "cert rename": ("mailsec.app.commands.cert:rename", "call a certificate by another nickname"),
     "cert delete": ("mailsec.app.commands.cert:delete", "delete certificates and their keys"),
     "cert verify": ("mailsec.app.commands.cert_verify:verify", "the path of a certificate to an anchor, and every check on it"),
+    "ocsp check": ("mailsec.app.commands.ocsp_check:check", "was a certificate revoked? asks its responder"),
     "ocsp verify": ("mailsec.app.commands.ocsp_verify:verify", "may an OCSP response be believed, and what does it say?"),
+    "crl list": ("mailsec.app.commands.crl:list_lists", "list the revocation lists"),
+    "crl import": ("mailsec.app.commands.crl:import_lists", "add revocation lists from files"),
+    "crl fetch": ("mailsec.app.commands.crl:fetch", "fetch revocation lists"),
+    "crl delete": ("mailsec.app.commands.crl:delete", "delete revocation lists"),
     "p12 list": ("mailsec.app.commands.p12:list_contents", "what is in a PKCS#12 file"),
     "p12 import": ("mailsec.app.commands.p12:import_contents", "add the keys and certificates of a PKCS#12 file"),
     "user add": ("mailsec.app.commands.user:add", "add a user"),

@@ -16,6 +16,7 @@ __all__ = ["check"]
 @click.pass_obj
 def check(output: Output, configuration: str) -> None:
     """Find every mistake in the configuration, and in the files, certificates and plugins that it names."""
+    from mailsec.app.config.evidence import revocation_notes
     from mailsec.app.opening import open_configuration
 
     found, database = open_configuration(configuration, consequence="nothing was changed")
@@ -24,8 +25,11 @@ def check(output: Output, configuration: str) -> None:
         keys = sum(1 for entry in database.entries() if entry.has_key)
     if not users and any(listener.origin == "submission" for listener in found.listeners):
         output.warning("nobody can submit mail: the database has no user", f"mailsec user add -c {configuration} NAME --address ADDRESS")
+    notes = list(revocation_notes(found.revocation))
+    for note in notes:
+        output.warning(note)
     listeners = [f"{listener.origin} on {listener.address}" for listener in found.listeners]
     output.result(
-        {"valid": True, "configuration": configuration, "listeners": listeners, "users": users, "keys": keys},
+        {"valid": True, "configuration": configuration, "listeners": listeners, "users": users, "keys": keys, "notes": notes},
         f"{configuration} is fine: {', '.join(listeners)}; {plural(len(found.rules), 'rule')}, {plural(keys, 'key')}, {plural(users, 'user')}",
     )

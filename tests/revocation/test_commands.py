@@ -1,0 +1,141 @@
+"""`mailsec ocsp check` and `mailsec crl …` against real servers."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from authority import Authority
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from mailsec.model.trust import TrustFlags
+from mailsec.store.certdb import CertDb
+from tests.revocation.servers import OpensslResponder, Web
+
+PROJECT = Path(__file__).resolve().parents[2]
+NOW = dt.datetime.now(dt.UTC).replace(microsecond=0)
+PAGE = (PROJECT / "docs" / "json.md").read_text()
+
+
+@pytest.fixture
+def web():
+    web = Web()
+    yield web
+    web.close()
+
+
+@pytest.fixture
+def place(tmp_path):
+    """A directory with an authority's certificate, a database that trusts it, and `run`."""
+    tmp_path.chmod(0o700)
+    ca = Authority(at=NOW)
+    (tmp_path / "ca.pem").write_bytes(ca.pem)
+    with CertDb.create(str(tmp_path / "mailsec.db"), b"", at=NOW, cost=2) as database:
+        database.add(ca.der, "CA", trust=TrustFlags.parse(",C,"), domains=("*",), at=NOW)
+
+    def run(*arguments: str) -> tuple[int, dict]:
+        done = subprocess.run(
+            [sys.executable, "-m", "mailsec", *arguments, "--json"],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            env={**os.environ, "PYTHONPATH": str(PROJECT)},
+            check=False,
+        )
+        assert "Traceback" not in done.stderr, done.stderr
+        return done.returncode, json.loads(done.stdout)
+
+    def person(address: str, **sources):
+        someone = ca.person(address, **sources)
+        (tmp_path / f"{address}.pem").write_bytes(someone.parsed.public_bytes(Encoding.PEM))
+        return someone
+
+    return SimpleNamespace(path=tmp_path, ca=ca, run=run, person=person)
+
+
+def documented(command: str) -> set[str]:
+    import re
+
+    section = re.search(rf"^## {re.escape(command)}\n(.*?)(?=^## |\Z)", PAGE, re.DOTALL | re.MULTILINE).group(1)
+    heads = [line.partition(":")[0] for line in section.splitlines() if line.startswith("- ")]
+    return {name for head in heads for name in re.findall(r"`([a-z_]+)`", head)} | {"error"}
+
+
+def test_openssl_says_good_and_revoked(place, need):
+    responder = OpensslResponder(need("openssl"), place.ca, place.path / "responder")
+    carol, dave = place.person("carol@example.net", ocsp=responder.url), place.person("dave@example.net")
+    place.ca.revoke(dave)
+    responder.start(carol, dave)
+    try:
+        code, value = place.run("ocsp", "check", "carol@example.net.pem", "--issuer", "ca.pem", "--url", responder.url)
+        assert (code, value["status"], value["source"], value["kept"]) == (0, "good", responder.url, False)
+        assert 0 <= value["age"] < 60 and value["asked_again"] < value["next_update"]
+        assert set(value) == documented("ocsp check")
+        code, value = place.run("ocsp", "check", "dave@example.net.pem", "-d", "mailsec.db", "--url", responder.url)
+        assert (code, value["status"], value["reason"]) == (1, "revoked", "keyCompromise") and value["revoked_at"]
+    finally:
+        responder.stop()
+    # What was learnt is kept, and does not need the responder.
+    code, value = place.run("ocsp", "check", "dave@example.net.pem", "-d", "mailsec.db")
+    assert (code, value["status"], value["kept"]) == (1, "revoked", True)
+    code, value = place.run("ocsp", "check", "dave@example.net.pem", "-d", "mailsec.db", "--fresh", "--url", responder.url)
+    assert (code, value["status"]) == (75, "unknown") and value["reasons"][0]["code"] == "revocation-unknown"
+
+
+def test_what_a_certificate_names_goes_through_the_filter(place, web):
+    place.person("carol@example.net", ocsp=web.url("/ocsp"))
+    web.pages["/ocsp"] = place.ca.answer
+    code, value = place.run("ocsp", "check", "carol@example.net.pem", "--issuer", "ca.pem")
+    assert code == 75 and web.asked == [] and "not for HTTP" in value["reasons"][0]["message"]
+
+
+def test_a_certificate_that_names_no_responder(place):
+    place.person("carol@example.net")
+    code, value = place.run("ocsp", "check", "carol@example.net.pem", "--issuer", "ca.pem")
+    assert (code, value["status"]) == (1, "not-checked")
+    code, value = place.run("ocsp", "check", "carol@example.net.pem")
+    assert code == 3 and "issuer" in value["error"]["message"]
+
+
+def test_lists_are_fetched_listed_imported_and_deleted(place, web):
+    web.pages["/ca.crl"] = place.ca.crl()
+    code, value = place.run("crl", "fetch", web.url("/ca.crl"), "-d", "mailsec.db")
+    assert code == 0 and value["lists"][0]["issuer"] == "CN=Revoking CA" and value["lists"][0]["url"] == web.url("/ca.crl")
+    assert set(value) == documented("crl list")
+    assert set(value["lists"][0]) <= set(__import__("re").findall(r'"([a-z_]+)"', PAGE))
+    (place.path / "new.crl").write_bytes(place.ca.crl(number=2))
+    assert place.run("crl", "import", "new.crl", "-d", "mailsec.db")[0] == 0
+    code, value = place.run("crl", "list", "-d", "mailsec.db")
+    assert [one["crl_number"] for one in value["lists"]] == ["1", "2"]
+    code, value = place.run("crl", "delete", "1", "9", "-d", "mailsec.db")
+    assert code == 1 and value["deleted"] == [1] and set(value) == documented("crl delete")
+    assert place.run("crl", "fetch", web.url("/ca.crl"), "-o", "out.crl")[0] == 0
+    assert (place.path / "out.crl").read_bytes() == web.pages["/ca.crl"]
+
+
+def test_a_list_from_where_a_certificate_says_it_is(place, web):
+    place.person("carol@example.net", crl=web.url("/ca.crl"))
+    web.pages["/ca.crl"] = place.ca.crl()
+    code, _ = place.run("crl", "fetch", "carol@example.net.pem", "-d", "mailsec.db")
+    assert code == 75 and web.asked == [], "a certificate does not lead us to our own machines"
+    assert place.run("crl", "fetch", "CA", "-d", "mailsec.db")[0] == 3
+
+
+@pytest.mark.parametrize(("page", "code"), [(b"<html>", 3), ("endless", 1), (None, 75)])
+def test_what_is_no_list(place, web, page, code):
+    if page is not None:
+        web.pages["/x"] = page
+    assert place.run("crl", "fetch", web.url("/x"), "-d", "mailsec.db")[0] == code
+
+
+def test_what_is_no_list_in_a_file(place):
+    (place.path / "x.crl").write_bytes(b"\x30\x03\x02\x01\x00")
+    code, value = place.run("crl", "import", "x.crl", "-d", "mailsec.db")
+    assert code == 3 and "x.crl" in value["error"]["message"]
