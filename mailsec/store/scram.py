@@ -12,6 +12,8 @@ import stringprep
 import unicodedata
 from dataclasses import dataclass, field
 
+from mailsec.errors import UsageError
+
 __all__ = ["ITERATIONS", "Verifier", "dummy_verifier", "make_verifier", "prepare"]
 
 # RFC 7677 §4: at least 4096 iterations, and more as machines get faster. These take about 50 ms here.
@@ -42,11 +44,15 @@ class Verifier:
     def fits(self, password: bytes) -> bool:
         """True where `password` (UTF-8, as a client sent it) is the one that this was made from."""
         # RFC 5802 §3: StoredKey := H(ClientKey), ClientKey := HMAC(SaltedPassword, "Client Key")
-        return hmac.compare_digest(_stored_key(_salted(password, self.salt, self.iterations)), self.stored_key)
+        fits = hmac.compare_digest(_stored_key(_salted(password, self.salt, self.iterations)), self.stored_key)
+        # RFC 4616 §2: a password holds no NUL. HMAC pads its key with them, so "x" and "x" with a NUL would be the same.
+        return fits and b"\0" not in password
 
 
 def make_verifier(password: bytes, salt: bytes, iterations: int = ITERATIONS) -> Verifier:
-    """The verifier of a new password."""
+    """The verifier of a new password; UsageError for one with a NUL, which no client may send."""
+    if b"\0" in password:
+        raise UsageError("a password cannot hold a NUL", hint="choose another one")
     salted = _salted(password, salt, iterations)
     # RFC 5802 §3: ServerKey := HMAC(SaltedPassword, "Server Key")
     return Verifier(salt, iterations, _stored_key(salted), hmac.digest(salted, b"Server Key", "sha256"))

@@ -58,6 +58,12 @@ def test_any_octets_are_a_password_or_not(octets):
     assert make_verifier(b"x", b"salt", 1).fits(octets) == (octets == b"x")
 
 
+def test_a_password_with_a_nul_behind_it_is_another_one():
+    assert not make_verifier(b"x", b"salt", 1).fits(b"x\0")
+    with pytest.raises(UsageError, match="NUL"):
+        make_verifier(b"x\0", b"salt", 1)
+
+
 def test_a_user_logs_in_without_case_and_with_any_spelling_of_the_password(db, at):
     db.add_user("Alice@Example.org", "grün".encode(), at=at, iterations=4096)
     for login in ("Alice@Example.org", "alice@example.org"):
