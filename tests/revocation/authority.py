@@ -81,8 +81,8 @@ class Authority:
     def revoke(self, *people) -> None:
         self.revoked |= {person.parsed.serial_number for person in people}
 
-    def answer(self, request: bytes, *, at: dt.datetime | None = None, hours: int = 24, sign_with=None, about=None, nonce=None) -> bytes:
-        """The response to a request."""
+    def answer(self, request: bytes, *, at: dt.datetime | None = None, hours: int = 24, forged=False, about=None, nonce=None) -> bytes:
+        """The response to a request; a forged one has a wrong signature."""
         at = at or self.at
         asked = ocsp.load_der_ocsp_request(request)
         serial = about.parsed.serial_number if about is not None else asked.serial_number
@@ -102,7 +102,9 @@ class Authority:
         for extension in asked.extensions:
             if isinstance(extension.value, x509.OCSPNonce):
                 builder = builder.add_extension(x509.OCSPNonce(nonce) if nonce is not None else extension.value, False)
-        return builder.sign(sign_with or self.key, hashes.SHA256()).public_bytes(Encoding.DER)
+        response = builder.sign(self.key, hashes.SHA256()).public_bytes(Encoding.DER)
+        # The signature stands last; one bit of it is turned.
+        return response[:-1] + bytes((response[-1] ^ 1,)) if forged else response
 
     def crl(self, *, at: dt.datetime | None = None, hours: int = 24, number: int = 1, sign_with=None, serials=()) -> bytes:
         at = at or self.at

@@ -118,7 +118,7 @@ def test_a_responder_that_answers_for_another_certificate(ca, world):
 
 def test_a_responder_that_lies(ca, world):
     carol = ca.person("carol@example.net", ocsp=OCSP)
-    world.network.places[OCSP] = lambda request: ca.answer(request, sign_with=ec.generate_private_key(ec.SECP256R1()))
+    world.network.places[OCSP] = lambda request: ca.answer(request, forged=True)
     assert world.receive(carol).word == "temperror"
 
 
