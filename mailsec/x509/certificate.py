@@ -124,6 +124,7 @@ def load_certificate(der: bytes, *, limits: Limits = DEFAULT_LIMITS) -> Certific
     return _load(der)
 
 
+@lru_cache(maxsize=1024)
 def summary(certificate: Certificate) -> CertificateSummary:
     """What people are shown of a certificate."""
     return CertificateSummary(

@@ -98,8 +98,76 @@ def figures() -> dict[str, float]:
             loaded = [certificate.load_certificate(item) for item in bag]
             validate(certificate.load_certificate(end), anchors=anchors, intermediates=loaded, at=AT, purpose="email-sign", backend=backend)
             result["1,000 hostile certificates, ms"] = (time.perf_counter() - start) * 1e3
+    result |= _verdicts()
     result["revocation list of 100,000 entries: read and one look-up, ms"] = _long_list()
     return result
+
+
+def _verdicts() -> dict[str, float]:
+    """A verdict whose path and evidence are known, beside the check of one signature."""
+    from mailsec.algorithms.table import signature_mechanism
+    from mailsec.gateway.engine import SmimeEngine
+    from mailsec.gateway.evidence import EvidenceDesk
+    from mailsec.interfaces import Evidence, run_now
+    from mailsec.keys.software import SoftwareBackend
+    from mailsec.mime.index import index_message
+    from mailsec.model.octets import BytesOctets
+    from mailsec.model.settings import RevocationSettings
+    from mailsec.model.trust import Anchor
+    from mailsec.model.verdict import LayerResult, SignerResult, SmimeResult
+    from mailsec.pki.anchors import AnchorSet
+    from mailsec.pki.cache import PathCache
+    from mailsec.pki.evidence import RevocationEvidence
+    from mailsec.pki.path import PathOptions
+    from mailsec.smime.assess import assess
+    from mailsec.testing.authority import MemoryTrust
+    from mailsec.testing.runtime import FakeRuntime
+    from mailsec.x509.certificate import load_certificate
+
+    backend = SoftwareBackend()
+    root, authority, alice = (ec.generate_private_key(ec.SECP256R1()) for _ in range(3))
+    anchor = _issue("Root", root, "Root", root, True)
+    between = _issue("Authority", authority, "Root", root, True)
+    end = _issue("Alice", alice, "Authority", authority, False)
+    lists = [_list_of(name, key) for name, key in (("Root", root), ("Authority", authority))]
+    signer = SignerResult(True, end, "", "sha256", "ecdsa", None)
+    layer = LayerResult("signed-data", signers=(signer,), certificates=(end, between))
+    shown = SmimeResult(signed=True, encrypted=False, layers=(layer,))
+    message = index_message(BytesOctets(b"From: alice@example.org\r\nSubject: x\r\n\r\nx\r\n"))
+    given = {"anchors": AnchorSet([Anchor(anchor)]), "at": AT, "backend": backend, "options": PathOptions(check_revocation=True)}
+    evidence, cache = RevocationEvidence(lists), PathCache()
+
+    def verdict() -> object:
+        return assess(shown, message, intermediates=(), evidence=evidence, cache=cache, **given)
+
+    assert verdict().revocation.value == "good" and verdict().trusted
+
+    runtime = FakeRuntime(AT)
+
+    class Lists:
+        name = "lists"
+
+        async def evidence(self, request):
+            return [Evidence("crl", data, "bench", AT) for data in lists]
+
+    revocation = RevocationSettings()
+    engine = SmimeEngine(backend, runtime, revocation=revocation)
+    desk = EvidenceDesk(engine, runtime, MemoryTrust(Anchor(anchor)), [Lists()], revocation=revocation)
+    assert runtime.run(desk.judge(shown, message)).trusted
+
+    loaded, issuer = load_certificate(end), load_certificate(between)
+    mechanism = signature_mechanism("", loaded.signature_algorithm, issuer.key_type)
+    return {
+        "one P-256 verification, µs": _microseconds(lambda: backend.verify(issuer.spki, mechanism, loaded.signature, loaded.tbs)),
+        "verdict with evidence, path kept (assess), µs": _microseconds(verdict),
+        "verdict with evidence, path kept (whole desk), µs": _microseconds(lambda: run_now(desk.judge(shown, message))),
+    }
+
+
+def _list_of(name: str, key) -> bytes:
+    subject = x509.Name([x509.NameAttribute(NameOID.COUNTRY_NAME, "DE"), x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    builder = x509.CertificateRevocationListBuilder(subject, AT - dt.timedelta(hours=1), AT + dt.timedelta(days=1))
+    return builder.add_extension(x509.CRLNumber(1), False).sign(key, hashes.SHA256()).public_bytes(Encoding.DER)
 
 
 def _long_list() -> float:
