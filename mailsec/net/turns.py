@@ -1,7 +1,7 @@
 """Which worker takes the next connection: the one that has fewest, as long as it takes it soon.
 
 Workers accept on one socket. Whoever the kernel wakes first would take a whole burst, and the other processors would have nothing to do
-until those connections end. So each worker writes how many it has into a file that all can read, and one that has more than another
+until those connections end. So each worker writes how many it has into a file that all can read, and one that has clearly more than another
 gives way for some milliseconds. The one invariant: it gives way for a time and never for good. A worker that is stuck or dead costs the
 others a few of these waits, each with twice as many connections behind it.
 """
@@ -11,10 +11,12 @@ from __future__ import annotations
 import os
 from struct import Struct
 
-__all__ = ["GIVE_WAY", "Turn", "Turns"]
+__all__ = ["AHEAD", "GIVE_WAY", "Turn", "Turns"]
 
 GIVE_WAY = 0.004
 """Seconds in which another worker may take the connection: about a time slice of a busy machine."""
+AHEAD = 3
+"""How many more than another a worker may have before it gives way: short connections come and go faster than anybody could wait."""
 _MOST = 64
 _NUMBER = Struct("<I")
 _CLOSED = 0xFFFFFFFF
@@ -89,7 +91,7 @@ class Turn:
     def take(self) -> int:
         """How many connections may be accepted now; 0: give way, and ask again after `GIVE_WAY` seconds."""
         others = self._turns.others()
-        if not others or self._turns.count <= min(others):
+        if not others or self._turns.count < min(others) + AHEAD:
             self._seen = None
             self._allowed = 1
             return 1

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.peers.postfix import free_port, wait_for_port
+from tests.peers.postfix import free_port, processes_below, wait_for_port
 
-__all__ = ["Load", "Sink", "peak_memory", "processes_below", "send"]
+__all__ = ["Load", "Sink", "peak_memory", "send"]
 
 
 @dataclass(frozen=True)
@@ -61,21 +61,6 @@ def send(port: int, sink: Sink, load: Load, *, timeout: float) -> float:
         subprocess.run([*command, f"127.0.0.1:{port}"], check=True, timeout=timeout, capture_output=True)
         process.wait(timeout)
         return time.monotonic() - start
-
-
-def processes_below(pid: int) -> list[int]:
-    """`pid` and all processes that descend from it."""
-    parents: dict[int, list[int]] = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):
-            fields = stat.read_text().rpartition(")")[2].split()
-            parents.setdefault(int(fields[1]), []).append(int(stat.parent.name))
-    found, open_ = [], [pid]
-    while open_:
-        current = open_.pop()
-        found.append(current)
-        open_ += parents.get(current, [])
-    return found
 
 
 def peak_memory(pid: int) -> dict[str, float]:

@@ -4,18 +4,28 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mailsec.net.turns import Turn, Turns
+from mailsec.net.turns import AHEAD, Turn, Turns
 
 
 def test_a_burst_is_shared_by_the_workers(tmp_path: Path) -> None:
     workers = [Turns(str(tmp_path / "connections"), index, 2) for index in range(2)]
     first, second = Turn(workers[0]), Turn(workers[1])
-    assert first.take() == 1
-    workers[0].opened()
+    for _ in range(AHEAD):
+        assert first.take() == 1
+        workers[0].opened()
     assert first.take() == 0  # it gives way to the one that has none
     assert second.take() == 1
     workers[1].opened()
     assert first.take() == 1
+
+
+def test_short_connections_wait_for_nobody(tmp_path: Path) -> None:
+    workers = [Turns(str(tmp_path / "connections"), index, 2) for index in range(2)]
+    turn = Turn(workers[0])
+    for _ in range(100):  # one at a time, to whoever wakes first
+        assert turn.take() == 1
+        workers[0].opened()
+        workers[0].ended()
 
 
 def test_a_worker_that_has_fewest_never_waits(tmp_path: Path) -> None:
@@ -51,8 +61,9 @@ def test_nobody_gives_way_to_a_worker_that_drains(tmp_path: Path) -> None:
 
 def test_a_worker_that_starts_again_begins_with_none(tmp_path: Path) -> None:
     first, second = (Turns(str(tmp_path / "connections"), index, 2) for index in range(2))
-    for turns in (first, second, second):
+    for turns in (first, second) * AHEAD:
         turns.opened()
+    assert Turn(first).take() == 1
     Turns(str(tmp_path / "connections"), 1, 2)  # the successor of the second
     assert Turn(first).take() == 0
 

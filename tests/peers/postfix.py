@@ -6,6 +6,7 @@ It runs in a mount namespace in which that directory lies over /etc/postfix, /va
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -15,7 +16,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-__all__ = ["Postfix", "free_port", "wait_for_port", "why_not"]
+__all__ = ["Postfix", "free_port", "processes_below", "wait_for_port", "why_not"]
 
 MAIN_CF = """\
 compatibility_level = 3.6
@@ -154,9 +155,27 @@ class Postfix:
         """End master and all of its daemons."""
         if self.process is None:
             return
-        self.process.terminate()
-        try:
-            self.process.wait(10)
-        except subprocess.TimeoutExpired:
-            os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait()
+        # The shell of `postfix start-fg` does not pass a signal on to master, nor master to all of its daemons.
+        everything = processes_below(self.process.pid)
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            for process in everything:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(process, number)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(5)
+        self.process.wait()
+
+
+def processes_below(pid: int) -> list[int]:
+    """`pid` and all processes that descend from it."""
+    parents: dict[int, list[int]] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            fields = stat.read_text().rpartition(")")[2].split()
+            parents.setdefault(int(fields[1]), []).append(int(stat.parent.name))
+    found, open_ = [], [pid]
+    while open_:
+        current = open_.pop()
+        found.append(current)
+        open_ += parents.get(current, [])
+    return found
