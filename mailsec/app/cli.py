@@ -181,6 +181,8 @@ def run(arguments: Sequence[str], output: Output) -> int:
         try:
             value = root().main(list(arguments), prog_name="mailsec", standalone_mode=False, obj=output)
             output.finish()
+            if sys.stdout is not None:
+                sys.stdout.flush()  # a short answer is still in its buffer, and must fail here where it can be said
             return value if isinstance(value, int) else EXIT_YES
         except click.exceptions.NoArgsIsHelpError as error:
             # Whoever says nothing asks what can be said.
@@ -238,6 +240,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if sys.stdout is not None:
         try:
             sys.stdout.flush()
-        except BrokenPipeError:
-            sys.stdout = None
+        except OSError:
+            sys.stdout = None  # what failed was said already, or there is nobody left to say it to
     sys.exit(code)
