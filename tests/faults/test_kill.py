@@ -54,8 +54,9 @@ def test_kill_of_a_worker_at(gateway, inbox, point):
 def test_kill_while_the_queue_of_a_worker_that_is_gone_is_adopted(gateway, inbox, tmp_path):
     inbox.stop()
     one = gateway(workers=2).start()
-    senders = Senders(one, "a")
-    until(lambda: len(senders.acknowledged) > 60)
+    # More connections than one worker may be ahead by, so that both have some.
+    senders = Senders(one, "a", threads=8)
+    until(lambda: len(senders.acknowledged) > 60 and len({entry.worker for entry in one.waiting()}) == 2, what="mail in both queues")
     acknowledged = senders.stop()
     one.kill()
     text = one.configuration.read_text()
