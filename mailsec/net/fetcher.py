@@ -7,6 +7,7 @@ our own, on the ports for HTTP, each redirect checked anew, unless the configura
 from __future__ import annotations
 
 import socket
+from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urljoin, urlsplit
@@ -153,6 +154,11 @@ class _Bounded:
 
         return self._endpoint.connect(wrapping).addCallback(connected)
 
+    @property
+    def exhausted(self) -> bool:
+        """True where more came than may."""
+        return self.left < 0
+
     def abort(self) -> None:
         """Drop the connection, whatever state it is in."""
         if self._transport is not None:
@@ -168,6 +174,11 @@ class _Pinned:
         self._address = address
         self._limit = limit
         self.bounded: _Bounded | None = None
+
+    @property
+    def exhausted(self) -> bool:
+        """True where more came than may."""
+        return self.bounded is not None and self.bounded.exhausted
 
     def endpointForURI(self, uri: Any) -> Any:
         self.bounded = bounded_endpoint(self._reactor, self._address, uri.port, self._limit)
@@ -255,15 +266,23 @@ class Fetcher:
         agent_class: Any = Agent
         agent = agent_class.usingEndpointFactory(self._reactor, pinned)
         try:
-            return await self._request(agent, target, body, content_type, limit)
-        except Unavailable:
-            if pinned.bounded is not None and pinned.bounded.left < 0:
-                raise _too_long(limit) from None
-            raise
+            return await self._within(pinned, self._request(agent, target, body, content_type, limit), limit)
         finally:
             # Also where we were cancelled: a peer that never says goodbye under TLS would keep the connection.
             if pinned.bounded is not None:
                 pinned.bounded.abort()
+
+    async def _within(self, way: _Pinned | _Bounded, request: Awaitable[bytes | str], limit: int) -> bytes | str:
+        """The answer, unless more came than may; where we cut the connection ourselves, what was read so far is no answer."""
+        try:
+            answer = await request
+        except Unavailable:
+            if way.exhausted:
+                raise _too_long(limit) from None
+            raise
+        if way.exhausted:
+            raise _too_long(limit)
+        return answer
 
     async def _ask_proxy(self, target: _Target, body: bytes | None, content_type: str, limit: int) -> bytes | str:
         if target.scheme != "http":
@@ -281,13 +300,9 @@ class Fetcher:
         bounded = bounded_endpoint(self._reactor, addresses[0], parts.port or 80, limit)
         agent: Any = ProxyAgent
         try:
-            return await self._request(agent(bounded, self._reactor), target, body, content_type, limit)
+            return await self._within(bounded, self._request(agent(bounded, self._reactor), target, body, content_type, limit), limit)
         except ConnectError as error:
             raise Unavailable(f"the proxy: {error}".rstrip("."), hint="see [revocation] proxy", stage="fetch") from None
-        except Unavailable:
-            if bounded.left < 0:
-                raise _too_long(limit) from None
-            raise
         finally:
             bounded.abort()
 
