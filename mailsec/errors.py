@@ -196,6 +196,10 @@ class KeyUnavailable(MailsecError):
     default_reply = Reply(451, "4.3.2", "a key is not available, try again later")
 
 
+class TokenError(MailsecError):
+    """A token refuses for good: a wrong PIN, a mark of an earlier login, an operation that it does not know. It is not asked again by itself."""
+
+
 class CryptoError(MailsecError):
     """A cryptographic operation failed. It says little on purpose: details would be an oracle."""
 

@@ -14,6 +14,7 @@ from mailsec.interfaces.people import Authenticator, CertificateDirectory, Crede
 from mailsec.interfaces.protocols import Conversation, ProtocolCore, ReactorService, TcpService
 from mailsec.interfaces.runtime import Runtime, Scratch, Signal, Task, Work, run_now
 from mailsec.interfaces.storage import CertificateDatabase, Spool
+from mailsec.interfaces.tokens import TokenHost
 
 __all__ = [
     "Authenticator",
@@ -40,6 +41,7 @@ __all__ = [
     "Spool",
     "Task",
     "TcpService",
+    "TokenHost",
     "Work",
     "run_now",
 ]

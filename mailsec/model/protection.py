@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mailsec.model.address import Address
+from mailsec.model.partner import NOTHING_AGREED, PartnerSettings
 from mailsec.model.verdict import Reason
 
 __all__ = ["Candidates", "EncryptionRecipient", "ProtectionPlan"]
@@ -23,6 +24,12 @@ class ProtectionPlan:
     """The reference of the key handle that signs: `KeyHandle.name`."""
     form: str = "detached"
     """ "detached" (multipart/signed, RFC 8551 §3.5.3) or "opaque" (application/pkcs7-mime, §3.5.2)."""
+    wrap: str = "sign"
+    """Where it is encrypted, too: "sign" (signed, then encrypted) or "triple" (and signed once more around that, RFC 2634 §1.1)."""
+    compress: bool = False
+    """Compressed inside the encryption (RFC 8551 §3.6)."""
+    header_protection: str = "no"
+    """ "no"; "sign", "baseline" or "shy": RFC 9788 with hcp_no_confidentiality, hcp_baseline or hcp_shy."""
     profile: str = "default"
     recipients: tuple[str, ...] = ()
     refusal: Reason | None = None
@@ -68,3 +75,9 @@ class Candidates:
     missing: tuple[Reason, ...] = ()
     wait: str = ""
     """A need ("token:HSM 1") that stands between the sender and a signing key: it may be met later, without anybody writing again."""
+    encryption_wait: str = ""
+    """A need ("directory", "evidence") that stands between us and a certificate of the recipient."""
+    partner: PartnerSettings = NOTHING_AGREED
+    """What is agreed with the recipient."""
+    own_certificates: tuple[str, ...] = ()
+    """Certificates of the sender, where a copy is to be readable by the sender, too."""

@@ -75,6 +75,11 @@ class TlsInfo:
     peer_verified: bool = False
     server_name: str = ""
     """The name that the client asked for (SNI)."""
+    group: str = ""
+    """The key exchange: "X25519MLKEM768", "prime256v1"; empty where the library does not say."""
+    resumed: bool = False
+    peer_reasons: tuple[str, ...] = ()
+    """Why what the peer showed was not accepted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +104,8 @@ class Session:
     identity: Identity | None = None
     behind_own_mta: bool = False
     """An `internet` listener that only our own MTA can reach: it has added results of its own already."""
+    upstream: str = ""
+    """`mailbox`: the mailbox's server as "HOST:PORT"; with `identity`, whose addresses are the mailbox owner's."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-__all__ = ["Anchor", "CertificateEntry", "TrustFlags", "UserEntry"]
+__all__ = ["Anchor", "CertificateEntry", "IssuedCertificate", "TrustFlags", "UserEntry"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +80,20 @@ class CertificateEntry:
     source: str = ""
     """Where it was learnt: "imported", "issued", "harvested", "token:NAME"."""
     learnt_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class IssuedCertificate:
+    """A certificate that one of our own authorities issued, for CRLs and for an OCSP responder."""
+
+    issuer: bytes
+    """DER of the authority's certificate."""
+    serial: int
+    der: bytes | None
+    not_after: datetime
+    revoked_at: datetime | None = None
+    reason: str = ""
+    """A CRLReason of RFC 5280 §5.3.1 ("keyCompromise"); empty where it is not revoked."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,57 @@
+"""A PKCS#11 module, as those see it who manage what lies on its tokens. Keys are used through `KeyHandle`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from mailsec.model.tokens import TokenCertificate, TokenInfo, TokenKey, TokenMechanism
+from mailsec.model.trust import TrustFlags
+
+__all__ = ["TokenHost"]
+
+
+class TokenHost(Protocol):
+    """One loaded PKCS#11 module: in the process of a command, or in a token host behind a socket.
+
+    Blocking: call it through a thread, or from a command. `token` is a label, "" where the module has one token only, or a label and a
+    serial as a PKCS#11 URI where two tokens have one label. Errors: KeyUnavailable (`stage` "token:LABEL"; come back), TokenError.
+    """
+
+    name: str
+
+    def tokens(self) -> Sequence[TokenInfo]: ...
+
+    def mechanisms(self, token: str) -> Sequence[TokenMechanism]: ...
+
+    def login(self, token: str, pin: bytes | None) -> None:
+        """Log in; None: at the reader's pin pad. Raise TokenError where a mark stands, or the PIN is not right: it is never tried twice."""
+        ...
+
+    def certificates(self, token: str) -> Sequence[TokenCertificate]: ...
+
+    def keys(self, token: str) -> Sequence[TokenKey]: ...
+
+    def sign(self, token: str, key_id: bytes, operation: str, data: bytes) -> bytes:
+        """The raw operation of `keys.mechanism` ("CKM_RSA_PKCS_PSS:sha256:32" …) over data that is already prepared for it."""
+        ...
+
+    def generate_key(self, token: str, kind: str, label: str) -> TokenKey:
+        """Make a key pair there; `kind` as in `mailsec key generate` ("rsa-3072", "p256", "ed25519", "ml-dsa-65")."""
+        ...
+
+    def import_certificate(self, token: str, der: bytes, label: str) -> TokenCertificate: ...
+
+    def import_key(self, token: str, private_key: bytes, label: str) -> TokenKey:
+        """Put a key (PKCS#8 DER) there, with its public key object."""
+        ...
+
+    def set_trust(self, token: str, der: bytes, trust: TrustFlags) -> None:
+        """Trust of a certificate in an NSS database; TokenError for a token that keeps none."""
+        ...
+
+    def rename(self, token: str, der: bytes, label: str) -> None: ...
+
+    def delete_certificate(self, token: str, der: bytes) -> None: ...
+
+    def delete_key(self, token: str, key_id: bytes) -> None: ...
