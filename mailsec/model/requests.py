@@ -11,7 +11,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from mailsec.model.tls import TlsPeer
+
 __all__ = ["Ask", "Body", "Close", "Deadline", "EndOfBody", "Request", "Send", "StartTls", "Stream"]
+
+DEFAULT_PEER = TlsPeer()
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +42,8 @@ class StartTls:
     server_name: str = ""
     verify: str = "none"
     """For clients: "none" (opportunistic), "required" (encrypted, any certificate), "verified" (chain and name)."""
+    peer: TlsPeer = DEFAULT_PEER
+    """For clients: what more is known of the peer, and what it is shown."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,6 +80,12 @@ class TlsInfo:
     resumed: bool = False
     peer_reasons: tuple[str, ...] = ()
     """Why what the peer showed was not accepted."""
+    peer_chain: tuple[bytes, ...] = ()
+    """DER of what the peer sent besides its own certificate; empty in a resumed session."""
+    peer_identity: Identity | None = None
+    """Who the peer's certificate says is there, as the listener maps it: only where it was accepted."""
+    own_certificate: bytes | None = None
+    """DER of what we showed."""
 
 
 @dataclass(frozen=True, slots=True)

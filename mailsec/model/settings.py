@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from mailsec.model.limits import DEFAULT_LIMITS, Limits
 from mailsec.model.session import Origin
+from mailsec.model.tls import TlsPeer, TlsPolicy
 
 __all__ = ["GatewaySettings", "ListenerSettings", "NextHop", "RelaySettings", "RevocationSettings", "TlsMode"]
 
@@ -39,6 +40,17 @@ class ListenerSettings:
     """Bare CR and LF become CRLF instead of a refusal: for trusted peers."""
     service: str = ""
     """The name of a plugin's TcpService, for protocols that are neither smtp nor pop3."""
+    certificates: tuple[str, ...] = ()
+    """Nicknames and "file:DIR" of server certificates; the first is shown to who asks for no name. `certificate` is the first, too."""
+    tls_policy: TlsPolicy = field(default_factory=TlsPolicy)
+    sni: str = "any"
+    """Clients that ask for a name that no certificate has: "any" (the first certificate), "known" (refused), "required" (also without a name)."""
+    client_certificates: str = "none"
+    """ "none", "optional", "required", or "required-for-relaying" (to other domains than our own)."""
+    client_names: tuple[str, ...] = ()
+    """Host names or addresses of which a client's certificate must hold one to be accepted; empty: any."""
+    client_fingerprints: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    """SHA-256 fingerprints of accepted certificates, with the addresses that their holders may use; empty: those in the certificate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +64,9 @@ class NextHop:
     tls: TlsMode = "opportunistic"
     username: str = ""
     password_file: str = ""
+    server_name: str = ""
+    """The name that its certificate must hold, where that is not `host`."""
+    peer: TlsPeer = field(default_factory=TlsPeer)
 
     def __str__(self) -> str:
         if self.scheme == "mx":
