@@ -111,6 +111,8 @@ class RevocationSettings:
     crl_files: tuple[str, ...] = ()
     crl_urls: tuple[str, ...] = ()
     fetch_issuers: bool = False
+    grace_days: int = 7
+    """Encrypting for somebody: how many days after its end evidence still counts, where no newer can be had."""
     allow_networks: tuple[str, ...] = ()
     allow_ports: tuple[int, ...] = (80, 443)
     proxy: str = ""

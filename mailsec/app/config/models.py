@@ -151,6 +151,8 @@ class Revocation(Section):
     """Where revocation lists are fetched regularly, besides those that certificates name."""
     fetch_issuers: bool = False
     """Fetch certificates of issuers that a message lacks from where certificates say they are (RFC 5280, caIssuers)."""
+    grace_days: int = Field(default=7, ge=0, le=30)
+    """Encrypting for somebody: how many days after its end (nextUpdate) evidence still counts, where no newer can be had."""
     allow_networks: Several = Field(default_factory=list)
     """Networks that may be asked though they are not public: "10.1.0.0/16". Others are refused, whatever a certificate names."""
     allow_ports: list[Annotated[int, Field(ge=1, le=65535)]] = Field(default_factory=lambda: [80, 443])

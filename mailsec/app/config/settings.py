@@ -91,6 +91,7 @@ def _revocation(revocation: Revocation) -> RevocationSettings:
         crl_files=tuple(revocation.crl_files),
         crl_urls=tuple(revocation.crl_urls),
         fetch_issuers=revocation.fetch_issuers,
+        grace_days=revocation.grace_days,
         allow_networks=tuple(revocation.allow_networks),
         allow_ports=tuple(revocation.allow_ports),
         proxy=revocation.proxy,
