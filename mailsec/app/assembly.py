@@ -6,6 +6,7 @@ What is made here is closed by `Parts.close`, in the reverse order.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +106,7 @@ def make_pipeline(
     plugins = load_plugins(configuration, list(zip(BUILT_IN, objects, strict=True)))
     settings = replace(settings, plugins=plugin_settings(configuration, plugins))
     trust = ConfiguredTrust(database_plugin, configuration.trust.anchor_files)
-    evidence = DatabaseEvidence(store, runtime)
+    evidence = DatabaseEvidence(store, runtime, grace=timedelta(days=settings.revocation.grace_days))
     return plugins, Pipeline(settings, runtime=runtime, plugins=plugins, spool=spool, trust=trust, evidence=evidence)
 
 

@@ -51,7 +51,9 @@ def certificates_of(asked: KeptEvidence) -> tuple[bytes, bytes] | None:
 class DatabaseEvidence:
     """A `gateway.inquiry.EvidenceCache`."""
 
-    def __init__(self, store: EvidenceStore, runtime: Runtime) -> None:
+    def __init__(self, store: EvidenceStore, runtime: Runtime, *, grace: timedelta = timedelta()) -> None:
+        """`grace`: how long after their end responses are still of use (`[revocation] grace_days`)."""
+        self._grace = grace
         self._store = store
         self._runtime = runtime
         self._lists: dict[bytes, Evidence] = {}
@@ -68,7 +70,9 @@ class DatabaseEvidence:
         subjects = {fingerprint(request.certificate) for request in requests}
         issuers = {load_certificate(request.certificate).issuer.der for request in requests}
         urls = {url for request in requests if request.kind == "crl" for url in request.urls}
-        found = [Evidence(item.kind, item.octets, item.source, item.fetched_at) for item in self._store.about(subjects, at=at)]
+        found = [
+            Evidence(item.kind, item.octets, item.source, item.fetched_at) for item in self._store.about(subjects, at=at - self._grace)
+        ]
         wanted = dict(self._store.lists_of(issuers, urls))
         # Lists are large: each is read once a worker.
         missing = {number for digest, number in wanted.items() if digest not in self._lists}

@@ -34,6 +34,8 @@ EVERY = 60.0
 LEASE = 180.0
 _AHEAD = timedelta(hours=6)
 """Responses that end sooner are looked at; those of which a quarter of their time is left are asked for again."""
+_BEHIND = timedelta(hours=1)
+"""Responses that ended earlier are left to the messages that need them."""
 _LISTS_AHEAD = timedelta(hours=1)
 _AT_ONCE = 4
 _MOST = 200
@@ -99,7 +101,9 @@ class EvidenceRefresh:
 
     def _due(self, at: datetime) -> tuple[Sequence[KeptEvidence], Sequence[str]]:
         ending = [
-            item for item in self._store.ending("ocsp", at + _AHEAD) if item.expires_at - at < (item.expires_at - item.fetched_at) / 4
+            item
+            for item in self._store.ending("ocsp", at - _BEHIND, at + _AHEAD)
+            if item.expires_at - at < (item.expires_at - item.fetched_at) / 4
         ]
         subjects = list(dict.fromkeys(item.subject for item in ending))[:_MOST]
         # A newer one may be there already.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Protocol, TypeVar
 
 from mailsec.gateway.inquiry import Inquiry
@@ -20,6 +20,7 @@ from mailsec.model.settings import RevocationSettings
 from mailsec.model.trust import Anchor
 from mailsec.model.verdict import SmimeResult, Verdict
 from mailsec.pki.anchors import anchor_set
+from mailsec.pki.budget import Budget
 from mailsec.pki.build import CertificatePool
 from mailsec.pki.cache import PathCache
 from mailsec.pki.ocsp import OcspRules
@@ -74,9 +75,14 @@ class Engine(Protocol):
         at: datetime,
         *,
         authorities: Sequence[bytes] = (),
-        inquiry: Inquiry,
+        inquiry: Inquiry | None,
+        purpose: str = "email-sign",
+        grace: timedelta = timedelta(),
     ) -> PathResult:
-        """Whether one of our own certificates was revoked."""
+        """The path of one certificate, with `chain` at hand besides, and whether it was revoked (None: not asked).
+
+        `purpose` is a name of `pki.purpose.PURPOSES`; `grace` is `PathOptions.evidence_grace`.
+        """
         ...
 
     def results(self, authserv_id: str, verdict: Verdict) -> str:
@@ -162,7 +168,9 @@ class SmimeEngine:
         at: datetime,
         *,
         authorities: Sequence[bytes] = (),
-        inquiry: Inquiry,
+        inquiry: Inquiry | None,
+        purpose: str = "email-sign",
+        grace: timedelta = timedelta(),
     ) -> PathResult:
         options = self._given_trust(anchors, distrusted, authorities, inquiry)
         result = validate(
@@ -170,14 +178,15 @@ class SmimeEngine:
             anchors=self._anchors,
             intermediates=self._helpful(inquiry, chain),
             at=at,
-            purpose="email-sign",
+            purpose=purpose,
             backend=self._backend,
-            options=options,
-            evidence=inquiry.evidence,
+            options=replace(options, evidence_grace=grace) if grace else options,
+            evidence=None if inquiry is None else inquiry.evidence,
             rules=self._rules,
-            budget=inquiry.budget,
+            budget=Budget(self._limits) if inquiry is None else inquiry.budget,
         )
-        inquiry.wanted += result.missing
+        if inquiry is not None:
+            inquiry.wanted += result.missing
         return result
 
     def _given_trust(

@@ -6,6 +6,7 @@ The one invariant: evidence is brought, never judged here; `Engine.assess` judge
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from typing import Protocol
 
 from mailsec.errors import InputError, LimitExceeded
@@ -62,6 +63,7 @@ class EvidenceDesk:
         self._runtime = runtime
         self._trust = trust
         self._checks = revocation.mode != "off" and trust is not None
+        self._grace = timedelta(days=revocation.grace_days)
         self._inquiries = Inquiries(runtime, sources, revocation, limits, cache)
         self._own = OwnKeys(runtime, self._status, alarm)
 
@@ -90,6 +92,28 @@ class EvidenceDesk:
     async def usable(self, signers: Signers) -> Signers:
         """The signers without keys whose certificates were revoked; the same object where there is none."""
         return await self._own.usable(signers) if self._checks else signers
+
+    async def recipient(self, certificate: bytes, chain: Sequence[bytes] = ()) -> PathResult:
+        """Whether one may encrypt for this certificate now: its path for `email-encrypt`, and its status.
+
+        `accepted`: yes. `revocation` REVOKED: never. UNKNOWN: nothing that can be had says so now: wait, and ask again; evidence up to
+        `[revocation] grace_days` past its nextUpdate has counted already (reason "evidence-overdue"). Not `valid`: no path; `reasons` say why.
+        `chain` are certificates at hand besides those of the database. Raise Unavailable or StoreError where trust cannot be read now.
+        """
+        if self._trust is None:
+            return PathResult(False)
+        trust = await self._trust.anchors(), await self._trust.distrusted()
+        authorities = await self._trust.authorities()
+
+        def ask(inquiry: Inquiry | None) -> PathResult:
+            now, purpose = self._runtime.now(), "email-encrypt"
+            return self._engine.status(
+                certificate, chain, *trust, now, authorities=authorities, inquiry=inquiry, purpose=purpose, grace=self._grace
+            )
+
+        if not self._checks:
+            return ask(None)
+        return await self._inquiries.judge(("recipient", certificate, tuple(chain)), ask)
 
     async def _status(self, handle: KeyHandle) -> PathResult | None:
         """What is known of the certificate of one of our own keys; None where it has no path to an anchor here."""

@@ -7,7 +7,7 @@ together cover every reason; whatever is less is "unknown". A list is searched o
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from mailsec.algorithms.profiles import Profile
 from mailsec.errors import Asn1Error
@@ -56,8 +56,14 @@ def crl_status(
     profile: Profile,
     backend: CryptoBackend,
     budget: Budget,
+    grace: timedelta = timedelta(),
 ) -> Status:
-    """The status of `certificate` by the lists of `evidence`. `candidates` and `vouches` say who may have signed a list."""
+    """The status of `certificate` by the lists of `evidence`. `candidates` and `vouches` say who may have signed a list.
+
+    `grace`: how long after its nextUpdate a list still counts.
+    """
+    # Lists that ended later than this are used.
+    since = at - grace
     covered: set[str] = set()
     notes: list[Reason] = []
     updates: list[tuple[datetime, datetime]] = []
@@ -78,7 +84,7 @@ def crl_status(
             if not _in_scope(crl, point, certificate):
                 continue
             seen.add((crl.fingerprint, reasons))
-            why = _unusable(crl, at)
+            why = _unusable(crl, at, since)
             if why is not None:
                 notes.append(why)
                 continue
@@ -90,7 +96,7 @@ def crl_status(
                 )
                 continue
             try:
-                entry, until = _entry(certificate, crl, evidence, issuer, signer, at)
+                entry, until = _entry(certificate, crl, evidence, issuer, signer, at, since)
             except Asn1Error as error:
                 notes.append(_note("crl-unreadable", f"the list of {crl.issuer}: {error}", "RFC 5280 §5.3"))
                 continue
@@ -178,7 +184,7 @@ def _header_size(encoding: bytes) -> int:
     return 2 + (encoding[1] & 0x7F if encoding[1] >= 128 else 0)
 
 
-def _unusable(crl: CertificateList, at: datetime) -> Reason | None:
+def _unusable(crl: CertificateList, at: datetime, since: datetime) -> Reason | None:
     if crl.problems:
         problem = crl.problems[0]
         return Reason(problem.code, "revocation", f"the list of {crl.issuer}: {problem.message}", problem.hint, problem.rfc)
@@ -187,7 +193,7 @@ def _unusable(crl: CertificateList, at: datetime) -> Reason | None:
         return _note("crl-not-yet-valid", f"the list of {crl.issuer} is from the future", "RFC 5280 §5.1.2.4")
     if crl.next_update is None:
         return _note("crl-stale", f"the list of {crl.issuer} does not say when it ends", "RFC 5280 §5.1.2.5")
-    if crl.next_update < at:
+    if crl.next_update < since:
         return _note("crl-stale", f"the list of {crl.issuer} ended {crl.next_update:%Y-%m-%d %H:%M:%S} UTC", "RFC 5280 §6.3.3 (a)")
     # RFC 5280 §5.2.3: authorities number their lists.
     if crl.number is None and crl.extensions:
@@ -234,6 +240,7 @@ def _entry(
     issuer: tuple[Certificate, bytes],
     signer: _Signer,
     at: datetime,
+    since: datetime,
 ) -> tuple[RevokedEntry | None, datetime | None]:
     """The entry of the certificate in a complete list, or in the newest delta to it; and the instant at which the answer ends."""
     until = crl.next_update
@@ -242,7 +249,7 @@ def _entry(
         if (
             delta.base_number is not None
             and _goes_with(delta, crl)
-            and _unusable(delta, at) is None
+            and _unusable(delta, at, since) is None
             # RFC 5280 §6.3.3 (h): signed with the key of the complete list.
             and signer.signed(delta, *issuer)
             and (newest is None or (delta.number or 0) > (newest.number or 0))

@@ -63,6 +63,8 @@ class OcspRules:
     """What the request held; a response with another one is a replay."""
     check_responder: bool = True
     """False: a delegated responder needs the issuer's signature only (`--no-cert-checks`)."""
+    grace: timedelta = timedelta()
+    """How long after its nextUpdate an answer still counts (`PathOptions.evidence_grace`)."""
     responders: tuple[bytes, ...] = ()
     """DER of certificates that somebody chose as responders for everything (RFC 6960 §4.2.2.2 (1); NSS's default responder)."""
 
@@ -135,7 +137,7 @@ def freshness(single: SingleResponse, at: datetime, rules: OcspRules) -> Reason 
     if single.next_update is not None:
         if single.next_update < single.this_update:
             return note("ocsp-stale", "the answer ends before it begins")
-        if single.next_update < at - rules.skew:
+        if single.next_update < at - max(rules.skew, rules.grace):
             return note("ocsp-stale", f"the answer ended {single.next_update:%Y-%m-%d %H:%M:%S} UTC")
     elif single.this_update < at - rules.age_without_end:
         return note("ocsp-stale", f"the answer is of {single.this_update:%Y-%m-%d %H:%M:%S} UTC, and does not say how long it holds")

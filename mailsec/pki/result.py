@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from mailsec.algorithms.profiles import PROFILES, Profile
 from mailsec.interfaces import EvidenceRequest
@@ -34,6 +34,13 @@ class PathOptions:
     """True: the status of every certificate of a path is looked for in the evidence; False: NOT_CHECKED."""
     skip_sourceless: bool = False
     """True: a certificate that names no source of its status, and about which nothing is at hand, is NOT_CHECKED; False: it is UNKNOWN."""
+    evidence_grace: timedelta = timedelta()
+    """How long after its nextUpdate evidence still counts, where none that is current says anything.
+
+    For encrypting to somebody: a message need not wait because a responder is down for a weekend. A status that rests on such evidence comes
+    with the reason "evidence-overdue", and what would be newer is still asked for (`PathResult.missing`). Who signed the evidence must be
+    valid at the instant all the same, and a response without nextUpdate, which promises newer ones at any time, gets no grace.
+    """
 
 
 DEFAULT_OPTIONS = PathOptions()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from mailsec.errors import Asn1Error
 from mailsec.interfaces import CryptoBackend, EvidenceRequest
@@ -33,6 +33,7 @@ _LISTS = ("2.5.29.31", "2.5.29.46")
 """cRLDistributionPoints and freshestCRL."""
 _DEPTH = 4
 """How often a signer of a list may need another list that somebody else signed."""
+_NO_GRACE = timedelta()
 
 FindPath = Callable[[Certificate, Anchor], PathResult]
 """Finds a path of a list's signer to this anchor, without looking at revocation."""
@@ -63,7 +64,7 @@ class RevocationCheck:
         self._backend = backend
         self._budget = budget
         self._rules = rules or OcspRules(options.profile)
-        self._vouched: dict[tuple[bytes, bytes], bool] = {}
+        self._vouched: dict[tuple[bytes, bytes, timedelta], bool] = {}
         self._circles = 0
 
     def judge(self, result: PathResult) -> PathResult:
@@ -79,18 +80,25 @@ class RevocationCheck:
             if index == len(result.chain) - 1:
                 checks.append(check)
                 break
-            status = self.status(certificate, result.chain[index + 1 :], result.anchor)
+            above, grace = result.chain[index + 1 :], self._options.evidence_grace
+            status, overdue = self.status(certificate, above, result.anchor), False
+            if status.revocation is Revocation.UNKNOWN and grace > _NO_GRACE:
+                late = self.status(certificate, above, result.anchor, grace=grace)
+                overdue = late.revocation is not Revocation.UNKNOWN
+                status = late if overdue else status
             if status.revocation is Revocation.UNKNOWN and self._is_sourceless(certificate, status):
                 status = Status(Revocation.NOT_CHECKED)
             reasons = _reasons(certificate, status)
+            if overdue:
+                reasons = (*reasons, _overdue(certificate, status))
             checks.append(replace(check, revocation=status.revocation, reasons=(*check.reasons, *reasons)))
             worst = Revocation.worst(worst, status.revocation)
-            if status.revocation in (Revocation.UNKNOWN, Revocation.NOT_CHECKED):
-                issuer = result.chain[index + 1]
+            if overdue or status.revocation in (Revocation.UNKNOWN, Revocation.NOT_CHECKED):
+                issuer = above[0]
                 missing.append(EvidenceRequest("ocsp", certificate.der, issuer.der, ocsp_urls(certificate)))
                 missing.append(EvidenceRequest("crl", certificate.der, issuer.der, crl_urls(certificate)))
-            elif status.next_update is not None:
-                ends.append(status.next_update)
+            if status.next_update is not None:
+                ends.append(status.next_update + grace if overdue else status.next_update)
         return replace(
             result,
             checks=tuple(checks),
@@ -111,10 +119,19 @@ class RevocationCheck:
         )
 
     def status(
-        self, certificate: Certificate, above: tuple[Certificate, ...], anchor: Anchor, busy: frozenset[bytes] = frozenset()
+        self,
+        certificate: Certificate,
+        above: tuple[Certificate, ...],
+        anchor: Anchor,
+        busy: frozenset[bytes] = frozenset(),
+        grace: timedelta = _NO_GRACE,
     ) -> Status:
-        """The status of one certificate whose path goes on with `above`. `busy`: certificates whose status is being looked for."""
+        """The status of one certificate whose path goes on with `above`. `busy`: certificates whose status is being looked for.
+
+        `grace`: how long after its nextUpdate evidence counts.
+        """
         issuer = above[0]
+        rules = replace(self._rules, grace=grace) if grace else self._rules
         notes: list[Reason] = []
         good: Status | None = None
         for octets in self._evidence.responses:
@@ -125,9 +142,11 @@ class RevocationCheck:
                 at=self._at,
                 backend=self._backend,
                 budget=self._budget,
-                rules=self._rules,
+                rules=rules,
                 extra=self._pool.certificates,
-                delegate_status=lambda delegate: self._by_lists(delegate, above, anchor, busy | {certificate.fingerprint}).revocation,
+                delegate_status=lambda delegate: (
+                    self._by_lists(delegate, above, anchor, busy | {certificate.fingerprint}, grace).revocation
+                ),
             )
             if status.revocation is Revocation.REVOKED:
                 return status
@@ -137,12 +156,14 @@ class RevocationCheck:
                 notes.extend(status.reasons)
         if good is not None and certificate.issuer.key not in self._evidence.by_issuer:
             return good
-        by_lists = self._by_lists(certificate, above, anchor, busy)
+        by_lists = self._by_lists(certificate, above, anchor, busy, grace)
         if by_lists.revocation is Revocation.REVOKED or good is None:
             return replace(by_lists, reasons=(*notes, *by_lists.reasons))
         return good
 
-    def _by_lists(self, certificate: Certificate, above: tuple[Certificate, ...], anchor: Anchor, busy: frozenset[bytes]) -> Status:
+    def _by_lists(
+        self, certificate: Certificate, above: tuple[Certificate, ...], anchor: Anchor, busy: frozenset[bytes], grace: timedelta
+    ) -> Status:
         busy = busy | {certificate.fingerprint}
 
         def candidates(crl: CertificateList) -> Iterable[tuple[Certificate, bytes]]:
@@ -156,7 +177,7 @@ class RevocationCheck:
 
         def vouches(signer: Certificate) -> bool:
             # RFC 5280 §6.3.3 (f): the path of the list's signer is valid and has the same anchor.
-            return signer in above or self._vouches(signer, above, anchor, busy)
+            return signer in above or self._vouches(signer, above, anchor, busy, grace)
 
         return crl_status(
             certificate,
@@ -167,22 +188,25 @@ class RevocationCheck:
             profile=self._options.profile,
             backend=self._backend,
             budget=self._budget,
+            grace=grace,
         )
 
-    def _vouches(self, signer: Certificate, above: tuple[Certificate, ...], anchor: Anchor, busy: frozenset[bytes]) -> bool:
+    def _vouches(
+        self, signer: Certificate, above: tuple[Certificate, ...], anchor: Anchor, busy: frozenset[bytes], grace: timedelta
+    ) -> bool:
         # A list that its own signer needs to be believed: the question goes round, and the answer is being looked for already.
         if signer.fingerprint in busy:
             self._circles += 1
             return True
         if len(busy) > _DEPTH:
             return False
-        key = (signer.fingerprint, load_certificate(anchor.der).fingerprint)
+        key = (signer.fingerprint, load_certificate(anchor.der).fingerprint, grace)
         known = self._vouched.get(key)
         if known is None:
             circles = self._circles
             found = self._find_path(signer, anchor)
             known = found.valid and all(
-                link in above or self.status(link, found.chain[index + 1 :], anchor, busy).revocation is Revocation.GOOD
+                link in above or self.status(link, found.chain[index + 1 :], anchor, busy, grace).revocation is Revocation.GOOD
                 for index, link in enumerate(found.chain[:-1])
             )
             # An answer that leant on one still being looked for holds for this question only.
@@ -220,6 +244,17 @@ def _reasons(certificate: Certificate, status: Status) -> tuple[Reason, ...]:
         )
         return (reason, *status.reasons[:3])
     return ()
+
+
+def _overdue(certificate: Certificate, status: Status) -> Reason:
+    ended = f" ended {status.next_update:%Y-%m-%d %H:%M:%S} UTC" if status.next_update is not None else " has ended"
+    return Reason(
+        "evidence-overdue",
+        "revocation",
+        f"{certificate.subject.text or 'the certificate'}: the newest evidence{ended}, and counts for a while",
+        "see that its responder or its list can be reached",
+        "RFC 5280 §6.3.3 (a)",
+    )
 
 
 def names_source(certificate: Certificate) -> bool:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, delete, insert, or_, select, update
+from sqlalchemy import Connection, and_, delete, insert, or_, select, update
 
 from mailsec.errors import InputError
 from mailsec.store.connection import fetch
@@ -26,8 +26,8 @@ __all__ = ["EvidenceStore", "KeptEvidence", "KeptList", "fingerprint"]
 
 _KEPT_RESPONSES = 2
 """Responses about one certificate that are kept: the newest, and the one before it."""
-_AFTER_END = timedelta(days=7)
-"""How long a list is kept after its end: it still says what was revoked then."""
+_AFTER_END = timedelta(days=30)
+"""How long a list or a response is kept after its end: for `[revocation] grace_days`, and as it still says what was revoked then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +95,10 @@ class EvidenceStore:
         with self._database.reading() as connection:
             return [_evidence(row) for row in fetch(connection, query.order_by(evidence.c.fetched_at.desc(), evidence.c.id.desc()))]
 
-    def ending(self, kind: str, before: datetime) -> Sequence[KeptEvidence]:
-        """What ends before an instant, soonest first."""
-        query = select(evidence).where(evidence.c.kind == kind, evidence.c.expires_at < int(before.timestamp()))
+    def ending(self, kind: str, after: datetime, before: datetime) -> Sequence[KeptEvidence]:
+        """What ends between two instants, soonest first."""
+        ends = evidence.c.expires_at
+        query = select(evidence).where(evidence.c.kind == kind, ends >= int(after.timestamp()), ends < int(before.timestamp()))
         with self._database.reading() as connection:
             return [_evidence(row) for row in fetch(connection, query.order_by(evidence.c.expires_at).limit(1000))]
 
@@ -162,10 +163,12 @@ class EvidenceStore:
             return connection.execute(delete(crls).where(crls.c.id == id)).rowcount > 0
 
     def expire(self, at: datetime) -> int:
-        """Delete what ended, lists some days later; return how many rows went."""
+        """Delete what ended, lists and responses some weeks later; return how many rows went."""
+        now, long_ago = int(at.timestamp()), int((at - _AFTER_END).timestamp())
         with self._writing() as connection:
-            gone = connection.execute(delete(evidence).where(evidence.c.expires_at < int(at.timestamp()))).rowcount
-            ended = crls.c.next_update < int((at - _AFTER_END).timestamp())
+            over = or_(evidence.c.expires_at < long_ago, and_(evidence.c.kind != "ocsp", evidence.c.expires_at < now))
+            gone = connection.execute(delete(evidence).where(over)).rowcount
+            ended = crls.c.next_update < long_ago
             gone += connection.execute(delete(crls).where(ended, crls.c.url != "")).rowcount
         return int(gone)
 

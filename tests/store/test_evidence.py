@@ -47,7 +47,9 @@ def test_responses_are_found_until_they_end(store):
     found = store.about([fingerprint(b"certificate")], at=NOW)
     assert found == [response(b"one")]
     assert store.about([fingerprint(b"certificate")], at=NOW + 2 * DAY) == []
-    assert store.expire(NOW + 2 * DAY) == 2 and store.expire(NOW + 2 * DAY) == 0
+    assert store.about([fingerprint(b"certificate")], at=NOW - DAY) == [response(b"one")]
+    assert store.expire(NOW + 30 * DAY) == 0, "what has ended may still count for a while"
+    assert store.expire(NOW + 32 * DAY) == 2 and store.expire(NOW + 32 * DAY) == 0
 
 
 def test_only_the_newest_responses_stay(store):
