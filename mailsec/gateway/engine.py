@@ -123,6 +123,7 @@ class SmimeEngine:
             random=self._runtime.random,
             work=self.work,
             at=at,
+            scratch=self._runtime.scratch,
             limits=self._limits,
         )
 

@@ -15,6 +15,7 @@ from mailsec.model.message import HeaderField, Part
 from mailsec.model.octets import Octets, Segments, Slice
 
 __all__ = [
+    "PROTECTED",
     "LineCheck",
     "encoding_field",
     "is_transport_proof",
@@ -36,7 +37,7 @@ _HIGH = bytes(range(128, 256))
 # Text is written quoted-printable, so that people can read it, up to this much of one message; the rest is base64, which is streamed.
 _READABLE_OCTETS = 1024 * 1024
 
-_PROTECTED = frozenset(
+PROTECTED = frozenset(
     {
         "multipart/signed",
         "multipart/encrypted",
@@ -48,6 +49,7 @@ _PROTECTED = frozenset(
         "application/pgp-signature",
     }
 )
+"""Media types of entities that were signed or encrypted before: not ours to change."""
 
 
 def _are_proof(data: bytes) -> bool:
@@ -174,7 +176,7 @@ class _Writer:
         proof = span_is_proof(octets, start, end)
         if proof and all(map(labels_are_proof, part.children)):
             return [Slice(octets, start, end)], "7bit" if part.encoding in ("8bit", "binary") else None
-        if part.content_type.name in _PROTECTED:
+        if part.content_type.name in PROTECTED:
             # RFC 8551 §3.1: what was signed or encrypted before is content, not ours to change.
             raise MimeError("an inner signed or encrypted part is not transport-proof", stage="canonical", hint="sign opaque")
         if "duplicate-content-transfer-encoding" in part.problems or "duplicate-content-type" in part.problems:

@@ -74,11 +74,13 @@ def outer_header(message: Message, without: Collection[str] = ()) -> list[bytes 
     return pieces
 
 
-def content_header(message: Message, *, encoding: str | None = None, ascii_body: bool = True) -> bytes:
+def content_header(message: Message, *, encoding: str | None = None, ascii_body: bool = True, parameter: str = "") -> bytes:
     """The header of what is protected, with its empty line: the message's own `Content-*` fields, in their order.
 
     `encoding` replaces Content-Transfer-Encoding. A message without Content-Type is labelled as what it is by default (RFC 2045 §5.2).
+    `parameter` ('hp="clear"') is added to Content-Type, whose octets stay as they are before it.
     """
+    added = f";\r\n {parameter}\r\n".encode("ascii") if parameter else b"\r\n"
     lines: list[bytes] = []
     labelled = False
     for field in message.fields:
@@ -86,11 +88,14 @@ def content_header(message: Message, *, encoding: str | None = None, ascii_body:
             continue
         if field.name == "content-transfer-encoding" and encoding is not None:
             continue
-        labelled = labelled or field.name == "content-type"
         raw = message.raw(field)
+        if field.name == "content-type" and not labelled:
+            labelled = True
+            if parameter:
+                raw = raw.rstrip(b" \t\r\n;") + added
         lines.append(raw if raw.endswith(b"\r\n") else raw + b"\r\n")
     if not labelled:
-        lines.insert(0, b"Content-Type: text/plain; charset=us-ascii\r\n" if ascii_body else b"Content-Type: text/plain\r\n")
+        lines.insert(0, (b"Content-Type: text/plain; charset=us-ascii" if ascii_body else b"Content-Type: text/plain") + added)
     if encoding is not None:
         lines.append(encoding_field(encoding))
     lines.append(b"\r\n")
@@ -130,6 +135,9 @@ def pkcs7_mime(cms: Segments, *, smime_type: str, name: str = "smime.p7m") -> Se
     return Segments((head, *base64_segments(cms).pieces))
 
 
-def with_content(message: Message, entity: Segments) -> Segments:
-    """The message with `entity` (its header begins with Content-Type) in place of its content."""
-    return Segments((*outer_header(message), *entity.pieces))
+def with_content(message: Message, entity: Segments, *, without: Collection[str] = (), instead: bytes = b"") -> Segments:
+    """The message with `entity` (its header begins with Content-Type) in place of its content.
+
+    The fields called `without` (lower case) do not stay outside; the lines `instead` stand there in their place.
+    """
+    return Segments((*outer_header(message, without), *((instead,) if instead else ()), *entity.pieces))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import SimpleNamespace
@@ -16,7 +16,7 @@ from mailsec.keys.software import SoftwareBackend, SoftwareKey
 from mailsec.mime.index import index_message
 from mailsec.model.address import Address
 from mailsec.model.octets import BytesOctets
-from mailsec.model.protection import ProtectionPlan
+from mailsec.model.protection import EncryptionRecipient, ProtectionPlan
 from mailsec.model.trust import Anchor
 from mailsec.model.verdict import SmimeResult, Verdict
 from mailsec.smime.assess import assess
@@ -87,6 +87,27 @@ def sign(data: bytes, *signers: SoftwareKey, form: str = "detached", profile: st
     return written
 
 
+def protect(data: bytes, plan: ProtectionPlan, *recipients: SoftwareKey, signers: Sequence[SoftwareKey] = (), **more: Any) -> bytes:
+    """What `plan` makes of the message, for these recipients."""
+    segments = run_now(
+        protect_message(
+            index_message(BytesOctets(data)),
+            plan,
+            signers=signers,
+            recipients=[EncryptionRecipient(key.certificate) for key in recipients if key.certificate is not None],
+            backend=SoftwareBackend(),
+            random=os.urandom,
+            work=work,
+            at=AT,
+            scratch=MemoryScratch,
+            **more,
+        )
+    )
+    written = segments.join()
+    assert len(segments) == len(written) and written == segments.join()
+    return written
+
+
 def peel(data: bytes, **more: Any) -> SmimeResult:
     message = index_message(BytesOctets(data))
     return run_now(unprotect_message(message, backend=SoftwareBackend(), scratch=MemoryScratch, work=work, **more))
@@ -106,5 +127,5 @@ def judge(data: bytes, *anchors: Authority, at: datetime = AT, **more: Any) -> V
 
 @pytest.fixture(scope="session")
 def smime() -> SimpleNamespace:
-    """`sign(data, *keys)`, `peel(data)`, `judge(data, *authorities)`."""
-    return SimpleNamespace(sign=sign, peel=peel, judge=judge, work=work, at=AT)
+    """`sign(data, *keys)`, `protect(data, plan, *recipients)`, `peel(data)`, `judge(data, *authorities)`."""
+    return SimpleNamespace(sign=sign, protect=protect, peel=peel, judge=judge, work=work, at=AT)
