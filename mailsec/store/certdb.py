@@ -284,6 +284,10 @@ class CertDb(Users):
             if row["subject"] != subject:
                 raise UsageError(f"another subject has the nickname {nickname!r}", hint="choose another nickname")
 
+    def entries_of(self, connection: Connection, *where: ColumnElement[bool]) -> Sequence[CertificateEntry]:
+        """The entries of some rows, for another module's transaction (`store.learnt`)."""
+        return self._entries(connection, *where)
+
     def _entries(self, connection: Connection, *where: ColumnElement[bool]) -> list[CertificateEntry]:
         return [entry for entry, _ in self._build(connection, self._rows(connection, *where))]
 
