@@ -35,3 +35,13 @@ def need():
         return path
 
     return find
+
+
+@pytest.fixture(scope="session")
+def postgres():
+    """A PostgreSQL server of our own, stopped at the end; skips where it is not installed."""
+    from tests.peers.postgres import start_postgres
+
+    server = start_postgres()
+    yield server
+    server.stop()

@@ -68,6 +68,8 @@ class CertDb(Users):
 
     def find(self, nickname: str, *, at: datetime | None = None) -> Sequence[CertificateEntry]:
         """Entries called `nickname`: verified ones first, of these our own newest valid one."""
+        if not nickname.isprintable():
+            return []  # nothing is called like that (and PostgreSQL would not take the question)
         with self.reading() as connection:
             rows = self._rows(connection, certificates.c.nickname == nickname)
             return [entry for entry, _ in best_first(self._build(connection, rows), at or now())]

@@ -24,6 +24,7 @@ __all__ = [
     "DatabaseLocked",
     "check_file",
     "create_file",
+    "data_version",
     "database_file",
     "fetch",
     "make_engine",
@@ -39,6 +40,15 @@ class DatabaseLocked(StoreError):
     """Another program is writing, and did not end in time."""
 
     exit_code = 75
+
+
+class DatabaseAway(StoreError):
+    """The server does not answer, or lets nobody in."""
+
+    exit_code = 75
+
+
+_AWAY: Final = ("connection", "server closed", "terminating", "shutting down", "starting up", "timeout expired", "fatal")
 
 
 def parse_url(text: str) -> URL:
@@ -125,15 +135,17 @@ def _check_directory(path: Path) -> None:
 
 
 def make_engine(url: URL, *, busy_timeout: float = BUSY_TIMEOUT) -> Engine:
-    """An engine whose transactions are plain ones for reading, and take the write lock at once with `mailsec_write`."""
+    """An engine whose transactions see one moment, or with `mailsec_write` take the write lock (SQLite) or wait for rows (PostgreSQL)."""
+    is_file = url.get_backend_name() == "sqlite"
+    options: dict[str, Any] = {} if is_file else _postgresql_options(busy_timeout)
     try:
-        engine = create_engine(url, hide_parameters=True)
+        engine = create_engine(url, hide_parameters=True, **options)
     except ModuleNotFoundError as error:
         raise ConfigurationError(
             f"the database {url} needs the Python package {error.name}",
             hint=f"pip install {error.name}, as in pip install 'mailsec[postgresql]'",
         ) from None
-    if url.get_backend_name() == "sqlite":
+    if is_file:
 
         @event.listens_for(engine, "connect")
         def _connected(connection: Any, _record: Any) -> None:
@@ -154,7 +166,30 @@ def make_engine(url: URL, *, busy_timeout: float = BUSY_TIMEOUT) -> Engine:
             # A transaction that reads first and writes later would fail at once (not wait) when another one wrote in between.
             connection.exec_driver_sql("BEGIN IMMEDIATE" if connection.get_execution_options().get("mailsec_write") else "BEGIN")
 
+    else:
+
+        @event.listens_for(engine, "begin")
+        def _begun_there(connection: Connection) -> None:
+            # Readers see one moment. A writer sees what the one before it committed while it waited for the ledger's row: at any higher level
+            # it would fail instead.
+            if not connection.get_execution_options().get("mailsec_write"):
+                connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+
     return engine
+
+
+def _postgresql_options(busy_timeout: float) -> dict[str, Any]:
+    settings = f"-c lock_timeout={int(busy_timeout * 1000)} -c application_name=mailsec"
+    # A server that was restarted is noticed before a connection of before is used.
+    return {"pool_pre_ping": True, "connect_args": {"connect_timeout": max(2, int(busy_timeout)), "options": settings}}
+
+
+def data_version(connection: Connection) -> Any:
+    """A value that changes when somebody else has committed anything; it may change without that, too."""
+    if connection.dialect.name == "sqlite":
+        return connection.exec_driver_sql("PRAGMA data_version").scalar()
+    # Which transactions are seen: as long as that is the same, so are the rows.
+    return connection.exec_driver_sql("SELECT pg_current_snapshot()::text").scalar()
 
 
 def fetch(connection: Connection, query: Select[Any] | CompoundSelect[Any]) -> Sequence[Mapping[str, Any]]:
@@ -176,12 +211,17 @@ def translated(name: str) -> Iterator[None]:
 
 
 def _store_error(name: str, text: str) -> StoreError:
-    if "locked" in text or "busy" in text:
+    text = text.splitlines()[0] if text else text
+    if "locked" in text or "busy" in text or "lock timeout" in text:
         return DatabaseLocked(f"database {name} is locked by another program", hint="wait for it, or find it with `fuser` and end it")
-    if "full" in text:
+    if "full" in text or "no space left" in text:
         return StorageFull(f"no room to write database {name}", hint="free some space on its file system")
     if "malformed" in text or "not a database" in text or "no such table" in text or "no such column" in text:
         return SchemaError(f"database {name} is damaged: {text}", hint="restore it from a backup")
+    if "does not exist" in text and ("relation" in text or "column" in text):
+        return SchemaError(f"database {name} is damaged: {text}", hint="restore it from a backup")
+    if any(word in text for word in _AWAY):
+        return DatabaseAway(f"database {name} cannot be reached: {text}", hint="is the server running, and may this user connect to it?")
     if "readonly" in text or "unable to open" in text:
         return StoreError(
             f"database {name} cannot be written: {text}", hint="this user must be able to write to the file and its directory"

@@ -11,12 +11,22 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from sqlalchemy import Connection, Engine, insert, select, update
 
 from mailsec.errors import SchemaError, StoreError, Tampered, WrongPassphrase
-from mailsec.store.connection import BUSY_TIMEOUT, check_file, create_file, database_file, fetch, make_engine, parse_url, translated
+from mailsec.store.connection import (
+    BUSY_TIMEOUT,
+    check_file,
+    create_file,
+    data_version,
+    database_file,
+    fetch,
+    make_engine,
+    parse_url,
+    translated,
+)
 from mailsec.store.ledger import Changes, Ledger, is_authentic
 from mailsec.store.migrations import migrate
 from mailsec.store.schema import APPLICATION_ID, AUTHENTICATED, SCHEMA, ledger, meta
@@ -65,7 +75,7 @@ class Database:
                 key = DataKey(random(32), random)
                 with engine.connect().execution_options(mailsec_write=True) as connection, connection.begin():
                     if path is None and engine.dialect.has_table(connection, "meta"):
-                        raise StoreError(f"{name} holds a database already", hint="choose another name")
+                        raise StoreError(f"{name} exists already", hint="choose another name: that one holds a mailsec database")
                     migrate(connection)
                     values = {"data-key": wrap_data_key(key.secret, password, random, cost=cost), "created-at": at.isoformat()}
                     connection.execute(insert(meta), [{"name": name, "value": value} for name, value in values.items()])
@@ -196,7 +206,7 @@ class Database:
             changes = Changes(connection, key, state)
             yield changes
             if changes.changed:
-                before = (state.changes, _data_version(connection))
+                before = (state.changes, data_version(connection))
                 state.write(connection, key)
                 seen, known = connection.info.get("mailsec", (None, {}))
                 if seen == before:
@@ -234,8 +244,8 @@ class Database:
     def problem(self, connection: Connection, *tables: str) -> str:
         """Why the rows of `tables` cannot decide anything; "" where they can.
 
-        The sums are added up once for each state of the database: SQLite's data_version shows what others wrote, and the number
-        of changes what this connection wrote.
+        The sums are added up once for each state of the database: `data_version` shows what others wrote, and the number of changes
+        what this connection wrote.
         """
         if self._key is None:
             return "the database password was not given"
@@ -243,12 +253,10 @@ class Database:
             state = self._ledger(connection)
         except Tampered as error:
             return error.message
-        seen = (state.changes, _data_version(connection))
-        known: dict[str, str] = {}
-        if seen[1] is not None:
-            before, found = connection.info.get("mailsec", (None, known))
-            known = found if before == seen else known
-            connection.info["mailsec"] = (seen, known)
+        seen = (state.changes, data_version(connection))
+        before, found = connection.info.get("mailsec", (None, {}))
+        known: dict[str, str] = found if before == seen else {}
+        connection.info["mailsec"] = (seen, known)
         for table in tables:
             if table not in known:
                 known[table] = state.problem(connection, self._key, table)
@@ -302,16 +310,27 @@ def _remove(path: Path) -> None:
         path.with_name(path.name + suffix).unlink(missing_ok=True)
 
 
+# Triggers and rules (a view is one) beside our tables.
+_PLANTED: Final = """
+    SELECT t.tgname FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid
+        WHERE NOT t.tgisinternal AND c.relnamespace = (SELECT relnamespace FROM pg_class WHERE oid = 'ledger'::regclass)
+    UNION ALL SELECT r.rulename FROM pg_rewrite r JOIN pg_class c ON c.oid = r.ev_class
+        WHERE c.relnamespace = (SELECT relnamespace FROM pg_class WHERE oid = 'ledger'::regclass)
+    LIMIT 1
+"""
+
+
 def _schema_of(connection: Connection, name: str, *, is_file: bool) -> int:
     """The number of the schema; raise SchemaError where this is no database of ours."""
     if is_file:
         ours = connection.exec_driver_sql("PRAGMA application_id").scalar() == APPLICATION_ID
         # Attack: triggers that undo what we write, views in the place of tables. mailsec makes neither.
         planted = connection.exec_driver_sql("SELECT name FROM sqlite_master WHERE type IN ('trigger', 'view')").scalar()
-        if planted is not None:
-            raise SchemaError(f"database {name} holds a trigger or view that mailsec did not make", hint="restore it from a backup")
     else:
-        ours = connection.dialect.has_table(connection, "alembic_version")
+        ours = connection.dialect.has_table(connection, "alembic_version") and connection.dialect.has_table(connection, "ledger")
+        planted = connection.exec_driver_sql(_PLANTED).scalar() if ours else None
+    if planted is not None:
+        raise SchemaError(f"database {name} holds a trigger or view that mailsec did not make", hint="restore it from a backup")
     if not ours:
         raise SchemaError(f"{name} is not a mailsec database", hint="name the database that `mailsec db init` made, or make one with it")
     version = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
@@ -328,10 +347,6 @@ def _check_schema(connection: Connection, name: str, *, is_file: bool) -> None:
             f"database {name} has schema {number}, this mailsec knows schemas up to {SCHEMA + 1}",
             hint="install a newer mailsec: `pip install --upgrade mailsec`",
         )
-
-
-def _data_version(connection: Connection) -> Any:
-    return connection.exec_driver_sql("PRAGMA data_version").scalar() if connection.dialect.name == "sqlite" else None
 
 
 def now() -> datetime:

@@ -29,8 +29,8 @@ from sqlalchemy import (
 
 __all__ = ["APPLICATION_ID", "AUTHENTICATED", "SCHEMA", "metadata"]
 
-SCHEMA: Final = 1
-"""The schema that this code writes; it also works on schema 2 (`migrations` says by which rule)."""
+SCHEMA: Final = 2
+"""The schema that this code writes; it also works on schema 3 (`migrations` says by which rule)."""
 
 APPLICATION_ID: Final = 0x6D736563
 """SQLite's application_id of our files: "msec"."""
@@ -187,6 +187,23 @@ capabilities = Table(
 )
 """SMIMECapabilities (RFC 8551 §2.5.2) of correspondents, with the key that signed them and when."""
 
+issued = Table(
+    "issued",
+    metadata,
+    Column("id", BigInteger, primary_key=True, autoincrement=False),
+    Column("authority", LargeBinary(32), nullable=False),
+    Column("serial", String(40), nullable=False),
+    Column("der", LargeBinary),
+    Column("issued_at", BigInteger, nullable=False),
+    Column("not_after", BigInteger, nullable=False),
+    Column("revoked_at", BigInteger),
+    Column("reason", String(32), nullable=False),
+    Column("mac", LargeBinary(32), nullable=False),
+    UniqueConstraint("authority", "serial"),
+)
+"""What our own authorities issued, and what they revoked (schema 2). `authority` is the `key_id` of the authority's key, so that a renewed
+certificate of it goes on with the same list; `serial` is hexadecimal; `reason` is a CRLReason of RFC 5280 §5.3.1, "" where none was said."""
+
 learnt = Table(
     "learnt",
     metadata,
@@ -244,6 +261,7 @@ AUTHENTICATED: Final[Mapping[str, tuple[Table, tuple[str, ...]]]] = {
         seal_keys,
         modules,
         capabilities,
+        issued,
     )
 }
-"""Tables whose rows decide, with the columns that their MAC covers: at schema 1 all of them."""
+"""Tables whose rows decide, with the columns that their MAC covers: up to schema 2 all of them."""

@@ -103,7 +103,8 @@ class Users(Database):
             if problem := self.problem(connection, "users"):
                 raise Tampered(f"nobody can log in: {problem}", hint="`mailsec db check` shows more")
             row = None
-            if len(login) <= _LONGEST_LOGIN:
+            # What no login may hold, nobody is called; PostgreSQL would not even take the question (NUL).
+            if len(login) <= _LONGEST_LOGIN and login.isprintable():
                 row = next(iter(fetch(connection, select(users).where(users.c.login_key == _login_key(login)))), None)
             if row is None:
                 return None, self._dummy(login)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
+import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,6 +16,7 @@ import pytest
 
 from mailsec.model.address import Address
 from mailsec.store.certdb import CertDb
+from mailsec.store.connection import make_engine, parse_url
 from mailsec.x509.issue import IssuedBy, issue_mail, make_ca, make_key, public_key_of
 
 AT = datetime(2026, 5, 1, 12, 0, tzinfo=UTC)
@@ -55,10 +58,17 @@ def issue(ca: Issued) -> Callable[..., Issued]:
     return issued
 
 
+@pytest.fixture(params=["sqlite", "postgresql"])
+def backend(request) -> str:
+    """Every test that uses a database runs on both; one that is about SQLite's file is marked `backends.sqlite_only`."""
+    return request.param
+
+
 @pytest.fixture
-def path(tmp_path) -> str:
+def path(tmp_path, backend, request) -> str:
+    """Where a new database may be: a path, or the URL of an empty one."""
     tmp_path.chmod(0o700)
-    return str(tmp_path / "mailsec.db")
+    return str(tmp_path / "mailsec.db") if backend == "sqlite" else request.getfixturevalue("postgres").new()
 
 
 @pytest.fixture(scope="session")
@@ -71,8 +81,45 @@ def empty_database(tmp_path_factory) -> Path:
     return directory / "x.db"
 
 
+@pytest.fixture(scope="session")
+def empty_template(postgres) -> str:
+    """The same on PostgreSQL: a template."""
+    postgres.sql("CREATE DATABASE empty")
+    CertDb.create(postgres.url("empty"), b"opensesame", at=AT, cost=CHEAP).close()
+    return "empty"
+
+
 @pytest.fixture
-def db(path: str, empty_database: Path):
-    shutil.copy(empty_database, path)
+def db(path: str, backend: str, request):
+    if backend == "sqlite":
+        shutil.copy(request.getfixturevalue("empty_database"), path)
+    else:
+        name, postgres = parse_url(path).database, request.getfixturevalue("postgres")
+        template = request.getfixturevalue("empty_template")
+        postgres.sql(f"DROP DATABASE {name}")
+        postgres.sql(f"CREATE DATABASE {name} TEMPLATE {template}")
     with CertDb.open(path, password=b"opensesame") as database:
         yield database
+
+
+@pytest.fixture
+def attack(path: str, backend: str):
+    """attack(sql, …): what somebody who can write the database does to it, with SQL as SQLite writes it."""
+
+    def on_file(*statements: str, **values: object) -> None:
+        connection = sqlite3.connect(path, isolation_level=None)
+        for statement in statements:
+            connection.execute(statement, values)
+        connection.close()
+
+    def on_server(*statements: str, **values: object) -> None:
+        engine = make_engine(parse_url(path))
+        with engine.connect().execution_options(mailsec_write=True) as connection, connection.begin():
+            connection.exec_driver_sql("SET session_replication_role = replica")  # no foreign keys are checked
+            for statement in statements:
+                octets = re.sub(r"x'([0-9a-f]*)'", r"'\\\\x\1'::bytea", statement)
+                named = re.sub(r"(?<!:):(\w+)", r"%(\1)s", octets.replace("%", "%%"))
+                connection.exec_driver_sql(named, values)
+        engine.dispose()
+
+    return on_file if backend == "sqlite" else on_server

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sqlalchemy import update
 
 from mailsec.errors import CertificateError, MailsecError, SchemaError, StoreError, Tampered, UsageError, WrongPassphrase
 from mailsec.model.address import Address
@@ -24,7 +25,8 @@ from mailsec.model.trust import TrustFlags
 from mailsec.store.certdb import CertDb
 from mailsec.store.ledger import encode_row
 from mailsec.store.nicknames import make_nickname
-from mailsec.store.schema import AUTHENTICATED
+from mailsec.store.schema import AUTHENTICATED, meta
+from tests.store.backends import sqlite_only
 
 ALICE, BOB = Address.parse("alice@example.org"), Address.parse("bob@example.org")
 
@@ -40,17 +42,8 @@ def filled(db, ca, issue, at):
     return db
 
 
-@pytest.fixture
-def attack(path):
-    """attack(sql, …): what sqlite3 does to the file."""
-
-    def run(*statements: str, **values: object) -> None:
-        connection = sqlite3.connect(path, isolation_level=None)
-        for statement in statements:
-            connection.execute(statement, values)
-        connection.close()
-
-    return run
+def plant(connection, wrapping: str) -> None:
+    connection.execute(update(meta).where(meta.c.name == "data-key").values(value=wrapping))
 
 
 def reopened(path: str) -> CertDb:
@@ -99,7 +92,7 @@ def test_a_user_who_gave_himself_more_addresses_does_not_log_in(filled, attack):
 def test_a_disabled_user_who_enabled_himself_does_not_log_in(filled, attack):
     filled.set_disabled("bob@example.org", True)
     assert filled.check_password("bob@example.org", b"secret") is None
-    attack("UPDATE users SET disabled = 0 WHERE login = 'bob@example.org'")
+    attack("UPDATE users SET disabled = false WHERE login = 'bob@example.org'")
     with pytest.raises(Tampered):
         filled.check_password("bob@example.org", b"secret")
 
@@ -111,6 +104,7 @@ def test_the_verifier_of_somebody_else_does_not_log_in(filled, attack):
         filled.check_password("alice@example.org", b"secret")
 
 
+@sqlite_only
 def test_private_keys_that_were_swapped_between_rows_are_refused(filled, attack):
     attack(
         "CREATE TEMP TABLE swap AS SELECT id, sealed, mac FROM private_keys",
@@ -156,7 +150,7 @@ def test_an_assignment_that_was_widened_gives_no_key(filled, attack, at):
 
 
 def test_an_address_that_was_added_without_a_mac_voids_the_table(filled, attack, at):
-    attack("INSERT INTO certificate_addresses VALUES (77, 2, 'ceo@example.org', 0, x'00')")
+    attack("INSERT INTO certificate_addresses VALUES (77, 2, 'ceo@example.org', false, x'00')")
     assert filled.for_address(Address.parse("ceo@example.org"), at=at) == []
     with pytest.raises(Tampered):
         filled.anchors("email")
@@ -172,6 +166,7 @@ def test_a_certificate_of_the_attacker_in_the_place_of_another_is_not_verified(f
     assert not filled.find("alice")[0].verified and filled.for_address(ALICE) == []
 
 
+@sqlite_only
 @pytest.mark.parametrize("value", ["1.5", "'text'", "NULL", "x'00'", "CAST(x'ff80' AS TEXT)", "-1", "9223372036854775807"])
 @pytest.mark.parametrize(
     "column", ["certificates.learnt_at", "certificates.trust_email", "certificates.domains", "certificates.der", "certificates.nickname",
@@ -238,6 +233,7 @@ def test_a_user_that_was_deleted_keeps_all_users_out_until_a_person_looks(filled
         filled.add_user("bob@example.org", b"attacker", iterations=4096)
 
 
+@sqlite_only
 def test_a_table_rolled_back_to_an_old_copy_of_its_rows_shows(filled, path, attack, tmp_path):
     shutil.copy(path, tmp_path / "old.db")
     shutil.copy(path + "-wal", tmp_path / "old.db-wal")
@@ -253,6 +249,7 @@ def test_a_table_rolled_back_to_an_old_copy_of_its_rows_shows(filled, path, atta
         reopened(path).anchors("email")
 
 
+@sqlite_only
 def test_a_table_rolled_back_with_the_old_ledger_shows_in_the_other_tables(filled, path, attack, tmp_path, at):
     shutil.copy(path, tmp_path / "old.db")
     shutil.copy(path + "-wal", tmp_path / "old.db-wal")
@@ -271,6 +268,7 @@ def test_a_table_rolled_back_with_the_old_ledger_shows_in_the_other_tables(fille
         filled.check_password("bob@example.org", b"secret")
 
 
+@sqlite_only
 def test_the_whole_file_put_back_is_noticed_by_whoever_saw_the_new_one(filled, path, attack, tmp_path):
     shutil.copy(path, tmp_path / "old.db")
     shutil.copy(path + "-wal", tmp_path / "old.db-wal")
@@ -308,7 +306,7 @@ def test_a_person_may_accept_what_is_left(filled, attack):
     attack(
         "UPDATE certificates SET trust_email = 'C' WHERE nickname = 'alice'",
         "DELETE FROM users WHERE login LIKE 'bob%'",
-        "INSERT INTO certificate_addresses VALUES (77, 1, 'ceo@example.org', 0, x'00')",
+        "INSERT INTO certificate_addresses VALUES (77, 1, 'ceo@example.org', false, x'00')",
     )
     assert filled.check()
     assert filled.accept() == 2
@@ -342,6 +340,7 @@ def test_a_file_that_is_no_database_is_refused(tmp_path, content):
         CertDb.open(str(path), password=b"x")
 
 
+@sqlite_only
 def test_a_torn_file_ends_in_one_of_our_errors(filled, path):
     filled.close()
     whole = Path(path).read_bytes()
@@ -354,6 +353,7 @@ def test_a_torn_file_ends_in_one_of_our_errors(filled, path):
             db.entries()
 
 
+@sqlite_only
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.integers(0), st.binary(min_size=1, max_size=64))
 def test_octets_overwritten_anywhere_never_end_in_a_foreign_error(filled, path, place, octets):
@@ -380,16 +380,14 @@ def test_octets_overwritten_anywhere_never_end_in_a_foreign_error(filled, path, 
 
 
 def test_a_locked_database_is_waited_for_and_no_longer(db, path):
-    holder = sqlite3.connect(path, isolation_level=None)
-    holder.execute("BEGIN IMMEDIATE")
-    with CertDb.open(path, data_key=db.data_key, busy_timeout=0.05) as waiting:
+    with CertDb.open(path, data_key=db.data_key, busy_timeout=0.05) as waiting, db.writing():
         assert waiting.entries() == []
         with pytest.raises(StoreError, match="locked") as caught:
             waiting.add_user("a@example.org", b"secret", iterations=4096)
-    holder.execute("ROLLBACK")
     assert caught.value.temporary and caught.value.hint
 
 
+@sqlite_only
 def test_files_and_directories_that_others_may_write_to_are_refused(db, path, tmp_path, at):
     db.close()
     Path(path).chmod(0o640)
@@ -418,6 +416,7 @@ def test_a_planted_link_is_not_followed_when_a_database_is_made(tmp_path, at):
     assert not (tmp_path / "victim").exists()
 
 
+@sqlite_only
 def test_a_trigger_or_view_that_was_planted_is_refused(db, path, attack):
     attack("CREATE TRIGGER t AFTER INSERT ON users BEGIN DELETE FROM users; END")
     with pytest.raises(SchemaError, match="trigger"):
@@ -428,7 +427,7 @@ def test_a_trigger_or_view_that_was_planted_is_refused(db, path, attack):
 def test_a_planted_wrapping_with_huge_parameters_costs_nothing(db, path, n):
     with db.writing() as changes:
         stored = json.loads(changes.connection.exec_driver_sql("SELECT value FROM meta WHERE name = 'data-key'").scalar())
-        changes.connection.exec_driver_sql("UPDATE meta SET value = ? WHERE name = 'data-key'", (json.dumps(stored | {"n": n}),))
+        plant(changes.connection, json.dumps(stored | {"n": n}))
     with pytest.raises(SchemaError):
         reopened(path)
 
@@ -436,7 +435,7 @@ def test_a_planted_wrapping_with_huge_parameters_costs_nothing(db, path, n):
 @pytest.mark.parametrize("stored", ["", "{", "[]", "null", '{"version": 1}', "[" * 10000, '{"n": 1024, "r": 8, "p": 1, "salt": 7}'])
 def test_a_wrapping_that_cannot_be_read_is_said_so(db, path, stored):
     with db.writing() as changes:
-        changes.connection.exec_driver_sql("UPDATE meta SET value = ? WHERE name = 'data-key'", (stored,))
+        plant(changes.connection, stored)
     with pytest.raises(SchemaError):
         reopened(path)
 
@@ -445,7 +444,7 @@ def test_the_password_of_another_database_planted_into_this_one_opens_nothing(fi
     with CertDb.create(str(tmp_path / "mallory.db"), b"known", at=at, cost=2**10) as mallory, mallory.reading() as connection:
         stored = connection.exec_driver_sql("SELECT value FROM meta WHERE name = 'data-key'").scalar()
     with filled.writing() as changes:
-        changes.connection.exec_driver_sql("UPDATE meta SET value = ? WHERE name = 'data-key'", (stored,))
+        plant(changes.connection, stored)
     with pytest.raises(StoreError):
         CertDb.open(path, password=b"known")
 

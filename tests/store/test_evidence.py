@@ -12,7 +12,6 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
 from mailsec.errors import InputError
-from mailsec.store.certdb import CertDb
 from mailsec.store.evidence import EvidenceStore, KeptEvidence, fingerprint
 from mailsec.x509.crl import load_crl
 
@@ -28,9 +27,8 @@ def crl(number: int, *, this=NOW - DAY, until=NOW + DAY, issuer="CA") -> bytes:
 
 
 @pytest.fixture
-def database(tmp_path):
-    with CertDb.create(str(tmp_path / "mailsec.db"), b"", at=NOW, cost=2) as database:
-        yield database
+def database(db):
+    return db
 
 
 @pytest.fixture

@@ -21,6 +21,8 @@ from mailsec.app.config.problems import Problem, near
 from mailsec.app.files import reason_of
 from mailsec.errors import CertificateError, MailsecError
 from mailsec.store.certdb import CertDb
+from mailsec.store.connection import database_file, parse_url
+from mailsec.store.filesystems import network_file_system
 from mailsec.x509.certificate import load_certificate
 
 __all__ = ["find_surrounding_problems", "read_anchor_file"]
@@ -31,6 +33,7 @@ def find_surrounding_problems(configuration: Configuration, database: CertDb | N
     problems: list[Problem] = []
     _directories(configuration, problems)
     _files(configuration, problems)
+    _file_systems(configuration, problems)
     if database is not None:
         _nicknames(configuration, database, at, problems)
         try:
@@ -82,6 +85,19 @@ def _directory(place: Place, directory: Path, problems: list[Problem]) -> None:
         return
     if not os.access(directory.parent, os.W_OK | os.X_OK):
         problems.append(Problem(place, f"there is no {directory}, and it cannot be made", f"mkdir -p {directory}"))
+
+
+def _file_systems(configuration: Configuration, problems: list[Problem]) -> None:
+    """SQLite corrupts its files where a file system does not keep its locks: database and spool must lie on a local one."""
+    places: list[tuple[Place, Path | None, str]] = [(("spool", "directory"), Path(configuration.spool.directory), "the spool")]
+    try:
+        places.append((("database", "location"), database_file(parse_url(configuration.database.location)), "a SQLite database"))
+    except MailsecError:
+        pass  # whoever opened it has said what is wrong with it
+    for place, path, what in places:
+        if path is not None and (name := network_file_system(path)):
+            hint = "use a local disk" + ("" if place[0] == "spool" else ", or PostgreSQL where several machines share it")
+            problems.append(Problem(place, f"{path} is on a network file system ({name}), which breaks {what}", hint))
 
 
 def _files(configuration: Configuration, problems: list[Problem]) -> None:
