@@ -171,13 +171,9 @@ def test_authorities_on_the_way_are_kept_and_not_believed(db, learnt, issue, ca,
     assert [anchor.der for anchor in db.anchors("email")] == [ca.der]
 
 
-def test_edited_rows_teach_and_decide_nothing(db, learnt, see, path):
-    import sqlite3
-
+def test_edited_rows_teach_and_decide_nothing(db, learnt, see, attack):
     lesson = see(capabilities=CAPABILITIES)
-    with sqlite3.connect(path) as connection:
-        connection.execute("UPDATE certificates SET state = 'pinned' WHERE nickname = 'bob@example.net'")
-        connection.execute("UPDATE capabilities SET der = x'3000'")
+    attack("UPDATE certificates SET state = 'pinned' WHERE nickname = 'bob@example.net'", "UPDATE capabilities SET der = x'3000'")
     assert learnt.capabilities(BOB) is None and usable(db) == set() and learnt.known(BOB) == []
     with pytest.raises(Tampered):
         learnt.decide(lesson.fingerprint, "accept")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
-
 import pytest
 
 from mailsec.errors import Refused, Tampered, UsageError
@@ -72,16 +70,15 @@ def test_what_is_no_partner(text):
 
 
 @pytest.mark.parametrize(
-    "attack",
+    "statement",
     [
         "UPDATE partner_settings SET value = 'never'",
         "DELETE FROM partner_settings",
-        "INSERT INTO partner_settings VALUES (99, 'bob@example.net', 'encrypt', 'never', zeroblob(32))",
+        "INSERT INTO partner_settings VALUES (99, 'bob@example.net', 'encrypt', 'never', x'00')",
     ],
 )
-def test_attack_a_partner_that_is_edited_to_never(partners, path, attack):
+def test_attack_a_partner_that_is_edited_to_never(partners, attack, statement):
     partners.set("@example.net", {"encrypt": "required"})
-    with sqlite3.connect(path) as connection:
-        connection.execute(attack)
+    attack(statement)
     with pytest.raises(Tampered):
         partners.settings(BOB)
