@@ -101,7 +101,7 @@ class DatabaseEvidence:
                     rows += [row, KeptEvidence("asked", row.subject, asked, item.source, at, at + _ASKED_FOR)]
             elif item.kind == "issuer":
                 rows.append(KeptEvidence("issuer", fingerprint(request.certificate), item.data, item.source, at, at + _ASKED_FOR))
-            elif item.kind == "crl" and item.source.startswith(("http://", "https://")):
+            elif item.kind == "crl" and "://" in item.source:
                 self._store.keep_list(item.data, url=item.source, at=at)
         if rows:
             self._store.keep(rows)

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 import structlog
 
 from mailsec.app.evidence_cache import certificates_of, kept_response
-from mailsec.builtin.asking import Asking
+from mailsec.builtin.asking import Asking, over_http
 from mailsec.builtin.crl import read_lists
 from mailsec.builtin.ocsp import OcspSource
 from mailsec.errors import MailsecError
@@ -112,7 +112,8 @@ class EvidenceRefresh:
         known = {kept.url for kept in self._store.lists()}
         ending_lists = self._store.sources_of_lists(at + _LISTS_AHEAD)
         urls = dict.fromkeys([*(url for url in self._settings.crl_urls if url not in known), *ending_lists])
-        return asked, list(urls)[:_MOST]
+        # Lists from elsewhere (LDAP) are asked for again by the messages that need them.
+        return asked, over_http(urls)[:_MOST]
 
     async def _response(self, asked: KeptEvidence) -> int:
         found = certificates_of(asked)

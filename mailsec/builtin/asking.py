@@ -5,16 +5,22 @@ The one invariant: while a host does not answer, at most one question a period i
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from urllib.parse import urlsplit
 
 from mailsec.errors import LimitExceeded, Unavailable
 from mailsec.interfaces import Runtime
 from mailsec.model.breaker import CLOSED, Breaker
 
-__all__ = ["Asking"]
+__all__ = ["Asking", "over_http"]
 
 _MOST = 2048
 """Hosts and URLs whose state is remembered."""
+
+
+def over_http(urls: Iterable[str]) -> Sequence[str]:
+    """The URLs that can be asked here."""
+    return tuple(url for url in urls if url.partition(":")[0].lower() in ("http", "https"))
 
 
 class Asking:

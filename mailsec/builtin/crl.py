@@ -1,6 +1,6 @@
-"""Revocation lists as a revocation source: from files, and from where certificates say that they are (RFC 5280 §4.2.1.13).
+"""Revocation lists as a revocation source: from files, and from where certificates and lists say that they are (RFC 5280 §4.2.1.13, §5.2.6).
 
-Lists of another scheme than http and https are for plugins (LDAP). The one invariant: nothing is judged here; a list is passed on if it can
+Lists of another scheme than http and https are for plugins ("ldap:…"). The one invariant: nothing is judged here; a list is passed on if it can
 be read.
 """
 
@@ -10,12 +10,13 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from mailsec.builtin.asking import Asking
+from mailsec.builtin.asking import Asking, over_http
 from mailsec.errors import MailsecError, Unavailable
 from mailsec.interfaces import Evidence, EvidenceRequest, Runtime
 from mailsec.keys.files import pem_blocks
 from mailsec.model.limits import DEFAULT_LIMITS
 from mailsec.model.settings import RevocationSettings
+from mailsec.pki.crl import addresses, distribution_points
 from mailsec.x509.certificate import load_certificate
 from mailsec.x509.crl import CertificateList, load_crl
 
@@ -49,6 +50,10 @@ class CrlSource:
         self._read: dict[str, tuple[tuple[int, int], tuple[CertificateList, ...]]] = {}
         self._fetched: dict[str, tuple[datetime, tuple[CertificateList, ...]]] = {}
 
+    def addresses(self, request: EvidenceRequest) -> Sequence[str]:
+        """Those of http and https."""
+        return over_http(request.urls)
+
     async def evidence(self, request: EvidenceRequest) -> Sequence[Evidence]:
         """Lists that may hold the certificate; none where there is none. Raise Unavailable where its lists cannot be had."""
         if request.kind != "crl":
@@ -67,11 +72,21 @@ class CrlSource:
                 # RFC 5280 §5.2.5: an indirect list speaks of certificates of other issuers.
                 if crl.issuer.matches(certificate.issuer) or (crl.distribution_point is not None and crl.distribution_point.indirect):
                     found.append(Evidence("crl", crl.der, path, now))
-        for url in request.urls:
+        points = distribution_points(certificate)
+        answered: set[int] = set()
+        for url in over_http(request.urls):
+            # RFC 5280 §4.2.1.13: the other names of a point lead to the same list.
+            places = {index for index, point in enumerate(points) if url in addresses((point,))}
+            if places and places <= answered:
+                continue
             try:
-                found += [Evidence("crl", crl.der, url, now) for crl in await self._from_url(url, now)]
+                lists = await self._from_url(url, now)
             except MailsecError as caught:
                 error = caught
+                continue
+            found += [Evidence("crl", crl.der, url, now) for crl in lists]
+            if any(crl.next_update is not None and crl.next_update > now for crl in lists):
+                answered |= places
         if error is not None and not found:
             raise Unavailable(error.message, hint=error.hint, stage="revocation")
         return found

@@ -9,7 +9,7 @@ from base64 import b64encode
 from collections.abc import Sequence
 from urllib.parse import quote
 
-from mailsec.builtin.asking import Asking
+from mailsec.builtin.asking import Asking, over_http
 from mailsec.errors import MailsecError, Unavailable
 from mailsec.interfaces import Evidence, EvidenceRequest, Runtime
 from mailsec.model.settings import RevocationSettings
@@ -39,7 +39,7 @@ class OcspSource:
             return ()
         certificate, issuer = load_certificate(request.certificate), load_certificate(request.issuer)
         error: MailsecError | None = None
-        for url in self._urls(request, issuer.subject.text):
+        for url in self.addresses(request):
             nonce = self._runtime.random(32) if self._settings.ocsp_nonce else None
             question = ocsp_request(certificate, issuer, nonce=nonce)
             try:
@@ -58,11 +58,14 @@ class OcspSource:
             raise Unavailable(error.message, hint=error.hint, stage="revocation")
         return ()
 
-    def _urls(self, request: EvidenceRequest, issuer: str) -> Sequence[str]:
+    def addresses(self, request: EvidenceRequest) -> Sequence[str]:
+        """The responder that was chosen for everything, else the one for the issuer, else those that the certificate names."""
+        if request.kind != "ocsp" or request.issuer is None:
+            return ()
         if self._settings.default_responder:
             return (self._settings.default_responder,)
-        chosen = self._responders.get(issuer)
-        return request.urls if chosen is None else (chosen,)
+        chosen = self._responders.get(load_certificate(request.issuer).subject.text) if self._responders else None
+        return over_http(request.urls) if chosen is None else (chosen,)
 
     async def _ask(self, url: str, question: bytes, nonce: bytes | None) -> bytes:
         # RFC 9919 §5, RFC 6960 §A.1: short questions without a nonce by GET, so that answers can be kept on the way.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from mailsec.builtin.asking import Asking
+from mailsec.builtin.asking import Asking, over_http
 from mailsec.builtin.crl import CrlSource
 from mailsec.builtin.ocsp import OcspSource
 from mailsec.errors import MailsecError, Unavailable
@@ -31,12 +31,16 @@ class IssuerSource:
         self._runtime = runtime
         self._asking = asking
 
+    def addresses(self, request: EvidenceRequest) -> Sequence[str]:
+        """Those of http and https."""
+        return over_http(request.urls)
+
     async def evidence(self, request: EvidenceRequest) -> Sequence[Evidence]:
         """Certificates that may be the issuer's. Raise Unavailable where they cannot be had."""
         if request.kind != "issuer":
             return ()
         error: MailsecError | None = None
-        for url in request.urls:
+        for url in over_http(request.urls):
             try:
                 found = load_certificates(await self._asking.ask(url))
             except MailsecError as caught:

@@ -38,6 +38,9 @@ _URLS = 2
 
 NOTHING = RevocationEvidence()
 
+_Question = tuple[str, str, bytes, tuple[str, ...]]
+"""Whom, and what: source, kind, certificate, addresses."""
+
 
 class EvidenceCache(Protocol):
     """Evidence that all workers share: the database."""
@@ -91,7 +94,7 @@ class Inquiries:
         self._cache = cache
         self._kept: dict[object, _Kept] = {}
         self._lists: dict[bytes, CertificateList] = {}
-        self._flights: dict[tuple[str, str, bytes], Task[Sequence[Evidence] | MailsecError]] = {}
+        self._flights: dict[_Question, Task[Sequence[Evidence] | MailsecError]] = {}
         self._breakers: dict[str, Breaker] = {}
 
     def clear(self) -> None:
@@ -149,7 +152,7 @@ class Inquiries:
 
     def ask(self, source: RevocationSource, request: EvidenceRequest) -> Task[Sequence[Evidence] | MailsecError] | None:
         """The question, once for all who ask it; None where the source failed a moment ago. An error is a value: several may see it."""
-        key = (source.name, request.kind, request.certificate)
+        key = (source.name, request.kind, request.certificate, request.urls)
         task = self._flights.get(key)
         if task is None:
             breaker = self._breakers.get(source.name, CLOSED)
@@ -222,7 +225,7 @@ class _Search:
         self._brought: dict[bytes, Evidence] = {item.data: item for item in kept.brought} if kept is not None else {}
         self._of: list[tuple[EvidenceRequest, Evidence]] = []
         self._doubtful: set[bytes] = set()
-        self._asked: set[tuple[str, str, bytes]] = set()
+        self._asked: set[_Question] = set()
         self._left = inquiries.limits.fetches
         self._deadline = inquiries.runtime.monotonic() + inquiries.limits.evidence_timeout
 
@@ -299,7 +302,7 @@ class _Search:
     async def _source(self, source: RevocationSource, requests: Sequence[EvidenceRequest]) -> bool:
         changed = False
         for request in requests:
-            mark = (source.name, request.kind, request.certificate)
+            mark = (source.name, request.kind, request.certificate, request.urls)
             if mark in self._asked:
                 continue
             self._asked.add(mark)
@@ -311,9 +314,16 @@ class _Search:
         if source.name in _KINDS and request.kind != source.name:
             return False
         remaining = self._deadline - self._all.runtime.monotonic()
-        urls = request.urls[: min(_URLS, self._left)]
         fingerprint = load_certificate(request.certificate).fingerprint
-        if remaining <= 0 or (request.urls and not urls):
+        where = getattr(source, "addresses", None)
+        try:
+            offered = request.urls if where is None else tuple(where(request))
+        except Exception:
+            # A plugin's mistake: it does not answer.
+            self._doubtful.add(fingerprint)
+            return True
+        urls = offered[: min(_URLS, self._left)]
+        if remaining <= 0 or (offered and not urls):
             self._doubtful.add(fingerprint)
             return True
         self._left -= len(urls)
@@ -326,7 +336,7 @@ class _Search:
                 raise found
         except (MailsecError, TimeoutError):
             # Somebody who should know did not answer; that is not the same as nobody being there to ask.
-            if request.kind != "issuer":
+            if request.kind != "issuer" and not request.optional:
                 self._doubtful.add(fingerprint)
             return True
         for item in found:
@@ -336,7 +346,7 @@ class _Search:
 
     def _remember(self, key: object) -> None:
         inquiry = self._inquiry
-        lacking = {request.certificate for request in inquiry.wanted}
+        lacking = {request.certificate for request in inquiry.wanted if not request.optional}
         self._all.keep([(request, item) for request, item in self._of if request.certificate not in lacking])
         until = self._all.runtime.now() + _LOOKED_AT
         brought = tuple(self._brought.values())[-_MOST_BROUGHT:]

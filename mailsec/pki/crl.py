@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
+from itertools import zip_longest
 
 from mailsec.algorithms.profiles import Profile
 from mailsec.errors import Asn1Error
@@ -23,10 +24,12 @@ from mailsec.x509.extensions import ALL_REASONS, DistributionPoint, GeneralName
 from mailsec.x509.keys import key_facts
 from mailsec.x509.names import Name
 
-__all__ = ["crl_status", "distribution_points"]
+__all__ = ["addresses", "crl_status", "distribution_points"]
 
 _DIRECTORY = 4
 _DISTRIBUTION_POINTS = "2.5.29.31"
+_FRESHEST_CRL = "2.5.29.46"
+_URI = 6
 _NEVER = datetime.min.replace(tzinfo=UTC)
 
 Candidates = Callable[[CertificateList], Iterable[tuple[Certificate, bytes]]]
@@ -35,15 +38,24 @@ Vouches = Callable[[Certificate], bool]
 """Whether a certificate that signed a list is on a valid path to the same anchor, and not revoked itself (RFC 5280 §6.3.3 (f))."""
 
 
-def distribution_points(certificate: Certificate) -> tuple[DistributionPoint, ...]:
-    """cRLDistributionPoints of a certificate; none where the extension is absent or cannot be read."""
-    extension = certificate.extension(_DISTRIBUTION_POINTS)
+def distribution_points(certificate: Certificate | CertificateList, oid: str = _DISTRIBUTION_POINTS) -> tuple[DistributionPoint, ...]:
+    """cRLDistributionPoints of a certificate (or freshestCRL, of a list too); none where the extension is absent or cannot be read."""
+    extension = certificate.extension(oid)
     if extension is None:
         return ()
     try:
         return extensions.distribution_points(extension.value)
     except Asn1Error:
         return ()
+
+
+def addresses(points: Iterable[DistributionPoint]) -> tuple[str, ...]:
+    """The URLs of distribution points: the first of each, then the second of each …
+
+    RFC 5280 §4.2.1.13: several names of one point lead to the same list.
+    """
+    of_each = [[value.decode("ascii", "replace") for kind, value in point.full_names if kind == _URI] for point in points]
+    return tuple(dict.fromkeys(url for several in zip_longest(*of_each) for url in several if url))
 
 
 def crl_status(
@@ -67,6 +79,7 @@ def crl_status(
     covered: set[str] = set()
     notes: list[Reason] = []
     updates: list[tuple[datetime, datetime]] = []
+    deltas: list[str] = []
     signer = _Signer(candidates, vouches, profile, backend, budget)
     # RFC 5280 §6.3.3, end: lists that no distribution point names, but the issuer's own, are used as if one named the issuer.
     implied = DistributionPoint((GeneralName(_DIRECTORY, certificate.issuer.der),), None, ALL_REASONS, ())
@@ -96,22 +109,27 @@ def crl_status(
                 )
                 continue
             try:
-                entry, until = _entry(certificate, crl, evidence, issuer, signer, at, since)
+                entry, until, has_delta = _entry(certificate, crl, evidence, issuer, signer, at, since)
             except Asn1Error as error:
                 notes.append(_note("crl-unreadable", f"the list of {crl.issuer}: {error}", "RFC 5280 §5.3"))
                 continue
+            if not has_delta:
+                freshest = (*distribution_points(certificate, _FRESHEST_CRL), *distribution_points(crl, _FRESHEST_CRL))
+                deltas += addresses(freshest)
             if entry is not None:
-                return Status(Revocation.REVOKED, "crl", crl.this_update, until, entry.revoked_at, entry.reason)
+                # A delta may take off the list what is on hold.
+                wanted = tuple(deltas) if entry.reason == "certificateHold" else ()
+                return Status(Revocation.REVOKED, "crl", crl.this_update, until, entry.revoked_at, entry.reason, deltas=wanted)
             # RFC 5280 §6.3.3 (l): these reasons are covered.
             covered |= reasons
             if crl.this_update is not None and until is not None:
                 updates.append((crl.this_update, until))
             if covered >= ALL_REASONS:
                 first, last = min(start for start, _ in updates), min(end for _, end in updates)
-                return Status(Revocation.GOOD, "crl", first, last)
+                return Status(Revocation.GOOD, "crl", first, last, covered=ALL_REASONS, deltas=tuple(dict.fromkeys(deltas)))
     if covered:
         notes.append(_note("crl-reasons", "the lists at hand do not speak of every reason", "RFC 5280 §6.3.3 (l)"))
-    return Status(Revocation.UNKNOWN, reasons=tuple(notes))
+    return Status(Revocation.UNKNOWN, reasons=tuple(notes), covered=frozenset(covered))
 
 
 def _note(code: str, message: str, rfc: str) -> Reason:
@@ -241,8 +259,8 @@ def _entry(
     signer: _Signer,
     at: datetime,
     since: datetime,
-) -> tuple[RevokedEntry | None, datetime | None]:
-    """The entry of the certificate in a complete list, or in the newest delta to it; and the instant at which the answer ends."""
+) -> tuple[RevokedEntry | None, datetime | None, bool]:
+    """The entry of the certificate in a complete list, or in the newest delta to it; when the answer ends; whether there was a delta."""
     until = crl.next_update
     newest: CertificateList | None = None
     for delta in evidence.by_issuer.get(crl.issuer.key, ()):
@@ -260,12 +278,12 @@ def _entry(
         # RFC 5280 §6.3.3 (i): the delta is asked first, and (k) what it takes off the list is not on it.
         entry = newest.find(certificate.serial, certificate.issuer)
         if entry is not None:
-            return (None if entry.reason == "removeFromCRL" else entry), until
+            return (None if entry.reason == "removeFromCRL" else entry), until, True
     # RFC 5280 §6.3.3 (j): the complete list.
     entry = crl.find(certificate.serial, certificate.issuer)
     if entry is not None and entry.reason == "removeFromCRL":
         entry = None
-    return entry, until
+    return entry, until, newest is not None
 
 
 def _goes_with(delta: CertificateList, crl: CertificateList) -> bool:

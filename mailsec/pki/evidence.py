@@ -31,6 +31,10 @@ class Status:
     """Why it was revoked: "keyCompromise", "certificateHold" …"""
     reasons: tuple[Reason, ...] = ()
     """Why evidence was passed over, or what it says."""
+    covered: frozenset[str] = frozenset()
+    """Reasons of revocation that lists at hand speak of (RFC 5280 §6.3.2 (b), reasons_mask)."""
+    deltas: tuple[str, ...] = ()
+    """Where deltas to the lists are, of which none is at hand (RFC 5280 §5.2.6, §4.2.1.15)."""
 
 
 class RevocationEvidence:

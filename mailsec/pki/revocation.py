@@ -16,7 +16,7 @@ from mailsec.model.trust import Anchor
 from mailsec.model.verdict import Reason, Revocation
 from mailsec.pki.budget import Budget
 from mailsec.pki.build import CertificatePool
-from mailsec.pki.crl import crl_status, distribution_points
+from mailsec.pki.crl import addresses, crl_status, distribution_points
 from mailsec.pki.evidence import RevocationEvidence, Status
 from mailsec.pki.ocsp import OcspRules, judge_ocsp
 from mailsec.pki.result import CertificateCheck, PathOptions, PathResult
@@ -96,7 +96,9 @@ class RevocationCheck:
             if overdue or status.revocation in (Revocation.UNKNOWN, Revocation.NOT_CHECKED):
                 issuer = above[0]
                 missing.append(EvidenceRequest("ocsp", certificate.der, issuer.der, ocsp_urls(certificate)))
-                missing.append(EvidenceRequest("crl", certificate.der, issuer.der, crl_urls(certificate)))
+                missing.append(EvidenceRequest("crl", certificate.der, issuer.der, crl_urls(certificate, status.covered)))
+            elif status.deltas:
+                missing.append(EvidenceRequest("crl", certificate.der, above[0].der, status.deltas, optional=True))
             if status.next_update is not None:
                 ends.append(status.next_update + grace if overdue else status.next_update)
         return replace(
@@ -281,12 +283,6 @@ def ocsp_urls(certificate: Certificate) -> tuple[str, ...]:
         return ()
 
 
-def crl_urls(certificate: Certificate) -> tuple[str, ...]:
-    """Where the certificate says that its lists are (RFC 5280 §4.2.1.13), without those of other schemes than http and https."""
-    found: list[str] = []
-    for point in distribution_points(certificate):
-        for kind, value in point.full_names:
-            url = value.decode("ascii", "replace")
-            if kind == 6 and url.lower().startswith(("http://", "https://")) and url not in found:
-                found.append(url)
-    return tuple(found)
+def crl_urls(certificate: Certificate, covered: frozenset[str] = frozenset()) -> tuple[str, ...]:
+    """Where the certificate says that its lists are (RFC 5280 §4.2.1.13), whatever the scheme, but for reasons that are `covered`."""
+    return addresses(point for point in distribution_points(certificate) if not point.reasons <= covered)

@@ -16,7 +16,7 @@ from mailsec.errors import Asn1Error
 from mailsec.model.limits import DEFAULT_LIMITS, Limits
 from mailsec.model.verdict import Reason
 from mailsec.x509 import der, extensions
-from mailsec.x509.extensions import AuthorityKeyIdentifier, DistributionPoint, Extension, GeneralName
+from mailsec.x509.extensions import AuthorityKeyIdentifier, Extension, GeneralName
 from mailsec.x509.names import Name
 
 __all__ = ["CertificateList", "IssuingDistributionPoint", "RevokedEntry", "load_crl"]
@@ -88,6 +88,10 @@ class CertificateList:
 
     def __repr__(self) -> str:
         return f"<CertificateList of {self.issuer.text!r}, {self.entries[1] - self.entries[0]} octets of entries>"
+
+    def extension(self, oid: str) -> Extension | None:
+        """The extension of that type; None where there is none."""
+        return next((extension for extension in self.extensions if extension.oid == oid), None)
 
     def find(self, serial: int, issuer: Name) -> RevokedEntry | None:
         """The entry of a certificate, by its serial number and issuer; raise Asn1Error where the list cannot be judged by us."""
@@ -290,11 +294,3 @@ def _read_all(data: bytes, start: int, end: int, issuer: Name) -> dict[tuple[obj
             reason = _reason_of(listed)
         found[current, serial] = RevokedEntry(serial, der.time(data, parts[1]), reason)
     return found
-
-
-def freshest(crl: CertificateList) -> tuple[DistributionPoint, ...]:
-    """Where deltas to this list are (RFC 5280 §5.2.6)."""
-    for extension in crl.extensions:
-        if extension.oid == "2.5.29.46":
-            return extensions.distribution_points(extension.value)
-    return ()

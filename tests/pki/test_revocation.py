@@ -199,7 +199,7 @@ def test_missing_evidence_says_where_it_is(root):
     )
     bob = issue("Bob", root, point, access)
     requests = {request.kind: request.urls for request in checked(bob, root=root).missing}
-    assert requests == {"ocsp": ("http://ocsp.example/",), "crl": ("http://crl.example/a.crl",)}
+    assert requests == {"ocsp": ("http://ocsp.example/",), "crl": ("http://crl.example/a.crl", "ldap://x/")}
 
 
 def test_evidence_from_sources_is_sorted_by_kind(root, authority, alice):

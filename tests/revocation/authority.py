@@ -106,18 +106,46 @@ class Authority:
         # The signature stands last; one bit of it is turned.
         return response[:-1] + bytes((response[-1] ^ 1,)) if forged else response
 
-    def crl(self, *, at: dt.datetime | None = None, hours: int = 24, number: int = 1, sign_with=None, serials=()) -> bytes:
+    def crl(
+        self,
+        *,
+        at: dt.datetime | None = None,
+        hours: int = 24,
+        number: int = 1,
+        sign_with=None,
+        serials=(),
+        base=None,
+        deltas="",
+        reason=None,
+    ) -> bytes:
+        """A list; a delta to the list of number `base`; `deltas` is where newer deltas are."""
         at = at or self.at
         builder = x509.CertificateRevocationListBuilder().issuer_name(self.name)
         builder = builder.last_update(at - dt.timedelta(minutes=1)).next_update(at + dt.timedelta(hours=hours))
         for serial in (*sorted(self.revoked), *serials):
             entry = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(at - DAY)
+            if reason is not None:
+                entry = entry.add_extension(x509.CRLReason(reason), False)
             builder = builder.add_revoked_certificate(entry.build())
         builder = builder.add_extension(x509.CRLNumber(number), False)
+        if base is not None:
+            builder = builder.add_extension(x509.DeltaCRLIndicator(base), True)
+        if deltas:
+            point = x509.DistributionPoint([x509.UniformResourceIdentifier(deltas)], None, None, None)
+            builder = builder.add_extension(x509.FreshestCRL([point]), False)
         return builder.sign(sign_with or self.key, hashes.SHA256()).public_bytes(Encoding.DER)
 
 
-def _with_sources(builder: x509.CertificateBuilder, *, ocsp: str = "", crl: str | tuple[str, ...] = (), issuers: str = ""):
+def _with_sources(
+    builder: x509.CertificateBuilder,
+    *,
+    ocsp: str = "",
+    crl: str | tuple[str, ...] = (),
+    issuers: str = "",
+    deltas: str = "",
+    points: tuple[x509.DistributionPoint, ...] = (),
+):
+    """`crl`: names of one distribution point; `points`: distribution points as they are."""
     access = []
     if ocsp:
         access.append(x509.AccessDescription(AuthorityInformationAccessOID.OCSP, x509.UniformResourceIdentifier(ocsp)))
@@ -126,6 +154,11 @@ def _with_sources(builder: x509.CertificateBuilder, *, ocsp: str = "", crl: str 
     if access:
         builder = builder.add_extension(x509.AuthorityInformationAccess(access), False)
     urls = (crl,) if isinstance(crl, str) else crl
+    if deltas:
+        point = x509.DistributionPoint([x509.UniformResourceIdentifier(deltas)], None, None, None)
+        builder = builder.add_extension(x509.FreshestCRL([point]), False)
+    if points:
+        builder = builder.add_extension(x509.CRLDistributionPoints(points), False)
     if urls:
         points = [x509.DistributionPoint([x509.UniformResourceIdentifier(url) for url in urls], None, None, None)]
         builder = builder.add_extension(x509.CRLDistributionPoints(points), False)

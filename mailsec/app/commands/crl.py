@@ -68,6 +68,7 @@ def fetch(output: Output, places: tuple[str, ...], file: str, database: Database
     They are kept in the database, and fetched again before they end.
     """
     from mailsec.app.revocation_inputs import certificate_of, revocation_of
+    from mailsec.builtin.asking import over_http
     from mailsec.builtin.crl import read_lists
     from mailsec.interfaces import Runtime
     from mailsec.pki.revocation import crl_urls
@@ -82,7 +83,11 @@ def fetch(output: Output, places: tuple[str, ...], file: str, database: Database
         named = crl_urls(certificate_of(output, place, database))
         if not named:
             raise InputError(f"{place} does not say where its revocation list is", hint="name a URL", stage="revocation")
-        urls += named
+        reachable = over_http(named)
+        if not reachable:
+            hint = "fetch it with other tools, and `mailsec crl import` it"
+            raise InputError(f"the revocation list of {place} is at {named[0][:200]!r}, which is not HTTP", hint=hint, stage="revocation")
+        urls += reachable
     if file and len(urls) > 1:
         raise UsageError(f"-o writes one list, and there are {len(urls)} addresses", hint="name one URL")
 
