@@ -20,7 +20,7 @@ from mailsec.model.octets import Octets, octets_of
 from mailsec.model.verdict import Reason
 from mailsec.x509.names import Name
 
-__all__ = ["ID_DATA", "ID_SIGNED_DATA", "SignedData", "SignerInfo", "read_content_type", "read_signed_data"]
+__all__ = ["ID_DATA", "ID_SIGNED_DATA", "SignedData", "SignerInfo", "read_content_type", "read_signed_data", "read_signer_info"]
 
 ID_DATA = "1.2.840.113549.1.7.1"
 ID_SIGNED_DATA = "1.2.840.113549.1.7.2"
@@ -43,6 +43,8 @@ class SignerInfo:
     """signedAttrs under their [0] tag."""
     signature_algorithm: bytes = b""
     signature: bytes = b""
+    unsigned_attributes: Element | None = None
+    """unsignedAttrs under their [1] tag: what others added (counter-signatures, RFC 5652 §11.4; time-stamps). Nothing rests on them."""
     problem: Reason | None = None
     """Why it could not be read; the other fields then mean nothing."""
 
@@ -142,7 +144,9 @@ def _read(walker: Walker, limits: Limits) -> SignedData:
     for name, found in (("certificates", certificates), ("crls", crls), ("signers", members)):
         if len(found) > getattr(limits, name):
             raise LimitExceeded(name, f"{len(found)} {name} in one signed message, more than {getattr(limits, name)}")
-    return SignedData(digests, content_type, content, tuple(certificates), tuple(crls), tuple(_signer_info(member) for member in members))
+    return SignedData(
+        digests, content_type, content, tuple(certificates), tuple(crls), tuple(read_signer_info(member) for member in members)
+    )
 
 
 def _digest_name(element: Element) -> str:
@@ -155,7 +159,8 @@ def _digest_name(element: Element) -> str:
             return "unreadable"
 
 
-def _signer_info(element: Element) -> SignerInfo:
+def read_signer_info(element: Element) -> SignerInfo:
+    """Read a SignerInfo of a SignedData or of a counter-signature; one that cannot be read says so in `problem`."""
     try:
         return _read_signer_info(element)
     except Asn1Error as error:
@@ -190,4 +195,5 @@ def _read_signer_info(element: Element) -> SignerInfo:
         signed_attributes,
         rest[0].expect(SEQUENCE, "signatureAlgorithm").encoding,
         read_octet_string(rest[1]),
+        rest[2] if len(rest) == 3 else None,
     )

@@ -10,14 +10,14 @@ from typing import Final
 
 from mailsec.algorithms.ciphers import AGREEMENTS, transport_mechanism
 from mailsec.algorithms.table import SIGNATURE_OIDS, algorithm_of, digest_of, signature_mechanism
-from mailsec.asn1.reader import SEQUENCE, read_single
+from mailsec.asn1.reader import SEQUENCE, Element, read_single
 from mailsec.asn1.stream import Walker
 from mailsec.asn1.values import read_integer, read_oid
 from mailsec.cms import attributes as attrs
 from mailsec.cms.compressed import ID_COMPRESSED_DATA, read_compressed_data
 from mailsec.cms.enveloped import ID_AUTH_ENVELOPED_DATA, ID_ENCRYPTED_DATA, ID_ENVELOPED_DATA, read_enveloped_data
 from mailsec.cms.recipients import Recipient
-from mailsec.cms.signed import ID_DATA, ID_SIGNED_DATA, SignerInfo, read_content_type, read_signed_data
+from mailsec.cms.signed import ID_DATA, ID_SIGNED_DATA, SignerInfo, read_content_type, read_signed_data, read_signer_info
 from mailsec.errors import Asn1Error, CmsError, CryptoError, LimitExceeded
 from mailsec.model.limits import DEFAULT_LIMITS, Limits
 from mailsec.model.octets import Octets, octets_of
@@ -37,6 +37,7 @@ CONTENT_TYPES: Final[Mapping[str, str]] = {
 }
 """Names of the content types (RFC 5652, RFC 5083, RFC 3274)."""
 
+_COUNTER_SIGNATURE: Final = "1.2.840.113549.1.9.6"
 _ATTRIBUTES: Final = {
     attrs.CONTENT_TYPE: "content-type",
     attrs.MESSAGE_DIGEST: "message-digest",
@@ -45,7 +46,8 @@ _ATTRIBUTES: Final = {
     attrs.ALGORITHM_PROTECTION: "CMSAlgorithmProtection",
     attrs.SIGNING_CERTIFICATE: "signing-certificate",
     attrs.SIGNING_CERTIFICATE_V2: "signing-certificate-v2",
-    "1.2.840.113549.1.9.6": "countersignature",
+    _COUNTER_SIGNATURE: "countersignature",
+    "1.2.840.113549.1.9.16.2.14": "timeStampToken",
 }
 
 
@@ -85,23 +87,44 @@ def _certificate(der: bytes) -> dict[str, object]:
 def _signer(info: SignerInfo, limits: Limits) -> dict[str, object]:
     if info.problem is not None:
         return {"problem": info.problem.message}
-    names: list[str] = []
-    time: str | None = None
-    if info.signed_attributes is not None:
-        try:
-            found = attrs.read_attributes(info.signed_attributes, limits=limits)
-            names = [_ATTRIBUTES.get(kind, kind) for kind in found.values]
-            claimed = found.time(attrs.SIGNING_TIME)
-            time = None if claimed is None else claimed.isoformat()
-        except (Asn1Error, CmsError, LimitExceeded):
-            names = ["unreadable"]
+    signed = _attributes(info.signed_attributes, limits)
+    claimed = signed.time(attrs.SIGNING_TIME) if signed is not None else None
+    unsigned = _attributes(info.unsigned_attributes, limits)
+    counters = unsigned.values.get(_COUNTER_SIGNATURE, ()) if unsigned is not None else ()
     return {
         "signer": info.signer_id,
         "digest": _named(info.digest_algorithm, lambda der: digest_of(der).name),
         "signature": _named(info.signature_algorithm, _signature),
-        "signed_attributes": names,
-        "signing_time": time,
+        "signed_attributes": _names(signed, info.signed_attributes),
+        "signing_time": None if claimed is None else claimed.isoformat(),
+        "unsigned_attributes": _names(unsigned, info.unsigned_attributes),
+        # RFC 5652 §11.4: each value signs the signature of this signer. Theirs are not shown in turn.
+        "counter_signatures": [_counter_signature(value) for value in counters[: limits.signers]],
     }
+
+
+def _counter_signature(value: Element) -> dict[str, object]:
+    info = read_signer_info(value)
+    if info.problem is not None:
+        return {"problem": info.problem.message}
+    return {
+        "signer": info.signer_id,
+        "digest": _named(info.digest_algorithm, lambda der: digest_of(der).name),
+        "signature": _named(info.signature_algorithm, _signature),
+    }
+
+
+def _attributes(element: Element | None, limits: Limits) -> attrs.Attributes | None:
+    try:
+        return None if element is None else attrs.read_attributes(element, limits=limits)
+    except (Asn1Error, CmsError, LimitExceeded):
+        return None
+
+
+def _names(found: attrs.Attributes | None, element: Element | None) -> list[str]:
+    if found is None:
+        return [] if element is None else ["unreadable"]
+    return [_ATTRIBUTES.get(kind, kind) for kind in found.values]
 
 
 def _signature(der: bytes) -> str:

@@ -9,8 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from people import authority_der, person
 from test_enveloped import encrypt
-from test_sign_verify import CONTENT, sign
+from test_sign_verify import CONTENT, sign, verify
 
+from mailsec.asn1.reader import read_single
+from mailsec.asn1.writer import explicit, integer, oid, sequence, set_of
 from mailsec.cms.sign import certs_only
 from mailsec.cms.structure import describe
 from mailsec.errors import MailsecError
@@ -25,6 +27,23 @@ def test_a_signed_message_is_described():
     assert told["signers"][0]["signing_time"] == "2026-11-22T06:00:00+00:00"
     assert "message-digest" in told["signers"][0]["signed_attributes"]
     json.dumps(told)
+
+
+def test_counter_signatures_are_shown_with_who_made_them():
+    # RFC 5652 §11.4; what they are put on stays in unsigned attributes, on which nothing rests.
+    signed = read_single(sign(person("rsa-2048"), form="opaque"), 0x30).children()[1].only().children()
+    counter = read_single(sign(person("p256")), 0x30).children()[1].only().children()[-1].only()
+    (info,) = signed[-1].children()
+    broken = sequence(integer(1))
+    unsigned = b"\xa1" + set_of(sequence(oid("1.2.840.113549.1.9.6"), set_of(counter.encoding, broken)))[1:]
+    members = [*(part.encoding for part in signed[:-1]), set_of(sequence(*(part.encoding for part in info), unsigned))]
+    octets = sequence(oid("1.2.840.113549.1.7.2"), explicit(0, sequence(*members)))
+    (signer,) = describe(octets)["signers"]
+    assert signer["unsigned_attributes"] == ["countersignature"]
+    assert sorted(one.get("signature", "") for one in signer["counter_signatures"]) == ["", "ecdsa"]
+    assert [one["signer"].partition(",")[0] for one in signer["counter_signatures"] if "signer" in one] == ["CN=Test CA"]
+    assert verify(octets)[0].intact
+    json.dumps(signer)
 
 
 def test_an_encrypted_message_is_described():
