@@ -29,7 +29,7 @@ packages:  ## the Debian packages that the tests talk to (MAILSEC_APT=0 only pri
 test: install packages  ## everything but slow peers
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m 'not interop' -q
 
-interop: install packages  ## slow peers: NSS, gpgsm; and many kills at random instants
+interop: install packages  ## slow peers: NSS, gpgsm, Bouncy Castle; and many kills at random instants
 	$(BIN)/python -m pytest -m interop -q
 	MAILSEC_KILL_ROUNDS=40 $(BIN)/python -m pytest -q tests/faults/test_kill.py -k random
 

@@ -7,7 +7,7 @@ from functools import cache
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, mldsa, mlkem, rsa, x448, x25519
+from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, mldsa, mlkem, rsa, x448, x25519
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from mailsec.keys.software import SoftwareKey
@@ -31,6 +31,10 @@ KINDS = {
     "x448": x448.X448PrivateKey.generate,
     "ml-kem-768": mlkem.MLKEM768PrivateKey.generate,
     "ml-kem-1024": mlkem.MLKEM1024PrivateKey.generate,
+    "brainpool512": lambda: ec.generate_private_key(ec.BrainpoolP512R1()),
+    "ml-dsa-44": mldsa.MLDSA44PrivateKey.generate,
+    "ml-dsa-87": mldsa.MLDSA87PrivateKey.generate,
+    "dsa-2048": lambda: dsa.generate_private_key(2048),
 }
 
 

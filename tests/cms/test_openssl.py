@@ -1,4 +1,4 @@
-"""Interoperation with the `openssl cms` program, in both directions."""
+"""Details of what the `openssl cms` program signs, beyond the cells of `tests/interop`."""
 
 from __future__ import annotations
 
@@ -7,11 +7,9 @@ from pathlib import Path
 
 import pytest
 from people import authority_der, pem, person, private_key
-from test_sign_verify import CONTENT, sign, verify
+from test_sign_verify import CONTENT, verify
 
 from mailsec.cms.signed import read_signed_data
-
-KINDS = ["rsa-2048", "rsa-3072", "p256", "p384", "p521", "brainpool256", "brainpool384"]
 
 
 @pytest.fixture
@@ -38,30 +36,6 @@ def openssl(need, files):
 def put_person(files: Path, kind: str) -> None:
     (files / "cert.pem").write_bytes(pem(person(kind).certificate, "CERTIFICATE"))
     (files / "key.pem").write_bytes(pem(private_key(kind), "PRIVATE KEY"))
-
-
-VERIFY = ("-CAfile", "ca.pem", "-purpose", "any", "-binary", "-inform", "DER")
-
-
-@pytest.mark.parametrize("profile", ["default", "pss"])
-@pytest.mark.parametrize("kind", KINDS)
-def test_openssl_verifies_what_we_sign_detached(openssl, files, kind, profile):
-    (files / "signature").write_bytes(sign(person(kind), profile=profile))
-    openssl("cms", "-verify", *VERIFY, "-in", "signature", "-content", "content", "-out", "out")
-    assert (files / "out").read_bytes() == CONTENT
-
-
-@pytest.mark.parametrize("kind", ["rsa-2048", "p256"])
-def test_openssl_verifies_what_we_sign_opaque(openssl, files, kind):
-    (files / "signed").write_bytes(sign(person(kind), person("p384"), form="opaque"))
-    assert openssl("cms", "-verify", *VERIFY, "-in", "signed") == CONTENT
-
-
-def test_openssl_reads_our_certs_only_message(openssl, files):
-    from mailsec.cms.sign import certs_only
-
-    (files / "certs").write_bytes(certs_only([authority_der(), person("p256").certificate]))
-    assert openssl("pkcs7", "-inform", "DER", "-in", "certs", "-print_certs").count(b"BEGIN CERTIFICATE") == 2
 
 
 SIGN = {
@@ -118,17 +92,6 @@ def test_we_verify_pss_with_any_salt_and_mask(openssl, files, salt, mgf):
     (result,) = verify((files / "signed").read_bytes(), CONTENT)
     assert result.intact, result.reasons
     assert result.signature == "rsassa-pss"
-
-
-def test_we_verify_two_signers_of_openssl(openssl, files):
-    put_person(files, "rsa-2048")
-    (files / "cert2.pem").write_bytes(pem(person("p256").certificate, "CERTIFICATE"))
-    (files / "key2.pem").write_bytes(pem(private_key("p256"), "PRIVATE KEY"))
-    openssl(
-        *("cms", "-sign", "-binary", "-in", "content", "-signer", "cert.pem", "-inkey", "key.pem"),
-        *("-signer", "cert2.pem", "-inkey", "key2.pem", "-outform", "DER", "-out", "signed"),
-    )
-    assert [result.intact for result in verify((files / "signed").read_bytes(), CONTENT)] == [True, True]
 
 
 def test_50_megabytes_streamed_by_openssl_are_verified_in_linear_time(openssl, files):

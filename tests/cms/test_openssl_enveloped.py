@@ -1,4 +1,4 @@
-"""Interoperation of encrypted messages with the `openssl cms` program, in both directions."""
+"""Details of encrypted messages with the `openssl cms` program, beyond the cells of `tests/interop`."""
 
 from __future__ import annotations
 
@@ -9,13 +9,9 @@ import pytest
 from people import MemoryScratch, pem, person, private_key
 from test_enveloped import CONTENT, content_of, decrypt, encrypt
 
-from mailsec.algorithms.profiles import OAEP_SHA256 as OAEP
-from mailsec.algorithms.profiles import PKCS1_V1_5 as PKCS1
 from mailsec.cms.decrypt import SecretKey, open_content
 from mailsec.cms.enveloped import read_enveloped_data
 from mailsec.interfaces import run_now
-
-KINDS = ["rsa-2048", "p256", "p384", "p521", "brainpool256", "brainpool384"]
 
 
 @pytest.fixture
@@ -35,24 +31,8 @@ def openssl(need, tmp_path: Path):
     return run
 
 
-@pytest.mark.parametrize("cipher", ["aes-128-cbc", "aes-256-cbc", "aes-128-gcm", "aes-256-gcm"])
-@pytest.mark.parametrize("kind", KINDS)
-def test_openssl_opens_what_we_encrypt(openssl, tmp_path, kind, cipher):
-    (tmp_path / "encrypted").write_bytes(encrypt(kind, cipher=cipher))
-    out = openssl(kind, "cms", "-decrypt", "-inform", "DER", "-in", "encrypted", "-recip", "cert.pem", "-inkey", "key.pem", "-binary")
-    assert out == CONTENT
-
-
-@pytest.mark.parametrize("transport", [PKCS1, OAEP], ids=["v1.5", "oaep"])
-def test_openssl_opens_every_key_transport(openssl, tmp_path, transport):
-    (tmp_path / "encrypted").write_bytes(encrypt("p256", "rsa-2048", transport=transport))
-    command = ["cms", "-decrypt", "-inform", "DER", "-in", "encrypted", "-recip", "cert.pem", "-inkey", "key.pem", "-binary"]
-    assert openssl("rsa-2048", *command) == CONTENT
-    assert openssl("p256", *command) == CONTENT
-
-
 @pytest.mark.parametrize("how", [[], ["-stream"], ["-keyid"]], ids=["definite", "stream", "keyid"])
-@pytest.mark.parametrize("cipher", ["aes-128-cbc", "aes-192-cbc", "aes-256-cbc", "aes-128-gcm", "aes-192-gcm", "aes-256-gcm"])
+@pytest.mark.parametrize("cipher", ["aes-256-cbc", "aes-192-gcm"])
 @pytest.mark.parametrize("kind", ["rsa-2048", "p256", "brainpool384"])
 def test_we_open_what_openssl_encrypts(openssl, tmp_path, kind, cipher, how):
     command = ["cms", "-encrypt", "-binary", "-in", "content", "-outform", "DER", "-out", "encrypted", f"-{cipher}", "-recip", "cert.pem"]
@@ -71,30 +51,6 @@ def test_we_open_oaep_with_any_hashes(openssl, tmp_path, digest, mgf):
         *("-keyopt", "rsa_padding_mode:oaep", "-keyopt", f"rsa_oaep_md:{digest}", "-keyopt", f"rsa_mgf1_md:{mgf}"),
     )
     assert content_of(decrypt((tmp_path / "encrypted").read_bytes(), "rsa-2048")) == CONTENT
-
-
-@pytest.mark.parametrize("kdf", ["sha1", "sha224", "sha256", "sha384", "sha512"])
-@pytest.mark.parametrize("cofactor", ["0", "1"])
-def test_we_open_every_derivation_of_key_agreement(openssl, tmp_path, kdf, cofactor):
-    openssl(
-        "p256",
-        *("cms", "-encrypt", "-binary", "-in", "content", "-outform", "DER", "-out", "encrypted", "-aes-128-cbc", "-recip", "cert.pem"),
-        *("-keyopt", f"ecdh_kdf_md:{kdf}", "-keyopt", f"ecdh_cofactor_mode:{cofactor}"),
-    )
-    assert content_of(decrypt((tmp_path / "encrypted").read_bytes(), "p256")) == CONTENT
-
-
-@pytest.mark.parametrize("kind", ["rsa-2048", "p256"])
-def test_triple_des_is_opened_where_legacy_is_allowed_only(openssl, tmp_path, kind):
-    command = ["cms", "-encrypt", "-binary", "-in", "content", "-outform", "DER", "-out", "encrypted", "-des3", "-recip", "cert.pem"]
-    openssl(kind, *command)
-    cms = (tmp_path / "encrypted").read_bytes()
-    refused = decrypt(cms, kind)
-    assert refused.content is None
-    assert [reason.code for reason in refused.reasons] == ["weak-cipher"]
-    opened = decrypt(cms, kind, allow_legacy=True)
-    assert content_of(opened) == CONTENT
-    assert [(reason.code, reason.stage) for reason in opened.reasons] == [("weak-cipher", "policy")]
 
 
 @pytest.mark.parametrize("cipher", ["aes-128-cbc", "aes-256-cbc"])

@@ -1,0 +1,134 @@
+"""What mailsec does for a row: writes it, and reads what a peer wrote. By the public faces of the cores; no configuration, no files."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+
+from mailsec.algorithms.profiles import PKCS1_V1_5, PROFILES, Profile
+from mailsec.cms.compressed import compress, decompress, read_compressed_data
+from mailsec.cms.decrypt import Opened, SecretKey, open_content
+from mailsec.cms.encrypt import encrypt_content
+from mailsec.cms.enveloped import read_enveloped_data
+from mailsec.cms.sign import certs_only, detached, opaque, sign_content, signer_for
+from mailsec.cms.signed import read_signed_data
+from mailsec.cms.structure import describe
+from mailsec.cms.verify import verify_signers
+from mailsec.interfaces import run_now
+from mailsec.keys.software import SoftwareBackend
+from mailsec.model.mechanism import TransportMechanism
+from mailsec.model.octets import Octets, Segments
+from mailsec.model.verdict import SignerResult
+from mailsec.testing.memory import MemoryScratch
+from tests.cms.people import AT, authority_der, person
+from tests.interop.rows import CONTENT, PASSWORD, SECRET_KEY, SECRET_KEY_ID, SECTIONS, Row
+
+__all__ = ["read", "write"]
+
+BACKEND = SoftwareBackend()
+
+
+def write(row: Row) -> bytes:
+    """The CMS object that mailsec writes for this row."""
+    if row.form == "compressed":
+        return compress(Segments((CONTENT,)), MemoryScratch).join()
+    if row.form == "certs-only":
+        return certs_only([authority_der(), *(_certificates(row))])
+    return _sign(row) if row.signed else _encrypt(row)
+
+
+def read(row: Row, cms: bytes) -> None:
+    """Read what a peer wrote; AssertionError where that is not the content, or weak algorithms are not refused by default."""
+    if row.form in ("digested", "authenticated", "certs-only"):
+        told = describe(cms)
+        assert told["type"] == {"digested": "DigestedData", "authenticated": "AuthenticatedData", "certs-only": "SignedData"}[row.form], (
+            told
+        )
+        assert row.form != "certs-only" or (told["signers"] == [] and told["certificates"]), told
+    elif row.form == "compressed":
+        assert _octets(decompress(read_compressed_data(cms), MemoryScratch)) == CONTENT
+    elif row.signed:
+        _verify(row, cms)
+    else:
+        _decrypt(row, cms)
+
+
+def _certificates(row: Row) -> list[bytes]:
+    return [certificate for kind in row.people if (certificate := person(kind).certificate) is not None]
+
+
+def _octets(octets: Octets) -> bytes:
+    return bytes(octets.view(0, len(octets)))
+
+
+def _profile(row: Row) -> Profile:
+    kind = "rsassa-pss" if row.padding == "pss" else "rsassa-pkcs1-v1_5"
+    return replace(PROFILES["default"], rsa_kind=kind, rsa_digest=row.digest if row.people[0].startswith("rsa") else "sha256")
+
+
+def _sign(row: Row) -> bytes:
+    signers = [signer_for(person(kind), _profile(row)) for kind in row.people]
+    infos = []
+    for signer in signers:
+        running = BACKEND.hash(signer.digest)
+        running.update(CONTENT)
+        infos.append(run_now(sign_content(signer, running.digest(), at=AT)))
+    return detached(signers, infos) if row.form == "detached" else opaque(Segments((CONTENT,)), signers, infos).join()
+
+
+def _verify(row: Row, cms: bytes) -> None:
+    def results(content: bytes, profile: str) -> tuple[SignerResult, ...]:
+        # NSS and others leave out certificates that the reader is expected to have.
+        return verify_signers(
+            read_signed_data(cms), (content,), backend=BACKEND, profile=PROFILES[profile], extra_certificates=_certificates(row)
+        )
+
+    assert read_signed_data(cms).detached == (row.form == "detached")
+    found = results(CONTENT, "legacy" if row.legacy else "default")
+    assert len(found) == len(row.people)
+    assert all(result.intact for result in found), found
+    assert not any(result.reasons for result in found), found
+    assert not any(result.intact for result in results(CONTENT + b"!", "legacy"))
+    if row.legacy:
+        assert all(reason.code.startswith("weak-") for result in results(CONTENT, "default") for reason in result.reasons or [None])
+    if row.form == "counter-signed":
+        (signer,) = describe(cms)["signers"]
+        assert [one["signature"] for one in signer["counter_signatures"]] == ["rsassa-pkcs1-v1_5"], signer
+
+
+def _encrypt(row: Row) -> bytes:
+    transport = PKCS1_V1_5
+    if row.padding == "oaep":
+        transport = TransportMechanism("rsaes-oaep", row.digest, row.mask_digest or row.digest, row.label)
+    return run_now(
+        encrypt_content(
+            Segments((CONTENT,)), _certificates(row), backend=BACKEND, random=os.urandom, cipher=row.cipher, transport=transport
+        )
+    ).join()
+
+
+def _decrypt(row: Row, cms: bytes) -> None:
+    enveloped = read_enveloped_data(cms)
+
+    def opened(kind: str, *, legacy: bool) -> Opened:
+        given: dict[str, object] = {"allow_legacy": legacy}
+        if row.how == "password":
+            given["passwords"] = [b"wrong", PASSWORD.encode()]
+        elif row.how == "shared-key":
+            given["secret_keys"] = [SecretKey(SECRET_KEY, SECRET_KEY_ID)]
+        elif row.form == "encrypted-data":
+            given["secret_keys"] = [SecretKey(SECRET_KEY)]
+        else:
+            given["keys"] = [person(kind)]
+        return run_now(open_content(enveloped, scratch=MemoryScratch, **given))
+
+    for kind in row.people:
+        found = opened(kind, legacy=row.legacy)
+        assert found.content is not None, found.reasons
+        assert _octets(found.content) == CONTENT
+        assert found.algorithm == row.cipher or row.section == SECTIONS[3]
+        if row.legacy:
+            refused = opened(kind, legacy=False)
+            assert refused.content is None
+            assert [reason.code for reason in refused.reasons] == ["weak-cipher"]
+    assert run_now(open_content(enveloped, [person("p384", 1)], scratch=MemoryScratch)).content is None
