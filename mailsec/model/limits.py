@@ -54,6 +54,16 @@ class Limits:
     reply_lines: int = 200
     """Lines of one reply of a next hop: endless multi-line replies."""
 
+    # -- POP3 ------------------------------------------------------------------------------------------------------------
+    commands_before_login: int = 30
+    """Commands of one POP3 client before it has logged in: one that asks for our capabilities for ever."""
+    mailbox_timeout: float = 660.0
+    """Seconds without a command of a POP3 client that has logged in (RFC 1939 §3 asks for at least ten minutes)."""
+    upstream_timeout: float = 300.0
+    """Seconds that a mailbox's server may be silent: one that hangs holds its reader too."""
+    listing_octets: int = 16 * _MIB
+    """Octets of one list (LIST, UIDL) of a mailbox's server: endless lists."""
+
     # -- MIME ------------------------------------------------------------------------------------------------------------
     header_octets: int = 1 * _MIB
     """Octets of one header block: endless headers."""

@@ -50,14 +50,16 @@ def _bare(data: bytes) -> bool:
 class DataReceiver:
     """Takes octets of one message, and gives them back with transparency undone, until the end of data."""
 
-    __slots__ = ("_held", "_max_size", "_normalise", "_seen", "_skip", "fault", "oversize", "size")
+    __slots__ = ("_held", "_normalise", "_seen", "_skip", "_verbatim", "fault", "max_size", "oversize", "size")
 
-    def __init__(self, max_size: int, *, normalise: bool = False) -> None:
+    def __init__(self, max_size: int, *, normalise: bool = False, verbatim: bool = False) -> None:
+        """`verbatim`: a message that lies in a mailbox already is passed on with its fault, for somebody to judge; nothing is refused."""
         # RFC 5321 §4.1.1.4: the CRLF that ends the DATA command counts as the one before the first line.
         self._held = _CRLF
         self._skip = 2
-        self._max_size = max_size
+        self.max_size = max_size
         self._normalise = normalise
+        self._verbatim = verbatim
         self.size = 0
         """Octets of the message so far (RFC 1870 §2: without the doubled dots and the end of data)."""
         self.fault = ""
@@ -68,7 +70,7 @@ class DataReceiver:
     @property
     def hopeless(self) -> bool:
         """True where the peer goes on sending far beyond a message that is refused already: no end is worth waiting for."""
-        return self._seen > 2 * self._max_size + 1024 * 1024
+        return self._seen > 2 * self.max_size + 1024 * 1024
 
     def receive(self, data: bytes, start: int = 0) -> tuple[bytes, int]:
         """Take `data` from `start` on.
@@ -109,23 +111,23 @@ class DataReceiver:
 
     def _accept(self, data: bytes, first: int, stop: int, dotted: bool) -> bytes:
         self._seen += stop - first
-        if self.fault or self.oversize:
+        if self.oversize or (self.fault and not self._verbatim):
             return b""
         piece = data[first:stop]
         bare = _bare(piece)
         if bare and not self._normalise:
             self.fault = BARE_LINE_END
-            return b""
-        if b"\0" in piece:
+        elif b"\0" in piece:
             self.fault = NUL
+        if self.fault and not self._verbatim:
             return b""
         if dotted:
             # RFC 5321 §4.5.2: the first dot of a line that holds more than the dot is deleted.
             piece = data[:stop].replace(_DOT, _CRLF)[first:]
-        if bare:
+        if bare and self._normalise:
             piece = _LINE_END.sub(_CRLF, piece)
         self.size += len(piece)
-        if self.size > self._max_size:
+        if self.size > self.max_size:
             self.oversize = True
             return b""
         return piece
