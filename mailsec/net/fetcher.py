@@ -6,6 +6,7 @@ our own, on the ports for HTTP, each redirect checked anew, unless the configura
 
 from __future__ import annotations
 
+import re
 import socket
 from collections.abc import Awaitable
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ from zope.interface import implementer
 from mailsec.errors import LimitExceeded, Unavailable
 from mailsec.model.networks import Network, is_public, lies_in
 from mailsec.net.lookups import Resolver
+from mailsec.net.tunnel import Tunnel
 
 __all__ = ["FetchRules", "Fetcher"]
 
@@ -39,6 +41,7 @@ _ADDRESSES = 2
 _HEAD_OCTETS = 64 * 1024
 """Octets of a response besides its body: headers, chunk sizes, TLS records."""
 _CONNECT_SECONDS = 5
+_HEXADECIMAL = re.compile("0x[0-9a-f]*")
 _KEEPS_METHOD = frozenset({307, 308})
 _MOVED = frozenset({301, 302, 303}) | _KEEPS_METHOD
 
@@ -188,6 +191,19 @@ class _Pinned:
         return self.bounded
 
 
+@implementer(IAgentEndpointFactory)
+class _Tunnelled:
+    """Connects through a proxy that sees nothing but the name: TLS begins behind it."""
+
+    def __init__(self, proxy: _Bounded) -> None:
+        self._proxy = proxy
+
+    def endpointForURI(self, uri: Any) -> Any:
+        wrap: Any = wrapClientTLS
+        host = uri.host.decode("ascii")
+        return wrap(optionsForClientTLS(host), Tunnel(self._proxy, host, uri.port))
+
+
 def bounded_endpoint(reactor: Any, address: str, port: int, limit: int) -> _Bounded:
     """TCP to one address, for an answer of at most `limit` octets."""
     kind: Any = TCP6ClientEndpoint if ":" in address else TCP4ClientEndpoint
@@ -285,10 +301,8 @@ class Fetcher:
         return answer
 
     async def _ask_proxy(self, target: _Target, body: bytes | None, content_type: str, limit: int) -> bytes | str:
-        if target.scheme != "http":
-            raise Unavailable(f"{target.host}: https does not go through the proxy", hint="evidence is signed: http will do", stage="fetch")
-        # The proxy may reach what we may not show it the way to.
-        if not self._may_ask(target.host) and _is_address(target.host):
+        # The proxy may reach what we may not show it the way to: attack: http://2130706433/, http://localhost/
+        if _is_address(target.host) and not self._may_ask(target.host):
             raise Unavailable(f"{target.host} is no public address", stage="fetch")
         parts = urlsplit(self._rules.proxy)
         try:
@@ -298,9 +312,14 @@ class Fetcher:
         if not addresses:
             raise Unavailable(f"the proxy {parts.hostname} has no address", hint="see [revocation] proxy", stage="fetch")
         bounded = bounded_endpoint(self._reactor, addresses[0], parts.port or 80, limit)
-        agent: Any = ProxyAgent
+        agent_class: Any = ProxyAgent
+        if target.scheme == "https":
+            agent_class = Agent
+            agent = agent_class.usingEndpointFactory(self._reactor, _Tunnelled(bounded))
+        else:
+            agent = agent_class(bounded, self._reactor)
         try:
-            return await self._within(bounded, self._request(agent(bounded, self._reactor), target, body, content_type, limit), limit)
+            return await self._within(bounded, self._request(agent, target, body, content_type, limit), limit)
         except ConnectError as error:
             raise Unavailable(f"the proxy: {error}".rstrip("."), hint="see [revocation] proxy", stage="fetch") from None
         finally:
@@ -331,11 +350,9 @@ class Fetcher:
 
 
 def _is_address(host: str) -> bool:
-    try:
-        socket.inet_pton(socket.AF_INET6 if ":" in host else socket.AF_INET, host)
-    except OSError:
-        return False
-    return True
+    """True for what some software takes for an address: "127.0.0.1", "127.1", "0x7f.1", "2130706433", "localhost"."""
+    last = host.rstrip(".").rpartition(".")[2].lower()
+    return ":" in host or last == "localhost" or last.isdigit() or _HEXADECIMAL.fullmatch(last) is not None
 
 
 def _is_own(address: str) -> bool:

@@ -106,7 +106,7 @@ class Certificates:
         self.ca_key = ec.generate_private_key(ec.SECP256R1())
         self.ca = self._make("test CA", self.ca_key.public_key(), None)
         self.key = ec.generate_private_key(ec.SECP256R1())
-        self.certificate = self._make("localhost", self.key.public_key(), ["localhost", "127.0.0.1"])
+        self.certificate = self._make("localhost", self.key.public_key(), ["localhost", "127.0.0.1", "ca.example.org"])
 
     def _make(self, name: str, public_key: Any, names: list[str] | None) -> x509.Certificate:
         import ipaddress
