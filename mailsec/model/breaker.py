@@ -1,4 +1,4 @@
-"""A circuit breaker, as a value: what is down is not waited for twice (responders, tokens, plugins).
+"""A circuit breaker, as a value: what is down is not waited for twice. One for all: responders, servers of lists, tokens, plugins.
 
 States: closed (questions are asked), open (they are not, until an instant), half open (that instant has come: one question is let through,
 and its end decides). The one invariant: while the thing is down, at most one question a period waits for it. Instants are seconds of any
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-__all__ = ["CLOSED", "Breaker", "BreakerPolicy"]
+__all__ = ["CLOSED", "Breaker", "BreakerPolicy", "Breakers"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,3 +67,40 @@ class Breaker:
 
 
 CLOSED = Breaker()
+
+
+class Breakers:
+    """The states of many things by name: hosts, sources, tokens, plugins. Whoever asks them has one of these.
+
+    `admit` before a question; then `failed` or `succeeded`. What is not known here works. Of more than `most` the oldest is forgotten.
+    """
+
+    __slots__ = ("_most", "_policy", "_states")
+
+    def __init__(self, policy: BreakerPolicy = DEFAULT_POLICY, most: int = 2048) -> None:
+        self._policy = policy
+        self._most = most
+        self._states: dict[str, Breaker] = {}
+
+    def admit(self, now: float, *names: str) -> bool:
+        """True where a question that needs all of these may be asked now; if one is down, it is a trial for none."""
+        admitted = {name: known.admit(now) for name in names if (known := self._states.get(name)) is not None}
+        if None in admitted.values():
+            return False
+        self._states.update((name, state) for name, state in admitted.items() if state is not None)
+        return True
+
+    def state(self, name: str, now: float) -> str:
+        """ "closed", "open" or "half-open", for people."""
+        return self._states.get(name, CLOSED).state(now)
+
+    def failed(self, name: str, now: float) -> None:
+        """A question to it failed, or was not answered in time."""
+        if len(self._states) >= self._most and name not in self._states:
+            del self._states[next(iter(self._states))]
+        self._states[name] = self._states.get(name, Breaker(policy=self._policy)).failed(now)
+
+    def succeeded(self, *names: str) -> None:
+        """They answered."""
+        for name in names:
+            self._states.pop(name, None)

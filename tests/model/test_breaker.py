@@ -7,7 +7,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailsec.model.breaker import CLOSED, Breaker, BreakerPolicy
+from mailsec.model.breaker import CLOSED, Breaker, BreakerPolicy, Breakers
 
 
 def test_what_is_down_is_not_waited_for_twice():
@@ -57,3 +57,36 @@ def test_it_always_opens_again(steps):
         now += wait
         breaker = breaker.succeeded() if good else breaker.failed(now)
     assert breaker.admit(now + breaker.policy.longest) is not None
+
+
+def test_each_name_has_its_own():
+    many = Breakers()
+    many.failed("ocsp.example", 0.0)
+    assert not many.admit(1.0, "ocsp.example") and many.admit(1.0, "crl.example")
+    assert many.state("ocsp.example", 1.0) == "open" and many.state("crl.example", 1.0) == "closed"
+    many.succeeded("ocsp.example")
+    assert many.admit(1.0, "ocsp.example")
+
+
+def test_a_question_that_one_of_its_names_forbids_is_a_trial_for_none():
+    many = Breakers()
+    many.failed("host", 0.0)
+    many.failed("page", 10.0)
+    assert not many.admit(35.0, "host", "page"), "the page is down until 40"
+    assert many.admit(35.0, "host"), "and that was no trial for the host"
+    assert not many.admit(36.0, "host"), "this one is"
+
+
+def test_the_policy_is_that_of_the_board():
+    many = Breakers(BreakerPolicy(failures=2))
+    many.failed("token", 0.0)
+    assert many.admit(0.0, "token")
+    many.failed("token", 0.0)
+    assert not many.admit(0.0, "token")
+
+
+def test_names_without_end_are_not_remembered():
+    many = Breakers(most=3)
+    for number in range(10):
+        many.failed(str(number), 0.0)
+    assert [many.admit(0.0, str(number)) for number in range(10)] == [True] * 7 + [False] * 3
