@@ -10,12 +10,9 @@ from urllib.parse import urlsplit
 
 from mailsec.errors import LimitExceeded, Unavailable
 from mailsec.interfaces import Runtime
-from mailsec.model.breaker import CLOSED, Breaker
+from mailsec.model.breaker import Breakers
 
 __all__ = ["Asking", "over_http"]
-
-_MOST = 2048
-"""Hosts and URLs whose state is remembered."""
 
 
 def over_http(urls: Iterable[str]) -> Sequence[str]:
@@ -28,7 +25,7 @@ class Asking:
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
-        self._breakers: dict[str, Breaker] = {}
+        self._breakers = Breakers()
 
     async def ask(self, url: str, *, body: bytes | None = None, content_type: str = "") -> bytes:
         """What is there. Raise Unavailable, whatever the reason."""
@@ -36,13 +33,8 @@ class Asking:
             host = urlsplit(url).netloc.lower()
         except ValueError:
             raise Unavailable(f"not a URL: {url[:80]!r}", stage="fetch") from None
-        now = self._runtime.monotonic()
-        for key in (host, url):
-            admitted = self._breakers.get(key, CLOSED).admit(now)
-            if admitted is None:
-                raise Unavailable(f"{host} did not answer a moment ago", hint="it is asked again by itself", stage="fetch")
-            if admitted is not CLOSED:
-                self._breakers[key] = admitted
+        if not self._breakers.admit(self._runtime.monotonic(), host, url):
+            raise Unavailable(f"{host} did not answer a moment ago", hint="it is asked again by itself", stage="fetch")
         try:
             data = await self._runtime.fetch(url, body=body, content_type=content_type)
         except (Unavailable, LimitExceeded) as error:
@@ -52,11 +44,8 @@ class Asking:
         except TimeoutError:
             self._failed(host)
             raise Unavailable(f"{host} does not answer in time", stage="fetch") from None
-        self._breakers.pop(host, None)
-        self._breakers.pop(url, None)
+        self._breakers.succeeded(host, url)
         return data
 
-    def _failed(self, key: str) -> None:
-        if len(self._breakers) >= _MOST and key not in self._breakers:
-            del self._breakers[next(iter(self._breakers))]
-        self._breakers[key] = self._breakers.get(key, CLOSED).failed(self._runtime.monotonic())
+    def _failed(self, name: str) -> None:
+        self._breakers.failed(name, self._runtime.monotonic())

@@ -14,7 +14,7 @@ from typing import Protocol, TypeVar
 
 from mailsec.errors import MailsecError
 from mailsec.interfaces import Evidence, EvidenceRequest, RevocationSource, Runtime, Task
-from mailsec.model.breaker import CLOSED, Breaker
+from mailsec.model.breaker import Breakers
 from mailsec.model.limits import DEFAULT_LIMITS, Limits
 from mailsec.model.settings import RevocationSettings
 from mailsec.pki.budget import Budget
@@ -95,7 +95,7 @@ class Inquiries:
         self._kept: dict[object, _Kept] = {}
         self._lists: dict[bytes, CertificateList] = {}
         self._flights: dict[_Question, Task[Sequence[Evidence] | MailsecError]] = {}
-        self._breakers: dict[str, Breaker] = {}
+        self._breakers = Breakers()
 
     def clear(self) -> None:
         """Forget what is remembered here: trust was changed."""
@@ -155,11 +155,8 @@ class Inquiries:
         key = (source.name, request.kind, request.certificate, request.urls)
         task = self._flights.get(key)
         if task is None:
-            breaker = self._breakers.get(source.name, CLOSED)
-            admitted = breaker.admit(self._runtime.monotonic())
-            if admitted is None:
+            if not self._breakers.admit(self._runtime.monotonic(), source.name):
                 return None
-            self._breakers[source.name] = admitted
             flights = self._flights
             landed = False
 
@@ -185,14 +182,15 @@ class Inquiries:
             if not all(isinstance(item, Evidence) for item in found):
                 raise TypeError(f"the source {source.name} brings something else than Evidence")
         except MailsecError:
-            self._breakers[source.name] = CLOSED
+            # It works, and says that somebody else does not.
+            self._breakers.succeeded(source.name)
             raise
         except Exception as error:
             if is_cancellation(error):
                 raise
-            self._breakers[source.name] = self._breakers.get(source.name, CLOSED).failed(self._runtime.monotonic())
+            self._breakers.failed(source.name, self._runtime.monotonic())
             raise _SourceFailed(f"the source {source.name} failed ({type(error).__name__})", stage="revocation") from error
-        self._breakers[source.name] = CLOSED
+        self._breakers.succeeded(source.name)
         return found
 
     @property
