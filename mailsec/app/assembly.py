@@ -15,13 +15,13 @@ from mailsec.app.database_plugin import DatabasePlugin
 from mailsec.app.evidence_cache import DatabaseEvidence
 from mailsec.app.evidence_refresh import EvidenceRefresh
 from mailsec.app.hardening import fitting, raise_descriptors
+from mailsec.app.own_certificates import OwnCertificates
 from mailsec.app.truststore import ConfiguredTrust
 from mailsec.app.wiring import compile_rules, load_plugins, plugin_settings
 from mailsec.builtin.log import LogPlugin
 from mailsec.builtin.revocation import RevocationPlugin
 from mailsec.builtin.rules import RulesPlugin
 from mailsec.builtin.software import SoftwarePlugin
-from mailsec.errors import ConfigurationError
 from mailsec.gateway.pipeline import Pipeline
 from mailsec.interfaces import Runtime, Spool
 from mailsec.model.networks import read_network
@@ -29,13 +29,13 @@ from mailsec.model.settings import GatewaySettings, RevocationSettings
 from mailsec.net.fetcher import FetchRules
 from mailsec.net.relay import Relay
 from mailsec.net.runtime import TwistedRuntime
-from mailsec.net.tls import ServerTls, server_tls
+from mailsec.net.tls import ServerTls
 from mailsec.plugins import PluginManager
 from mailsec.store.certdb import CertDb
 from mailsec.store.evidence import EvidenceStore
 from mailsec.store.spool import SqliteSpool
 
-__all__ = ["BUILT_IN", "Parts", "assemble", "fetch_rules", "make_pipeline", "server_contexts"]
+__all__ = ["BUILT_IN", "Parts", "assemble", "fetch_rules", "make_pipeline"]
 
 BUILT_IN: dict[str, type] = {
     "database": DatabasePlugin,
@@ -59,7 +59,9 @@ class Parts:
     plugins: PluginManager
     pipeline: Pipeline
     relay: Relay
+    certificates: OwnCertificates
     tls: dict[str, ServerTls]
+    """What each listener with TLS shows, by its name."""
 
     def close(self) -> None:
         """Give back what is held; call it when nothing runs any more."""
@@ -75,18 +77,20 @@ def assemble(reactor: Any, configuration: Configuration, data_key: bytes, index:
     roots = Path(configuration.relay.ca_file).read_bytes() if configuration.relay.ca_file else None
     database = CertDb.open(configuration.database.location, data_key=data_key)
     spool: SqliteSpool | None = None
+    certificates = OwnCertificates(database, settings)
     runtime = TwistedRuntime(
         reactor,
         scratch=lambda: _made(spool).scratch(),
         roots=roots,
         limits=settings.limits,
         fetch_rules=fetch_rules(settings.revocation),
+        wallet=certificates,
     )
     spool = SqliteSpool(configuration.spool.directory, index, data_key, runtime, settings.limits)
     spool.open()
     plugins, pipeline = make_pipeline(configuration, settings, database, runtime, spool)
     relay = Relay(spool, runtime, settings)
-    return Parts(settings, runtime, database, spool, plugins, pipeline, relay, server_contexts(database, settings, runtime))
+    return Parts(settings, runtime, database, spool, plugins, pipeline, relay, certificates, certificates.load(runtime))
 
 
 def make_pipeline(
@@ -114,20 +118,6 @@ def fetch_rules(revocation: RevocationSettings) -> FetchRules:
     """Where evidence may be fetched from."""
     networks = tuple(map(read_network, revocation.allow_networks))
     return FetchRules(networks, frozenset(revocation.allow_ports), revocation.proxy)
-
-
-def server_contexts(database: CertDb, settings: GatewaySettings, runtime: Runtime) -> dict[str, ServerTls]:
-    """A TLS context for each nickname that a listener names."""
-    contexts = {}
-    for nickname in dict.fromkeys(listener.certificate for listener in settings.listeners if listener.certificate):
-        for entry in database.find(nickname, at=runtime.now()):
-            private_key = database.private_key(entry) if entry.verified and entry.has_key else None
-            if private_key is not None:
-                contexts[nickname] = server_tls(entry.der, private_key, database.chain(entry))
-                break
-        else:
-            raise ConfigurationError(f'there is no certificate with a key called "{nickname}"', hint='"mailsec check" tells more')
-    return contexts
 
 
 def _made(spool: SqliteSpool | None) -> SqliteSpool:

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from mailsec.app.config import Configuration
 from mailsec.app.config.load import read_configuration
 from mailsec.app.config.problems import ConfigurationErrors, Problem, located
+from mailsec.app.config.server_certificates import find_certificate_problems
 from mailsec.app.config.surroundings import find_surrounding_problems
 from mailsec.app.options import ask_passphrase
 from mailsec.app.passphrase import passphrase_source
@@ -37,7 +38,13 @@ def open_configuration(path: str, *, consequence: str = "nothing was started") -
         if isinstance(error, WrongPassphrase) or error.stage == "passphrase":
             place = ("passphrase", "file" if configuration.passphrase.method == "file" else "method")
         problems.append(Problem(place, error.message, error.hint))
-    around = find_surrounding_problems(configuration, database, datetime.now(UTC))
+    at = datetime.now(UTC)
+    around = find_surrounding_problems(configuration, database, at)
+    if database is not None:
+        try:
+            around += find_certificate_problems(configuration, database, at)
+        except MailsecError as error:
+            around.append(Problem(("database", "location"), error.message, error.hint))
     if any(problem.path == ("passphrase", "file") for problem in around):  # the same file, said once
         problems = [problem for problem in problems if problem.path != ("passphrase", "file")]
     problems += around

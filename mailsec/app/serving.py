@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import fcntl
 import os
+from datetime import UTC, datetime
 from pathlib import Path
 
+import structlog
+
 from mailsec.app.config import Configuration, gateway_settings
+from mailsec.app.config.server_certificates import doubts
 from mailsec.app.files import reason_of
 from mailsec.app.hardening import harden_process
 from mailsec.app.logs import configure_logs, watch_twisted
@@ -17,12 +21,15 @@ from mailsec.errors import ConfigurationError, MailsecError
 
 __all__ = ["run_gateway"]
 
+_log = structlog.get_logger("mailsec.tls")
+
 
 def run_gateway(path: str, output: Output) -> int:
     """Run until stopped; the exit code. Raise ConfigurationErrors before anything was bound or started."""
     harden_process()
     configuration, database = open_configuration(path)
     data_key = database.data_key
+    doubtful = doubts(configuration, database, datetime.now(UTC))
     database.close()
     lock = _make_directories(configuration)
     sockets, problems = open_ports([listener.address for listener in gateway_settings(configuration).listeners])
@@ -30,6 +37,8 @@ def run_gateway(path: str, output: Output) -> int:
         raise configuration.errors(problems)
     configure_logs(configuration.log.format, configuration.log.level, configuration.log.file)
     watch_twisted()
+    for doubt in dict.fromkeys((one.message, one.hint) for one in doubtful):
+        _log.warning("server certificate in doubt", error=doubt[0], hint=doubt[1])
 
     from twisted.internet import reactor
 

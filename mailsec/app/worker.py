@@ -71,6 +71,7 @@ class WorkerProcess:
             parts.spool.on_raw = self._rows_wait
             parts.relay.start()
             parts.runtime.start(self._resume(), "resume")
+            parts.runtime.start(parts.certificates.watch(parts.runtime), "watch certificates")
             # Spools of workers that there are no more of: somebody has to deliver what is in them.
             parts.runtime.start(adopt_orphans(parts.spool, self.start.workers), "adopt orphans")
             count = len(parts.settings.listeners)

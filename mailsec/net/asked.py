@@ -6,13 +6,13 @@ The one invariant: `done` is called once, with the value, or with a Failure; nev
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-__all__ = ["Asked", "deferred_of"]
+__all__ = ["Asked", "deferred_of", "deferred_of_any"]
 
 
 class Asked:
@@ -55,3 +55,14 @@ def deferred_of(yielded: object) -> Deferred[Any]:
     if isinstance(yielded, Deferred):
         return yielded
     raise TypeError(f"a {type(yielded).__name__} was awaited")
+
+
+def deferred_of_any(value: Any) -> Deferred[Any]:
+    """A Deferred for anything that can be awaited."""
+    if isinstance(value, Deferred):
+        return value
+    return Deferred.fromCoroutine(value if hasattr(value, "send") else _wait(value))
+
+
+async def _wait(awaitable: Awaitable[Any]) -> Any:
+    return await awaitable

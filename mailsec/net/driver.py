@@ -6,12 +6,11 @@ said, the core is fed nothing. What arrives meanwhile waits here, bounded: above
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import CoroutineType
 from typing import Any
 
 import structlog
-from OpenSSL import SSL
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IHalfCloseableProtocol, IHandshakeListener, IPushProducer
 from twisted.internet.protocol import Protocol, connectionDone
@@ -22,8 +21,9 @@ from zope.interface import implementer
 from mailsec.errors import MailsecError, Reply
 from mailsec.interfaces import Conversation, ProtocolCore
 from mailsec.model.requests import Ask, Body, Close, Deadline, EndOfBody, Request, Send, StartTls, Stream
-from mailsec.net.asked import Asked, deferred_of
-from mailsec.net.tls import check_peer, tls_info
+from mailsec.model.session import TlsInfo
+from mailsec.net.asked import Asked, deferred_of, deferred_of_any
+from mailsec.net.handshake import Handshake, Judge, why_ended
 
 __all__ = ["WireProtocol"]
 
@@ -43,7 +43,9 @@ class WireProtocol(Protocol):
 
     `tls` gives the Twisted connection creator for a `StartTls` request (`net.tls`). `session_timeout`: seconds until `deadline_passed`
     although something arrives again and again, counted anew after each message. `cancel`: whether an open question is cancelled when the
-    peer goes; without it the answer is awaited and thrown away, so that what was begun (a commit) is finished.
+    peer goes; without it the answer is awaited and thrown away, so that what was begun (a commit) is finished. `judge` is given what a
+    handshake came to before the core is, and returns what may be believed of it, or raises: then a core that has `tls_refused(reply)` says
+    its last words, and the connection is closed.
     """
 
     transport: Any
@@ -58,6 +60,7 @@ class WireProtocol(Protocol):
         tls: Callable[[StartTls], Any] | None = None,
         session_timeout: float | None = None,
         cancel: bool = False,
+        judge: Judge | None = None,
         on_lost: Callable[[WireProtocol], None] | None = None,
     ) -> None:
         self.core = core
@@ -69,6 +72,9 @@ class WireProtocol(Protocol):
         self._clock = clock
         self._tls = tls
         self._cancel = cancel
+        self._judge = judge
+        self._aborted = ""
+        """Why we ended the connection ourselves."""
         self._on_lost = on_lost
         self._out: list[bytes] = []
         self._input: list[bytes] = []
@@ -86,7 +92,7 @@ class WireProtocol(Protocol):
         self._written = 0
         self._direct = False
         self._heard_all = False
-        self._handshake: StartTls | None = None
+        self._handshake: Handshake | None = None
         self._lost = False
         self._closing = False
         self._seconds: float | None = None
@@ -123,18 +129,26 @@ class WireProtocol(Protocol):
             self._run(self.core.receive_data, data)
 
     def handshakeCompleted(self) -> None:
-        request, self._handshake = self._handshake, None
-        if request is None:
+        if self._handshake is not None:
+            self._handshake.completed(self.transport.getHandle())
+
+    def _secured(self, info: TlsInfo) -> None:
+        if not (self._lost or self._closing):
+            self._handshake = None
+            self._blocked = False
+            self._run(self.core.tls_started, info)
+
+    def _tls_refused(self, error: MailsecError) -> None:
+        if self._lost or self._closing:
             return
-        connection = self.transport.getHandle()
-        try:
-            info = tls_info(connection, verified=check_peer(connection, request))
-        except MailsecError as error:
-            _log.warning("tls-refused", error=error.message, hint=error.hint)
+        self._handshake = None
+        self._aborted = error.message
+        refused = getattr(self.core, "tls_refused", None)
+        if refused is None:
             self._abort()
             return
         self._blocked = False
-        self._run(self.core.tls_started, info)
+        self._run(refused, error.reply)
 
     def readConnectionLost(self) -> None:
         # A client that has said all (a script that pipes into nc) still gets its replies; a next hop that has said all is of no more use.
@@ -164,8 +178,10 @@ class WireProtocol(Protocol):
         asked, self._asked = self._asked, None
         if asked is not None and self._cancel:
             asked.cancel()
+        if self._handshake is not None:
+            self._handshake.cancel()
         try:
-            for request in self.core.connection_lost(_why(reason)):
+            for request in self.core.connection_lost(self._aborted or why_ended(reason)):
                 if type(request) is Ask:
                     self._tell(request.question)
         finally:
@@ -287,7 +303,7 @@ class WireProtocol(Protocol):
                 return self._value(Failure(), question)  # type: ignore[no-untyped-call]
             self._asked = Asked(value, waits_for, self._answered, question)
         else:
-            deferred = _deferred(value)
+            deferred = deferred_of_any(value)
             if deferred.called and not deferred.paused:
                 box: list[Any] = []
                 deferred.addBoth(box.append)
@@ -322,7 +338,7 @@ class WireProtocol(Protocol):
         try:
             value: Any = self.conversation.ask(question)
             if value is not None and hasattr(value, "__await__"):
-                _deferred(value).addErrback(lambda failure: _log.error("question-failed", exc_info=failure.value))
+                deferred_of_any(value).addErrback(lambda failure: _log.error("question-failed", exc_info=failure.value))
         except Exception as error:
             _log.error("question-failed", question=type(question).__name__, exc_info=error)
 
@@ -398,10 +414,16 @@ class WireProtocol(Protocol):
             # Octets that came in clear and would be read as if they had come under TLS (RFC 3207 §5).
             self._abort()
             return
+        try:
+            creator = self._tls(request)
+        except MailsecError as error:
+            # A certificate that was to be shown is not there: nothing is said without it.
+            self._tls_refused(error)
+            return
         self._blocked = True
-        self._handshake = request
+        self._handshake = Handshake(request, self._judge, self._secured, self._tls_refused)
         self._direct = False
-        self.transport.startTLS(self._tls(request))
+        self.transport.startTLS(creator)
 
     def _close(self, abort: bool) -> None:
         if abort:
@@ -473,24 +495,3 @@ class WireProtocol(Protocol):
             self._abort()
             return
         self._run(self.core.deadline_passed)
-
-
-def _deferred(value: Any) -> Deferred[Any]:
-    if isinstance(value, Deferred):
-        return value
-    if hasattr(value, "send"):
-        return Deferred.fromCoroutine(value)
-    return Deferred.fromCoroutine(_wait(value))
-
-
-async def _wait(awaitable: Awaitable[Any]) -> Any:
-    return await awaitable
-
-
-def _why(reason: Failure) -> str:
-    """Why a connection ended, in words for a log."""
-    value = reason.value
-    if isinstance(value, SSL.Error):
-        words = [str(part[-1]) for part in value.args[0] if part] if value.args and isinstance(value.args[0], (list, tuple)) else []
-        return "TLS: " + ("; ".join(words) or "failed")
-    return str(value).rstrip(".")[:200] or "connection closed"

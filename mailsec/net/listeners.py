@@ -41,10 +41,10 @@ def open_listeners(
     tls: Mapping[str, Callable[..., Any]],
     turns: Turns,
 ) -> Listeners:
-    """Listen on inherited sockets, one for each of `settings.listeners`; `tls` gives each nickname's `net.tls.ServerTls`."""
+    """Listen on inherited sockets, one for each of `settings.listeners`; `tls` gives each listener's `net.tls.ServerTls`, by its name."""
     listeners = Listeners(reactor, settings, pipeline, turns)
     for listener, descriptor in zip(settings.listeners, descriptors, strict=True):
-        listeners.adopt(listener, descriptor, tls.get(listener.certificate))
+        listeners.adopt(listener, descriptor, tls.get(listener.name))
     return listeners
 
 

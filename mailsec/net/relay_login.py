@@ -31,6 +31,7 @@ async def client_core(hop: NextHop, target: Target, tls: str, settings: GatewayS
             hostname=settings.hostname,
             tls=tls,
             server_name=target.server_name,
+            peer=hop.peer,
             lmtp=hop.scheme == "lmtp",
             username=hop.username,
             password=password,

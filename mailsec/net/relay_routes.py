@@ -88,8 +88,8 @@ async def targets_of(destination: Destination, runtime: Runtime, hostname: str) 
     hop = destination.hop
     if hop.scheme != "mx":
         if hop.path:
-            return (Target(f"unix:{hop.path}", hop.host or hostname),)
-        return (Target(_host_port(hop.host, hop.port), hop.host),)
+            return (Target(f"unix:{hop.path}", hop.server_name or hop.host or hostname),)
+        return (Target(_host_port(hop.host, hop.port), hop.server_name or hop.host),)
     domain = destination.domain
     if domain.startswith("["):
         # RFC 5321 §4.1.3: an address literal names a host, no domain.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -22,7 +23,7 @@ from mailsec.net.connect import Connection, connect
 from mailsec.net.fetcher import Fetcher, FetchRules
 from mailsec.net.lanes import Lane
 from mailsec.net.lookups import Resolver
-from mailsec.net.tls import client_tls
+from mailsec.net.tls_client import Wallet, client_tls
 
 __all__ = ["LANES", "FiredOnce", "TwistedRuntime", "TwistedTask"]
 
@@ -139,18 +140,19 @@ class TwistedRuntime:
         limits: Limits = DEFAULT_LIMITS,
         local_networks: bool = False,
         fetch_rules: FetchRules | None = None,
+        wallet: Wallet | None = None,
     ) -> None:
         """`scratch`: the factory (the spool's). `resolver`: "ADDRESS" or "ADDRESS:PORT", else /etc/resolv.conf.
 
         `roots`: trust anchors in PEM for next hops with `verified`, else the system's. `local_networks`: `fetch` may connect to
-        addresses that are not public, on any port; else `fetch_rules` say what it may.
+        addresses that are not public, on any port; else `fetch_rules` say what it may. `wallet` has the certificates that next hops' settings name.
         """
         self.reactor = reactor
         self.limits = limits
         self._scratch = scratch
         self._sizes = dict(lanes)
         self._lanes: dict[str, Lane] = {}
-        self._tls = client_tls(roots)
+        self._tls = client_tls(roots, wallet)
         self._resolver = Resolver(reactor, resolver, timeout=limits.fetch_timeout)
         self._fetcher = Fetcher(reactor, self._resolver, fetch_rules or FetchRules(anywhere=local_networks))
         self._fetching: dict[tuple[str, bytes | None, int], TwistedTask] = {}
@@ -294,7 +296,7 @@ class TwistedRuntime:
         def tls(request: StartTls) -> Any:
             strictness = ("none", "required", "verified")
             strictest = max(request.verify, verify, key=strictness.index)
-            return self._tls(request if strictest == request.verify else StartTls(request.server_name, strictest))
+            return self._tls(request if strictest == request.verify else replace(request, verify=strictest))
 
         return Deferred.fromCoroutine(connect(self.reactor, address, core, ask, timeout=timeout, tls=tls, resolver=self._resolver))
 

@@ -16,7 +16,9 @@ from OpenSSL import SSL
 
 from mailsec.errors import ConfigurationError, ProtocolError
 from mailsec.model.requests import StartTls
-from mailsec.net.tls import check_peer, server_tls, tls_info
+from mailsec.net.tls import server_tls
+from mailsec.net.tls_client import check_peer
+from mailsec.net.tls_session import tls_info
 from mailsec.wire.smtp.offers import ServerSettings
 
 
@@ -56,7 +58,7 @@ def test_chain_is_shown(certificates, serve):
 
 def test_certificate_that_names_nobody_is_not_verified(certificates):
     nameless = certificates._make("localhost", certificates.key.public_key(), None)
-    server = SSL.Connection(server_tls(nameless.public_bytes(serialization.Encoding.PEM), certificates.key_pem)._context, None)
+    server = server_tls(nameless.public_bytes(serialization.Encoding.PEM), certificates.key_pem).serverConnectionForTLS(None)
     context = SSL.Context(SSL.TLS_METHOD)
     client = SSL.Connection(context, None)
     server.set_accept_state()

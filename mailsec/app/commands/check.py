@@ -16,18 +16,26 @@ __all__ = ["check"]
 @click.pass_obj
 def check(output: Output, configuration: str) -> None:
     """Find every mistake in the configuration, and in the files, certificates and plugins that it names."""
+    from datetime import UTC, datetime
+
     from mailsec.app.config.evidence import revocation_notes
+    from mailsec.app.config.server_certificates import doubts
+    from mailsec.app.config.tls import tls_notes
     from mailsec.app.opening import open_configuration
 
     found, database = open_configuration(configuration, consequence="nothing was changed")
     with database:
         users = sum(1 for user in database.users() if not user.disabled)
         keys = sum(1 for entry in database.entries() if entry.has_key)
+        doubtful = doubts(found, database, datetime.now(UTC))
     if not users and any(listener.origin == "submission" for listener in found.listeners):
         output.warning("nobody can submit mail: the database has no user", f"mailsec user add -c {configuration} NAME --address ADDRESS")
-    notes = list(revocation_notes(found.revocation))
+    notes = [*revocation_notes(found.revocation), *tls_notes(found.tls, found.listeners)]
     for note in notes:
         output.warning(note)
+    for doubt in dict.fromkeys((one.message, one.hint) for one in doubtful):
+        output.warning(*doubt)
+        notes.append(doubt[0])
     listeners = [f"{listener.origin} on {listener.address}" for listener in found.listeners]
     output.result(
         {"valid": True, "configuration": configuration, "listeners": listeners, "users": users, "keys": keys, "notes": notes},

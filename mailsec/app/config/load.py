@@ -32,6 +32,7 @@ SECTIONS: dict[str, type[models.Section]] = {
     "gateway": models.Gateway,
     "database": models.Database,
     "listener": models.Listener,
+    "tls": models.Tls,
     "passphrase": models.Passphrase,
     "trust": models.Trust,
     "revocation": models.Revocation,
@@ -57,6 +58,7 @@ class Configuration:
     gateway: models.Gateway
     database: models.Database
     listeners: tuple[models.Listener, ...]
+    tls: models.Tls
     passphrase: models.Passphrase
     trust: models.Trust
     revocation: models.Revocation

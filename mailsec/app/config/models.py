@@ -25,6 +25,7 @@ __all__ = [
     "Rule",
     "Section",
     "Spool",
+    "Tls",
     "Trust",
 ]
 
@@ -97,8 +98,26 @@ class Listener(Section):
     anybody. Only mail from the first two is signed; mail from the last is verified, whatever it says."""
     tls: Literal["none", "starttls", "starttls-required", "implicit"] = "none"
     """Encryption: "none", "starttls" (offered), "starttls-required" or "implicit". Passwords are taken under TLS only."""
-    certificate: str = ""
-    """Nickname of the server certificate in the database."""
+    certificate: Several = Field(default_factory=list)
+    """The server certificate: its nickname in the database, or "file:DIR" (a directory with certificates and keys in PEM, read again when
+    it changes). Several in a list: one is chosen by the name that a client asks for, and by the keys that it can check (RSA, ECDSA)."""
+    sni: Literal["any", "known", "required"] = "any"
+    """Clients that ask for a name that no certificate has: "any" (they are shown the first certificate), "known" (refused), "required"
+    (refused, and so are those that ask for no name)."""
+    client_certificates: Literal["none", "optional", "required", "required-for-relaying"] = "none"
+    """Whether clients are asked for a certificate: "none", "optional", "required", or "required-for-relaying" (for recipients outside our
+    domains). Certificates are checked like those in mail: anchors (trust letter T), revocation, purpose."""
+    client_names: Several = Field(default_factory=list)
+    """Host names and addresses of which a client's certificate must hold one; none given: any certificate that is accepted."""
+    client_fingerprints: dict[str, Several] = Field(default_factory=dict)
+    """On "submission", who holds a certificate may use the addresses in it. This table gives other addresses to certificates by their
+    SHA-256 fingerprints, and no others are accepted then: { "AB:CD:…" = ["printer@example.org"] }."""
+    tls_profile: Literal["", "modern", "intermediate", "fips-algorithms"] = ""
+    """A profile for this listener, instead of that of [tls]."""
+    protocols: Several = Field(default_factory=list)
+    """Versions for this listener, instead of those of [tls]."""
+    ciphers: str = ""
+    """Ciphers for this listener, instead of those of [tls]."""
     senders: Several = Field(default_factory=list)
     """For "trusted": the addresses that may send there, in MAIL FROM and in From: "name@domain", "@domain", "@.domain" (all below it)."""
     peers: Several = Field(default_factory=list)
@@ -107,6 +126,30 @@ class Listener(Section):
     """For "internet": "own-mta" where only our own mail server connects there, whose Authentication-Results are then kept."""
     normalise: bool = False
     """Make CRLF of a bare CR or LF, where peers send such; otherwise mail with one is refused."""
+
+
+class Tls(Section):
+    """How TLS is spoken, on listeners and towards next hops; both may differ from this. See docs/tls.md."""
+
+    profile: Literal["modern", "intermediate", "fips-algorithms"] = "intermediate"
+    """ "modern" (TLS 1.3 only), "intermediate" (1.2 and 1.3, forward secrecy, authenticated encryption), "fips-algorithms" (the same with
+    the algorithms of FIPS only)."""
+    protocols: Several = Field(default_factory=list)
+    """Versions instead of the profile's: "TLSv1.2", "TLSv1.3". As with NSSProtocol the lowest and the highest count."""
+    ciphers: str = ""
+    """Ciphers instead of the profile's: OpenSSL's names with colons, or NSS's with commas, as in NSSCipherSuite."""
+    groups: Several = Field(default_factory=list)
+    """Groups for the key exchange instead of the profile's, the best first: "X25519MLKEM768", "X25519", "P-256" …"""
+    resumption: bool = True
+    """Whether sessions may be resumed (within one worker)."""
+    session_lifetime: int = Field(default=7200, ge=5, le=86400)
+    """Seconds for which a session may be resumed. Keys of tickets are changed as often."""
+    enforce_valid_certs: Literal["warn", "strict"] = "warn"
+    """Server certificates that have expired or that nobody would trust: "warn" about them, or do not start ("strict")."""
+    client_anchor_files: list[File] = Field(default_factory=list)
+    """Files of CA certificates (PEM or DER) that vouch for clients' certificates, besides those in the database with the trust letter T."""
+    ocsp_stapling: bool = False
+    """Show clients an OCSP response with our certificate. The TLS library of today cannot; mailsec check says so."""
 
 
 class Passphrase(Section):
@@ -213,6 +256,21 @@ class Hop(Section):
     """Login there; needs `password_file`, and "required" or "verified"."""
     password_file: File = ""
     """The file with its password."""
+    server_name: str = ""
+    """For "verified": the name that its certificate must hold, where that is not its host."""
+    pins: Several = Field(default_factory=list)
+    """For "verified": fingerprints (SHA-256) of its certificate ("sha256:AB:CD…") or of the key in it ("key-sha256:AB:CD…"). One of them
+    must be right, and then neither name nor issuer matters."""
+    authority: str = ""
+    """For "verified": nickname of the only certificate that is believed there: its own, or that of its CA."""
+    certificate: str = ""
+    """The certificate that we show when we are asked for one: a nickname, or "file:DIR"."""
+    tls_profile: Literal["", "modern", "intermediate", "fips-algorithms"] = ""
+    """A profile for this next hop, instead of that of [tls]."""
+    protocols: Several = Field(default_factory=list)
+    """Versions for this next hop, instead of those of [tls]."""
+    ciphers: str = ""
+    """Ciphers for this next hop, instead of those of [tls]."""
 
 
 AnyHop = Annotated[Hop, BeforeValidator(_hop)]

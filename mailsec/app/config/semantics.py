@@ -16,6 +16,7 @@ from mailsec.app.config.addresses import Endpoint, is_domain, parse_endpoint, pa
 from mailsec.app.config.evidence import find_revocation_problems
 from mailsec.app.config.lines import Path
 from mailsec.app.config.problems import Problem, near
+from mailsec.app.config.tls import find_tls_problems
 from mailsec.errors import AddressError
 from mailsec.model.address import Address, normalise_domain
 from mailsec.model.limits import DEFAULT_LIMITS, Limits
@@ -45,6 +46,7 @@ def find_problems(sections: Mapping[str, Any], plugin_tables: Mapping[str, Any])
         _relay(sections["relay"], [endpoint for endpoint in endpoints if endpoint], problems)
         if sections["gateway"] is not None:
             _postmaster(sections["gateway"], sections["relay"], problems)
+    problems.extend(find_tls_problems(sections))
     if sections["revocation"] is not None:
         problems.extend(find_revocation_problems(sections["revocation"]))
     passphrase = sections["passphrase"]
@@ -135,6 +137,8 @@ def _listener(index: int, listener: models.Listener, problems: list[Problem]) ->
             if listener.origin == "trusted":
                 problems.append(Problem(path, f'open relay: "{text}" trusts strangers', "name the addresses of your own servers"))
     reached_by_us = networks_are_named or (endpoint is not None and endpoint.local)
+    # A certificate that some authority gave to somebody is no name: strangers have certificates, too.
+    known_by_name = listener.client_certificates == "required" and bool(listener.client_names)
     if listener.tls != "none" and not listener.certificate:
         problem("tls", f'"{listener.tls}" needs a certificate', 'certificate = "NICKNAME" of an entry of the database')
     if listener.tls == "none" and listener.certificate:
@@ -144,11 +148,11 @@ def _listener(index: int, listener: models.Listener, problems: list[Problem]) ->
     if listener.origin == "trusted":
         if not listener.senders:
             problem("origin", "trusted needs senders: the addresses that may send there", 'for example senders = ["@example.org"]')
-        if endpoint is not None and not reached_by_us:
+        if endpoint is not None and not reached_by_us and not known_by_name:
             problem(
                 "origin",
                 f"open relay: anybody who reaches {listener.address} would be trusted",
-                'listen on 127.0.0.1 or a unix socket, or set peers = ["192.0.2.7"]',
+                'listen on 127.0.0.1 or a unix socket, or set peers = ["192.0.2.7"], or require client certificates and set client_names',
             )
     elif listener.senders:
         problem("senders", "is for trusted listeners", "who submits mail may use the addresses of their user entry (mailsec user)")

@@ -6,15 +6,16 @@ from dataclasses import fields, replace
 
 from mailsec.app.config.addresses import parse_hop
 from mailsec.app.config.load import Configuration
-from mailsec.app.config.models import Gateway, Revocation
+from mailsec.app.config.models import Gateway, Hop, Revocation
 from mailsec.app.config.semantics import listener_name
 from mailsec.app.config.surroundings import read_anchor_file
+from mailsec.app.config.tls import listener_tls, peer_of
 from mailsec.app.files import reason_of
 from mailsec.errors import ConfigurationError
 from mailsec.model.address import normalise_domain
 from mailsec.model.limits import DEFAULT_LIMITS, Limits
 from mailsec.model.session import Origin
-from mailsec.model.settings import GatewaySettings, ListenerSettings, RelaySettings, RevocationSettings
+from mailsec.model.settings import GatewaySettings, ListenerSettings, NextHop, RelaySettings, RevocationSettings
 
 __all__ = ["gateway_settings"]
 
@@ -46,13 +47,12 @@ def _listeners(configuration: Configuration) -> tuple[ListenerSettings, ...]:
             address=listener.address,
             protocol=listener.protocol,
             origin=Origin(listener.origin),
-            tls=listener.tls,
-            certificate=listener.certificate,
             senders=tuple(listener.senders),
             peers=tuple(listener.peers),
             behind_own_mta=listener.behind == "own-mta",
             authenticate=listener.origin == "submission",
             normalise=listener.normalise,
+            **listener_tls(configuration.tls, listener),
         )
         for listener in configuration.listeners
     )
@@ -61,8 +61,8 @@ def _listeners(configuration: Configuration) -> tuple[ListenerSettings, ...]:
 def _relay(configuration: Configuration) -> RelaySettings:
     relay = configuration.relay
     return RelaySettings(
-        next_hop=parse_hop(relay.next_hop),
-        routes=tuple((domain, parse_hop(hop)) for domain, hop in relay.routes.items()),
+        next_hop=_hop(relay.next_hop, configuration),
+        routes=tuple((domain, _hop(hop, configuration)) for domain, hop in relay.routes.items()),
         retry_first=relay.retry_first,
         retry_longest=relay.retry_longest,
         give_up_after=relay.give_up_after,
@@ -70,6 +70,10 @@ def _relay(configuration: Configuration) -> RelaySettings:
         idle_timeout=relay.idle_timeout,
         connect_timeout=relay.connect_timeout,
     )
+
+
+def _hop(hop: Hop, configuration: Configuration) -> NextHop:
+    return replace(parse_hop(hop), server_name=hop.server_name, peer=peer_of(configuration.tls, hop))
 
 
 def _revocation(revocation: Revocation) -> RevocationSettings:

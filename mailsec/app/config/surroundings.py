@@ -23,7 +23,6 @@ from mailsec.errors import CertificateError, MailsecError
 from mailsec.store.certdb import CertDb
 from mailsec.store.connection import database_file, parse_url
 from mailsec.store.filesystems import network_file_system
-from mailsec.x509.certificate import load_certificate
 
 __all__ = ["find_surrounding_problems", "read_anchor_file"]
 
@@ -35,7 +34,7 @@ def find_surrounding_problems(configuration: Configuration, database: CertDb | N
     _files(configuration, problems)
     _file_systems(configuration, problems)
     if database is not None:
-        _nicknames(configuration, database, at, problems)
+        _nicknames(configuration, database, problems)
         try:
             for trouble in database.check():
                 problems.append(Problem(("database", "location"), trouble, '"mailsec db check" tells more'))
@@ -144,34 +143,11 @@ def _certificates(place: Place, path: str, problems: list[Problem]) -> None:
         problems.append(Problem(place, f"{path} holds no certificate"))
 
 
-def _nicknames(configuration: Configuration, database: CertDb, at: datetime, problems: list[Problem]) -> None:
+def _nicknames(configuration: Configuration, database: CertDb, problems: list[Problem]) -> None:
     entries = database.entries()
     known = sorted({entry.nickname for entry in entries})
     with_key = sorted({entry.nickname for entry in entries if entry.has_key})
-    for index, listener in enumerate(configuration.listeners):
-        if listener.certificate:
-            _server_certificate(("listener", index, "certificate"), listener.certificate, database, with_key, at, problems)
     for index, rule in enumerate(configuration.rules):
         if rule.signer != "from" and rule.signer not in with_key:
             missing = "has no private key" if rule.signer in known else "is not in the database"
             problems.append(Problem(("rule", index, "signer"), f'"{rule.signer}" {missing}', near(rule.signer, with_key)))
-
-
-def _server_certificate(
-    place: Place, nickname: str, database: CertDb, with_key: Sequence[str], at: datetime, problems: list[Problem]
-) -> None:
-    found = database.find(nickname, at=at)
-    if not found:
-        hint = near(nickname, with_key) or '"mailsec cert issue" makes one, "mailsec p12 import" brings one'
-        problems.append(Problem(place, f'there is no certificate "{nickname}" in {database.name}', hint))
-        return
-    entry = found[0]
-    certificate = load_certificate(entry.der)
-    if not entry.verified:
-        problems.append(Problem(place, f'"{nickname}" was not put into the database by mailsec', '"mailsec db check" tells more'))
-    elif not entry.has_key:
-        problems.append(Problem(place, f'there is no private key for "{nickname}"', '"mailsec p12 import" brings certificate and key'))
-    elif certificate.not_after is not None and certificate.not_after < at:
-        problems.append(Problem(place, f'"{nickname}" expired on {certificate.not_after:%Y-%m-%d}', '"mailsec cert issue" makes a new one'))
-    elif certificate.not_before is not None and certificate.not_before > at:
-        problems.append(Problem(place, f'"{nickname}" is not valid before {certificate.not_before:%Y-%m-%d %H:%M}', "is the clock right?"))

@@ -16,6 +16,7 @@ from mailsec.errors import LocalProtocolError, MailsecError, ProtocolError, Refu
 from mailsec.model.limits import DEFAULT_LIMITS, Limits
 from mailsec.model.requests import Ask, Close, Deadline, Request, Send, StartTls, Stream
 from mailsec.model.session import TlsInfo
+from mailsec.model.tls import TlsPeer
 from mailsec.wire.smtp.commands import encode_plain
 from mailsec.wire.smtp.data import stuffed, stuffed_whole
 from mailsec.wire.smtp.delivery import Delivery, check_capabilities
@@ -39,6 +40,7 @@ class ClientSettings:
     """ "none", "opportunistic", "required" (any certificate) or "verified"."""
     server_name: str = ""
     """The name that the certificate must hold (`verified`), and SNI."""
+    peer: TlsPeer = field(default_factory=TlsPeer)
     implicit_tls: bool = False
     lmtp: bool = False
     username: str = ""
@@ -182,7 +184,7 @@ class SmtpClient:
         self.phase = Phase.TLS
         settings = self.settings
         self._requests.append(Deadline(settings.limits.handshake_timeout))
-        self._requests.append(StartTls(settings.server_name, _VERIFY.get(settings.tls, "none")))
+        self._requests.append(StartTls(settings.server_name, _VERIFY.get(settings.tls, "none"), settings.peer))
 
     def _end(self, error: MailsecError | None, *, reply: Reply | None = None, tls_failed: bool = False) -> None:
         """Remember what is to be said when the connection is gone."""

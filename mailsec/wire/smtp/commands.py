@@ -1,4 +1,4 @@
-"""The arguments of SMTP commands: paths, parameters, and the PLAIN response (RFC 5321 §4.1, RFC 1870, RFC 6152, RFC 3461, RFC 4616).
+"""The arguments of SMTP commands: paths, parameters, and responses to AUTH (RFC 5321 §4.1, RFC 1870, RFC 6152, RFC 3461, RFC 4616).
 
 The one invariant: what cannot be read wholly is refused with a reply; nothing is guessed from half an argument.
 """
@@ -14,7 +14,7 @@ from mailsec.interfaces import Credentials
 from mailsec.model.address import Address
 from mailsec.model.session import Envelope, Recipient
 
-__all__ = ["CommandError", "client_name", "encode_plain", "parse_mail", "parse_plain", "parse_rcpt", "xtext"]
+__all__ = ["CommandError", "client_name", "encode_plain", "parse_external", "parse_mail", "parse_plain", "parse_rcpt", "xtext"]
 
 # A quoted local part may hold ">" (RFC 5321 §4.1.2), so the path ends at the first ">" outside quotes. The alternatives begin with
 # different octets: matching is linear. A blank behind the colon and an address without brackets are no part of the grammar, but
@@ -170,6 +170,15 @@ def parse_plain(response: bytes) -> Credentials:
     if not name or not secret:
         raise bad
     return Credentials("PLAIN", name, secret, identity)
+
+
+def parse_external(response: bytes) -> Credentials:
+    """Read an EXTERNAL response in base64 (RFC 4422 §A.1: [authzid]); "=" is the empty one (RFC 4954 §4). Raise CommandError."""
+    try:
+        identity = binascii.a2b_base64(b"" if response == b"=" else response, strict_mode=True).decode("utf-8")
+    except ValueError:
+        raise CommandError(Reply(501, "5.5.2", "the response cannot be read")) from None
+    return Credentials("EXTERNAL", "", b"", identity)
 
 
 def encode_plain(login: str, secret: bytes) -> bytes:

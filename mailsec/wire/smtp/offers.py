@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from mailsec.model.limits import DEFAULT_LIMITS, Limits
+from mailsec.model.session import TlsInfo
 
-__all__ = ["ServerSettings", "ehlo_reply"]
+__all__ = ["ServerSettings", "ehlo_reply", "mechanisms_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +27,16 @@ class ServerSettings:
     limits: Limits = field(default=DEFAULT_LIMITS)
 
 
-def ehlo_reply(settings: ServerSettings, *, under_tls: bool) -> bytes:
+def mechanisms_of(settings: ServerSettings, tls: TlsInfo | None) -> tuple[str, ...]:
+    """The SASL mechanisms that this client may use: EXTERNAL (RFC 4422 §A) where its certificate says who it is."""
+    if tls is None or tls.peer_identity is None or "EXTERNAL" in settings.mechanisms:
+        return settings.mechanisms
+    return (*settings.mechanisms, "EXTERNAL")
+
+
+def ehlo_reply(settings: ServerSettings, tls: TlsInfo | None) -> bytes:
     """The whole reply to EHLO."""
+    under_tls = tls is not None
     # RFC 1870 §4: the largest message, in octets.
     lines = [settings.hostname, "PIPELINING", f"SIZE {settings.limits.message_size}"]
     # RFC 3207 §4.2: STARTTLS is not offered under TLS.
@@ -35,7 +44,7 @@ def ehlo_reply(settings: ServerSettings, *, under_tls: bool) -> bytes:
         lines.append("STARTTLS")
     # RFC 4954 §4: PLAIN is not offered before TLS.
     if under_tls and settings.authenticate:
-        lines.append("AUTH " + " ".join(settings.mechanisms))
+        lines.append("AUTH " + " ".join(mechanisms_of(settings, tls)))
     lines += ["8BITMIME", "ENHANCEDSTATUSCODES"]
     if settings.smtputf8:
         lines.append("SMTPUTF8")

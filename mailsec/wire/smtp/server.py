@@ -15,9 +15,9 @@ from mailsec.errors import Reply
 from mailsec.model.requests import Ask, Body, Close, Deadline, EndOfBody, Request, Send, StartTls
 from mailsec.model.session import Identity, TlsInfo
 from mailsec.wire.smtp import questions, words
-from mailsec.wire.smtp.commands import CommandError, client_name, parse_mail, parse_plain, parse_rcpt
+from mailsec.wire.smtp.commands import CommandError, client_name, parse_external, parse_mail, parse_plain, parse_rcpt
 from mailsec.wire.smtp.incoming import Incoming
-from mailsec.wire.smtp.offers import ServerSettings, ehlo_reply
+from mailsec.wire.smtp.offers import ServerSettings, ehlo_reply, mechanisms_of
 from mailsec.wire.smtp.replies import encode_reply
 from mailsec.wire.smtp.states import State
 
@@ -55,6 +55,7 @@ class SmtpServer:
         self._at = 0
         self._answered: Callable[[Any], None] | None = None
         self._after_auth = State.READY
+        self._mechanism = ""
         self._incoming: Incoming | None = None
         self._bad = 0
         self._auth_failures = 0
@@ -107,7 +108,8 @@ class SmtpServer:
             return []
         # RFC 3207 §4.2: everything that was learnt before the handshake is discarded.
         greeted = self.client.helo != "" or self.settings.tls != "implicit"
-        self.client = questions.ClientState(tls=info)
+        # Who showed a certificate that the listener knows need not log in as well.
+        self.client = questions.ClientState(tls=info, identity=info.peer_identity if self.settings.authenticate else None)
         self._incoming = None
         self._buffer, self._at = b"", 0
         if greeted:
@@ -115,6 +117,13 @@ class SmtpServer:
             self._requests.append(self._command_deadline)
         else:
             self._greet()
+        return self._take()
+
+    def tls_refused(self, reply: Reply) -> list[Request]:
+        """The handshake stands, and the client is not welcome: the last words are under TLS."""
+        if self.state is State.TLS:
+            self._say(reply)
+            self._close()
         return self._take()
 
     def deadline_passed(self) -> list[Request]:
@@ -179,8 +188,7 @@ class SmtpServer:
 
     def _handshake(self) -> None:
         self.state = State.TLS
-        self._requests.append(Deadline(self._limits.handshake_timeout))
-        self._requests.append(StartTls())
+        self._requests += [Deadline(self._limits.handshake_timeout), StartTls()]
 
     def _greet(self) -> None:
         self._ask(questions.Connected(self.client.tls), self._connected)
@@ -277,12 +285,14 @@ class SmtpServer:
         if not extended:
             self._requests.append(Send(f"250 {self.settings.hostname}\r\n".encode("ascii", "replace")))
             return
-        self._requests.append(Send(ehlo_reply(self.settings, under_tls=self.client.tls is not None)))
+        self._requests.append(Send(ehlo_reply(self.settings, self.client.tls)))
 
     def _name_protocol(self) -> None:
         # RFC 3848: ESMTP with S for TLS and A for AUTH; plain SMTP has no such words.
         if self.client.protocol != "SMTP":
-            word = "ESMTP" + ("S" if self.client.tls else "") + ("A" if self.client.identity else "")
+            # RFC 3848 §1: A stands for AUTH; a certificate alone is none.
+            authenticated = self.client.identity is not None and self.client.identity.mechanism != "certificate"
+            word = "ESMTP" + ("S" if self.client.tls else "") + ("A" if authenticated else "")
             self.client = replace(self.client, protocol=word)
 
     def _starttls(self, argument: bytes) -> None:
@@ -306,11 +316,12 @@ class SmtpServer:
             raise CommandError(words.NOT_OFFERED)
         if self.client.tls is None:
             raise CommandError(words.AUTH_NEEDS_TLS)
-        if self.client.identity is not None:
+        if self.client.identity is not None and self.client.identity.mechanism != "certificate":
             # RFC 4954 §4: once authenticated, AUTH is refused.
             raise CommandError(words.BAD_SEQUENCE)
         mechanism, _, response = argument.partition(b" ")
-        if mechanism.upper() != b"PLAIN" or "PLAIN" not in self.settings.mechanisms:
+        self._mechanism = mechanism.upper().decode("ascii", "replace")
+        if self._mechanism not in ("PLAIN", "EXTERNAL") or self._mechanism not in mechanisms_of(self.settings, self.client.tls):
             raise CommandError(words.AUTH_UNKNOWN)
         self._after_auth = self.state
         if response:
@@ -331,7 +342,8 @@ class SmtpServer:
             self._refuse(error.reply)
 
     def _authenticate(self, response: bytes) -> None:
-        self._ask(questions.Authenticate(parse_plain(response), self.client), self._authenticated)
+        credentials = parse_plain(response) if self._mechanism == "PLAIN" else parse_external(response)
+        self._ask(questions.Authenticate(credentials, self.client), self._authenticated)
 
     def _authenticated(self, value: Identity | Reply | None) -> None:
         if isinstance(value, Identity):

@@ -1,0 +1,172 @@
+"""TLS towards next hops: contexts for what is asked of the peer, and the check of who it is.
+
+The one invariant: `verified` means one of two things. The chain leads to a given root (or through the certificate that was named) and the
+certificate names the host (RFC 6125, RFC 9525); or the certificate, or its key, is one that was pinned. Nothing less is ever reported as
+verified.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from OpenSSL import SSL
+from service_identity import CertificateError, VerificationError
+from service_identity.pyopenssl import verify_hostname, verify_ip_address
+from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
+from zope.interface import implementer
+
+from mailsec.errors import ConfigurationError, ProtocolError
+from mailsec.model.requests import StartTls
+from mailsec.model.tls import TlsPeer
+from mailsec.net.tls_context import OwnCertificate, add_certificate, make_context
+
+__all__ = ["ClientTls", "Wallet", "check_peer", "client_tls"]
+
+_PARTIAL_CHAIN = 0x80000
+"""X509_V_FLAG_PARTIAL_CHAIN: a certificate that was given is believed although it is no root."""
+_MOST_CONTEXTS = 256
+
+
+class Wallet(Protocol):
+    """Certificates by the names that the configuration uses, as they are at this moment."""
+
+    def own(self, name: str) -> OwnCertificate | None:
+        """Ours, with its key; None where there is none now."""
+        ...
+
+    def other(self, nickname: str) -> bytes | None:
+        """Anybody's (DER)."""
+        ...
+
+
+@implementer(IOpenSSLClientConnectionCreator)
+class ClientTls:
+    """One connection to a next hop."""
+
+    def __init__(self, context: SSL.Context, request: StartTls, authority: bytes | None) -> None:
+        self._context = context
+        self._request = request
+        self._authority = authority
+
+    def clientConnectionForTLS(self, protocol: Any) -> SSL.Connection:
+        connection = SSL.Connection(self._context, None)
+        connection.set_app_data(self._authority)
+        name = self._request.server_name
+        if name and not _is_address(name):
+            # RFC 6066 §3: SNI holds a DNS name, never an address.
+            connection.set_tlsext_host_name(name.encode("idna"))
+        return connection
+
+
+def client_tls(roots: bytes | None = None, wallet: Wallet | None = None) -> Callable[[StartTls], ClientTls]:
+    """What `WireProtocol` needs to begin TLS as a client. `roots`: trust anchors in PEM; None: those of the system.
+
+    What it returns raises ConfigurationError where a certificate that the request names is not there now.
+    """
+    contexts: dict[tuple[str, TlsPeer, bytes | None, OwnCertificate | None], SSL.Context] = {}
+
+    def begin(request: StartTls) -> ClientTls:
+        peer = request.peer
+        authority = _found(wallet.other(peer.authority) if wallet else None, peer.authority) if peer.authority else None
+        own = _found(wallet.own(peer.certificate) if wallet else None, peer.certificate) if peer.certificate else None
+        key = (request.verify, peer, authority, own)
+        context = contexts.get(key)
+        if context is None:
+            if len(contexts) >= _MOST_CONTEXTS:
+                contexts.clear()
+            context = contexts[key] = _context(request, authority, own, roots)
+        return ClientTls(context, request, authority)
+
+    return begin
+
+
+def _found(value: Any, name: str) -> Any:
+    if value is None:
+        raise ConfigurationError(f'there is no certificate "{name}"', hint='"mailsec check" tells more', stage="tls")
+    return value
+
+
+def _context(request: StartTls, authority: bytes | None, own: OwnCertificate | None, roots: bytes | None) -> SSL.Context:
+    context = make_context(request.peer.policy)
+    if own is not None:
+        add_certificate(context, own)
+    if request.verify != "verified" or request.peer.pins:
+        # RFC 7435: opportunistic and "required" take any certificate; who must be sure says "verified". A pin is compared afterwards.
+        context.set_verify(SSL.VERIFY_NONE)
+        return context
+    context.set_verify(SSL.VERIFY_PEER)
+    store = context.get_cert_store()
+    assert store is not None
+    if authority is not None:
+        store.add_cert(_to_openssl(x509.load_der_x509_certificate(authority)))
+        store.set_flags(_PARTIAL_CHAIN)
+    elif roots is None:
+        context.set_default_verify_paths()
+    else:
+        for root in x509.load_pem_x509_certificates(roots):
+            store.add_cert(_to_openssl(root))
+    return context
+
+
+def _to_openssl(certificate: x509.Certificate) -> Any:
+    from OpenSSL import crypto
+
+    return crypto.X509.from_cryptography(certificate)
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def check_peer(connection: SSL.Connection, request: StartTls) -> bool:
+    """After a handshake: True where the peer is verified, False where nobody asked; raise ProtocolError where it is somebody else."""
+    if request.verify != "verified":
+        return False
+    if request.peer.pins:
+        _check_pins(connection, request)
+        return True
+    authority = connection.get_app_data()
+    if authority is not None:
+        certificate = connection.get_peer_certificate(as_cryptography=True)
+        if certificate is not None and certificate.public_bytes(Encoding.DER) == authority:
+            # The certificate itself was named: nothing that stands in it makes it surer.
+            return True
+    try:
+        if _is_address(request.server_name):
+            verify_ip_address(connection, request.server_name)
+        else:
+            verify_hostname(connection, request.server_name)
+    except (VerificationError, CertificateError, x509.ExtensionNotFound, ValueError) as error:
+        raise ProtocolError(
+            f"the certificate of the next hop does not name {request.server_name}",
+            hint="set the next hop to the name in its certificate, or server_name, or its tls to required",
+            stage="tls",
+        ) from error
+    return True
+
+
+def _check_pins(connection: SSL.Connection, request: StartTls) -> None:
+    try:
+        certificate = connection.get_peer_certificate(as_cryptography=True)
+        if certificate is None:
+            raise ProtocolError("the next hop shows no certificate", stage="tls")
+        whole = hashlib.sha256(certificate.public_bytes(Encoding.DER)).hexdigest()
+        spki = certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    except (ValueError, TypeError) as error:
+        raise ProtocolError("the certificate of the next hop cannot be read", stage="tls") from error
+    key = hashlib.sha256(spki).hexdigest()
+    if not {f"sha256:{whole}", f"key-sha256:{key}"} & set(request.peer.pins):
+        raise ProtocolError(
+            f"the next hop shows another certificate than was pinned: sha256:{whole}, key-sha256:{key}",
+            hint="where it was renewed and that is certain, put one of these into pins",
+            stage="tls",
+        )
