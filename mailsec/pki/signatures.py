@@ -14,7 +14,7 @@ from mailsec.model.verdict import Reason
 from mailsec.pki.budget import Budget
 from mailsec.x509 import der
 from mailsec.x509.certificate import Certificate
-from mailsec.x509.keys import KeyFacts, key_facts
+from mailsec.x509.keys import KeyFacts, has_close_primes, key_facts
 
 __all__ = ["algorithm_reason", "inherit_parameters", "is_signed_by", "key_reason", "signature_reason"]
 
@@ -83,6 +83,8 @@ def algorithm_reason(algorithm: bytes, issuer: KeyFacts, what: str, profile: Pro
 _WEAKNESSES = {
     "rsa-exponent": "its public exponent is even or 1",
     "rsa-modulus-even": "its modulus is even",
+    "rsa-small-factor": "its modulus has a small factor",
+    "rsa-close-primes": "the two primes of its modulus lie so close together that it is easily factored (CVE-2022-26320)",
     "rsa-exponent-long": "its public exponent has more than 64 bits",
     "roca": "it was made by a library whose keys can be computed from their public half (CVE-2017-15361)",
 }
@@ -92,7 +94,8 @@ def key_reason(certificate: Certificate, profile: Profile = _DEFAULT) -> Reason 
     """Why the key of a certificate is not accepted; None where it is."""
     key = certificate.key
     what = f"the key of {certificate.subject.text or 'the certificate'}"
-    for weakness in key.weaknesses:
+    weaknesses = key.weaknesses or (("rsa-close-primes",) if has_close_primes(certificate.spki) else ())
+    for weakness in weaknesses:
         return Reason("weak-key", "policy", f"{what}: {_WEAKNESSES[weakness]}", "its holder needs a new key", "RFC 8551 §4")
     if key.type == "ec:explicit":
         # RFC 5480 §2.1.1: only named curves; by explicit ones somebody else's public key can be made one's own (CVE-2020-0601).

@@ -7,12 +7,13 @@ or an `Asn1Error`; a key that is not understood has the type "unknown:OID".
 from __future__ import annotations
 
 from functools import lru_cache
+from math import gcd, isqrt, prod
 from typing import Final, NamedTuple
 
 from mailsec.errors import Asn1Error
 from mailsec.x509 import der
 
-__all__ = ["KeyFacts", "key_facts"]
+__all__ = ["KeyFacts", "has_close_primes", "key_facts"]
 
 RSA: Final = "1.2.840.113549.1.1.1"
 RSASSA_PSS: Final = "1.2.840.113549.1.1.10"
@@ -63,6 +64,15 @@ def _residues(prime: int) -> frozenset[int]:
 
 _ROCA: Final = tuple((prime, _residues(prime)) for prime in _ROCA_PRIMES)
 
+# NIST SP 800-89 §5.3.3: a modulus has no factor smaller than 752.
+_SMALL_PRIMES: Final = prod(number for number in range(3, 752) if all(number % below for below in range(2, isqrt(number) + 1)))
+# CVE-2022-26320, CVE-2023-26083's kin: generators that took the next prime but one. As in the baseline requirements for TLS, §6.1.1.3 (5).
+_FERMAT_ROUNDS: Final = 100
+_FERMAT_BITS: Final = 16384
+_SQUARES_64: Final = sum(1 << residue for residue in {number * number % 64 for number in range(64)})
+_ODD: Final = 9 * 5 * 7 * 11
+_SQUARES_ODD: Final = frozenset(number * number % _ODD for number in range(_ODD))
+
 
 class KeyFacts(NamedTuple):
     """What is known of a public key without using it."""
@@ -76,7 +86,7 @@ class KeyFacts(NamedTuple):
     algorithm: str
     """The OID of the SubjectPublicKeyInfo."""
     weaknesses: tuple[str, ...]
-    """ "rsa-exponent", "rsa-exponent-long", "rsa-modulus-even", "roca"."""
+    """ "rsa-exponent", "rsa-exponent-long", "rsa-modulus-even", "rsa-small-factor", "roca"."""
     parameters: bool
     """False where the algorithm's parameters are absent (DSA: inherited from the issuer, RFC 5280 §6.1.4 (e))."""
 
@@ -118,20 +128,17 @@ def key_facts(spki: bytes) -> KeyFacts:
 
 
 def _rsa(key: bytes, algorithm: str, parameters: bool) -> KeyFacts:
-    _, _, content, end = der.single(key, 1, len(key), der.SEQUENCE, "RSA public key")
-    numbers = der.split(key, content, end, 2)
-    if len(numbers) != 2 or numbers[0][0] != der.INTEGER or numbers[1][0] != der.INTEGER:
-        raise Asn1Error("RSA public key: not a modulus and an exponent")
-    modulus = der.unsigned(key, numbers[0][2], numbers[0][3])
-    exponent = der.unsigned(key, numbers[1][2], numbers[1][3])
+    modulus, exponent = _rsa_numbers(key)
     weaknesses = []
     # NIST SP 800-56B §6.2.1: an odd exponent over 1; with 1 every message is its own signature, an even one has no inverse.
     if exponent < 3 or not exponent & 1:
         weaknesses.append("rsa-exponent")
     if not modulus & 1:
         weaknesses.append("rsa-modulus-even")
-    # One reduction by the product, then small numbers only.
-    rest = modulus % _ROCA_PRODUCT
+    # One reduction by the product, then small numbers only; the primes of ROCA are among them.
+    rest = modulus % _SMALL_PRIMES
+    if gcd(rest, _SMALL_PRIMES) != 1:
+        weaknesses.append("rsa-small-factor")
     if all(rest % prime in residues for prime, residues in _ROCA):
         weaknesses.append("roca")
     if exponent.bit_length() > 64:
@@ -139,11 +146,38 @@ def _rsa(key: bytes, algorithm: str, parameters: bool) -> KeyFacts:
     return KeyFacts("rsa-pss" if algorithm == RSASSA_PSS else "rsa", modulus.bit_length(), algorithm, tuple(weaknesses), parameters)
 
 
-def _product() -> int:
-    product = 1
-    for prime in _ROCA_PRIMES:
-        product *= prime
-    return product
+def _rsa_numbers(key: bytes) -> tuple[int, int]:
+    _, _, content, end = der.single(key, 1, len(key), der.SEQUENCE, "RSA public key")
+    numbers = der.split(key, content, end, 2)
+    if len(numbers) != 2 or numbers[0][0] != der.INTEGER or numbers[1][0] != der.INTEGER:
+        raise Asn1Error("RSA public key: not a modulus and an exponent")
+    return der.unsigned(key, numbers[0][2], numbers[0][3]), der.unsigned(key, numbers[1][2], numbers[1][3])
 
 
-_ROCA_PRODUCT: Final = _product()
+@lru_cache(maxsize=512)
+def has_close_primes(spki: bytes) -> bool:
+    """Fermat's method: whether an RSA modulus falls apart within a few steps, as its primes lie close together.
+
+    Costs about 30 µs, so it is asked of keys on a path, not of every key that a message brings. False for other keys, and for those that
+    are larger than any that is computed with.
+    """
+    facts = key_facts(spki)
+    if not facts.type.startswith("rsa") or not 0 < facts.bits <= _FERMAT_BITS:
+        return False
+    _, _, content, end = der.single(spki, 0, len(spki), der.SEQUENCE, "public key")
+    bits = der.split(spki, content, end, 2)[1]
+    modulus, _ = _rsa_numbers(spki[bits[2] : bits[3]])
+    if not modulus & 1:
+        return False
+    root = isqrt(modulus)
+    if root * root == modulus:
+        return True
+    root += 1
+    rest = root * root - modulus
+    for _ in range(_FERMAT_ROUNDS):
+        # Two tests that let one number of 100 through, for most are no squares.
+        if _SQUARES_64 >> (rest & 63) & 1 and rest % _ODD in _SQUARES_ODD and isqrt(rest) ** 2 == rest:
+            return True
+        rest += 2 * root + 1
+        root += 1
+    return False

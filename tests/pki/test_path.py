@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
-from pki_authorities import BACKEND, EMAIL, END, NOW, START, ask, codes, dn, issue, key, usage
+from pki_authorities import BACKEND, EMAIL, END, NOW, START, Party, ask, codes, dn, issue, key, usage
 
 from mailsec.algorithms.profiles import PROFILES
 from mailsec.model.limits import Limits
@@ -19,7 +20,7 @@ from mailsec.pki.anchors import AnchorSet
 from mailsec.pki.budget import Budget, cost_of
 from mailsec.pki.cache import PathCache
 from mailsec.pki.path import PathOptions, validate
-from mailsec.x509.certificate import load_certificate
+from mailsec.x509.certificate import Certificate, load_certificate
 
 
 def test_a_good_path(root, authority, alice):
@@ -205,11 +206,43 @@ def test_weak_keys_and_digests(root):
     assert ask(weak, anchors=[root], options=PathOptions(profile=PROFILES["legacy"])).valid
 
 
-def test_exponent_one_makes_every_signature_right(root):
-    numbers = rsa.generate_private_key(public_exponent=65537, key_size=2048).public_key()
-    good = issue("Exponent", root, public_key=numbers)
-    forged = load_certificate(good.der.replace(b"\x02\x03\x01\x00\x01", b"\x02\x03\x00\x00\x01"))
-    assert not ask(forged, anchors=[root]).valid
+def resigned(party: Party, signer: str | None, *, exponent: int = 0, modulus: int = 0, padded: int = 0) -> Certificate:
+    """The certificate with another RSA key in it, signed again; `padded`: its signature is the padded digest itself, of so many octets."""
+    from asn1crypto import keys as asn1_keys
+    from asn1crypto import x509 as asn1_x509
+
+    certificate = asn1_x509.Certificate.load(party.der)
+    if exponent:
+        numbers = asn1_keys.RSAPublicKey({"modulus": modulus, "public_exponent": exponent})
+        certificate["tbs_certificate"]["subject_public_key_info"] = {"algorithm": {"algorithm": "rsa"}, "public_key": numbers}
+    if padded:
+        for place in (certificate["tbs_certificate"]["signature"], certificate["signature_algorithm"]):
+            place["algorithm"], place["parameters"] = "sha256_rsa", None
+    tbs = certificate["tbs_certificate"].dump(force=True)
+    if padded:
+        digest = bytes.fromhex("3031300d060960864801650304020105000420") + hashlib.sha256(tbs).digest()
+        certificate["signature_value"] = b"\0\1" + b"\xff" * (padded - 3 - len(digest)) + b"\0" + digest
+    else:
+        certificate["signature_value"] = key(signer).sign(tbs, ec.ECDSA(hashes.SHA256()))
+    return load_certificate(certificate.dump(force=True))
+
+
+def test_forgery_with_exponent_one_every_signature_is_right(root):
+    modulus = rsa.generate_private_key(public_exponent=65537, key_size=2048).public_key().public_numbers().n
+    plain = issue("Exponent", root, ca=True)
+    authority = resigned(plain, root.label, exponent=1, modulus=modulus)
+    mallory = resigned(issue("Mallory", plain, addresses=("mallory@example.org",)), None, padded=256)
+    result = validate(mallory, anchors=[root.anchor], intermediates=[authority], at=NOW, purpose="email-sign", backend=BACKEND)
+    assert not result.accepted
+    assert "weak-key" in codes(ask(authority, anchors=[root], purpose="any")), "the key is named, not the signature"
+
+
+@pytest.mark.parametrize("what", ["small factor", "close primes", "even exponent"])
+def test_weak_families_of_keys_are_refused_in_a_path(root, what):
+    private = rsa.generate_private_key(public_exponent=65537, key_size=2048).private_numbers()
+    modulus = {"small factor": 3 * private.p * private.q, "close primes": private.p * (private.p + 2)}.get(what, private.p * private.q)
+    weak = resigned(issue("Weak", root, ca=True), root.label, exponent=65536 if what == "even exponent" else 65537, modulus=modulus)
+    assert codes(ask(weak, anchors=[root], purpose="any")) == ["weak-key"]
 
 
 def test_cross_certified_authorities_in_a_circle_end(root):

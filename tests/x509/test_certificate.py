@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import ipaddress
 from functools import cache
+from math import prod
 
 import pytest
 from cryptography import x509
@@ -16,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mailsec.model.address import Address
+from mailsec.x509 import keys
 from mailsec.x509.certificate import Certificate, load_certificate, summary
 from mailsec.x509.names import Name
 
@@ -196,13 +198,34 @@ def test_rsa_weaknesses_are_named():
 
 
 def test_a_modulus_of_the_roca_family_is_named():
-    from mailsec.x509 import keys
-
-    modulus = pow(65537, 12345, keys._ROCA_PRODUCT) + keys._ROCA_PRODUCT * (1 << 400)
+    product = prod(keys._ROCA_PRIMES)
+    modulus = pow(65537, 12345, product) + product * (1 << 400)
     assert all(modulus % prime in residues for prime, residues in keys._ROCA)
-    numbers = rsa.RSAPublicNumbers(65537, modulus | 1 if modulus & 1 else modulus + keys._ROCA_PRODUCT).public_key()
-    spki = numbers.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    assert "roca" in keys.key_facts(spki).weaknesses
+    assert "roca" in keys.key_facts(rsa_key(modulus | 1 if modulus & 1 else modulus + product)).weaknesses
+
+
+def rsa_key(modulus: int) -> bytes:
+    return rsa.RSAPublicNumbers(65537, modulus).public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
+
+def test_a_modulus_with_a_small_factor_is_named():
+    private = rsa.generate_private_key(65537, 2048).private_numbers()
+    assert keys.key_facts(rsa_key(private.p * 751 * private.q)).weaknesses == ("rsa-small-factor",)
+    assert keys.key_facts(rsa_key(private.p * private.q)).weaknesses == ()
+
+
+def test_a_modulus_of_two_neighbours_is_named():
+    first = rsa.generate_private_key(65537, 2048).private_numbers().p
+    # Factors that are no primes do as well for what is asked here.
+    for distance in (0, 2, 1 << 400):
+        assert keys.has_close_primes(rsa_key(first * (first + distance)))
+    assert not keys.has_close_primes(rsa_key(first * (first + (1 << 900))))
+    private = rsa.generate_private_key(65537, 2048).private_numbers()
+    assert not keys.has_close_primes(rsa_key(private.p * private.q))
+
+
+def test_attack_a_modulus_of_many_bits_costs_nothing():
+    assert not keys.has_close_primes(rsa_key((1 << 20_000) + 1))
 
 
 def test_other_names_and_addresses_are_kept():
