@@ -17,6 +17,7 @@
     ├── Refused                  a rule says no: permanent for this message and recipient
     ├── TryLater                 not now: the peer should come back
     ├── KeyUnavailable           no key, or the token that holds it is out
+    ├── TokenError               a token refuses for good: a wrong PIN, a mark, an operation that it does not know
     ├── CryptoError              an operation failed; deliberately says little
     ├── StoreError               the database or the spool
     │   ├── WrongPassphrase      the pass phrase opens nothing
@@ -56,6 +57,7 @@ __all__ = [
     "StorageFull",
     "StoreError",
     "Tampered",
+    "TokenError",
     "TryLater",
     "Unavailable",
     "UsageError",

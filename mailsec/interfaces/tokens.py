@@ -14,6 +14,8 @@ __all__ = ["TokenHost"]
 class TokenHost(Protocol):
     """One loaded PKCS#11 module: in the process of a command, or in a token host behind a socket.
 
+    A token host for mail does the raw operations and lists what there is; what changes a token is refused there and done by commands.
+
     Blocking: call it through a thread, or from a command. `token` is a label, "" where the module has one token only, or a label and a
     serial as a PKCS#11 URI where two tokens have one label. Errors: KeyUnavailable (`stage` "token:LABEL"; come back), TokenError.
     """
@@ -36,6 +38,14 @@ class TokenHost(Protocol):
         """The raw operation of `keys.mechanism` ("CKM_RSA_PKCS_PSS:sha256:32" …) over data that is already prepared for it."""
         ...
 
+    def decrypt(self, token: str, key_id: bytes, operation: str, data: bytes) -> bytes:
+        """The raw operation ("CKM_RSA_PKCS", "CKM_RSA_PKCS_OAEP:sha256:sha256" …) over a wrapped key. CryptoError whatever is wrong with it."""
+        ...
+
+    def derive(self, token: str, key_id: bytes, operation: str, point: bytes) -> bytes:
+        """The shared secret with a peer's public point ("CKM_ECDH1_DERIVE"), without KDF."""
+        ...
+
     def generate_key(self, token: str, kind: str, label: str) -> TokenKey:
         """Make a key pair there; `kind` as in `mailsec key generate` ("rsa-3072", "p256", "ed25519", "ml-dsa-65")."""
         ...
@@ -44,6 +54,10 @@ class TokenHost(Protocol):
 
     def import_key(self, token: str, private_key: bytes, label: str) -> TokenKey:
         """Put a key (PKCS#8 DER) there, with its public key object."""
+        ...
+
+    def set_pin(self, token: str, old: bytes | None, new: bytes | None) -> None:
+        """Change the PIN of whoever uses the token; None: at the reader's pin pad."""
         ...
 
     def set_trust(self, token: str, der: bytes, trust: TrustFlags) -> None:

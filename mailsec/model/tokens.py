@@ -47,6 +47,8 @@ class TokenCertificate:
     has_key: bool = False
     trust: TrustFlags = field(default_factory=TrustFlags)
     """Trust objects of an NSS database; empty elsewhere, and where they could not be checked."""
+    problem: str = ""
+    """Why its trust is not believed (the database was changed by something else than NSS); empty: nothing is wrong."""
 
 
 @dataclass(frozen=True, slots=True)
