@@ -14,15 +14,17 @@ from mailsec.asn1 import writer
 from mailsec.asn1.reader import SEQUENCE, read_single
 from mailsec.asn1.values import read_integer
 from mailsec.errors import Asn1Error, CryptoError
-from mailsec.model.mechanism import SignatureMechanism, TransportMechanism
+from mailsec.model.mechanism import AgreementMechanism, SignatureMechanism, TransportMechanism
 
 __all__ = [
     "Operation",
+    "agreement_operation",
     "digest_info",
     "ecdsa_concatenated",
     "ecdsa_sequence",
     "signature_operation",
     "transport_operation",
+    "written",
 ]
 
 _NAMES: Final = {
@@ -43,15 +45,30 @@ class Operation(NamedTuple):
     name: str
     """ "RSA_PKCS", "RSA_PKCS_PSS", "ECDSA", "SHA256_RSA_PKCS", "EDDSA", "ML_DSA", "RSA_PKCS_OAEP" …"""
     input: str
-    """What it is given: "digest", "digest-info" (RFC 8017 §9.2), "octets" (all that is signed), or "ciphertext"."""
+    """What it is given: "digest", "digest-info" (RFC 8017 §9.2), "octets" (all that is signed), "padded" (as long as the modulus),
+    "ciphertext", or "point" (the peer's public key)."""
     output: str = "signature"
-    """What it gives: "signature" as CMS carries it, "concatenated" (r and s of ECDSA, each as long as the order), or "key"."""
+    """What it gives: "signature" as CMS carries it, "concatenated" (r and s of ECDSA, each as long as the order), "key", "padded" (a key
+    in its padding), or "secret"."""
 
 
-def signature_operation(mechanism: SignatureMechanism, offered: Collection[str]) -> Operation:
+def written(operation: Operation, mechanism: SignatureMechanism | TransportMechanism | None = None) -> str:
+    """The operation with its parameters, as a token host reads it: "CKM_ECDSA", "CKM_RSA_PKCS_PSS:sha256:32", "CKM_RSA_PKCS_OAEP:sha1:sha1"."""
+    name = f"CKM_{operation.name}"
+    if operation.name.endswith("RSA_PKCS_PSS") and isinstance(mechanism, SignatureMechanism):
+        mask = mechanism.mgf_digest or mechanism.digest
+        return f"{name}:{mechanism.digest}:{mechanism.salt_length}" + (f":{mask}" if mask != mechanism.digest else "")
+    if operation.name == "RSA_PKCS_OAEP" and isinstance(mechanism, TransportMechanism):
+        label = f":{mechanism.label.hex()}" if mechanism.label else ""
+        return f"{name}:{mechanism.digest}:{mechanism.mgf_digest or mechanism.digest}{label}"
+    return name
+
+
+def signature_operation(mechanism: SignatureMechanism, offered: Collection[str], *, raw_rsa: bool = False) -> Operation:
     """The operation for a signature, of those that the token offers; raise CryptoError where there is none.
 
-    Raw operations come first: they are what every token has, and the octets to be hashed need not pass through it.
+    Raw operations come first: they are what every token has, and the octets to be hashed need not pass through it. With `raw_rsa` the
+    padding, too, may be made in software: the last resort.
     """
     digest = _NAMES.get(mechanism.digest, "")
     wanted: list[Operation]
@@ -67,6 +84,8 @@ def signature_operation(mechanism: SignatureMechanism, offered: Collection[str])
         wanted = [Operation("ML_DSA", "octets")]
     else:
         wanted = []
+    if raw_rsa and mechanism.kind.startswith("rsassa-"):
+        wanted.append(Operation("RSA_X_509", "padded"))
     for operation in wanted:
         # A digest that was made elsewhere cannot be given to an operation that hashes itself.
         if operation.name in offered and not (mechanism.prehashed and operation.input == "octets"):
@@ -74,12 +93,30 @@ def signature_operation(mechanism: SignatureMechanism, offered: Collection[str])
     raise CryptoError(f"the token makes no {mechanism.kind} signatures with {mechanism.digest or 'its own digest'}")
 
 
-def transport_operation(mechanism: TransportMechanism, offered: Collection[str]) -> Operation:
-    """The operation that opens a wrapped content key; raise CryptoError where the token has none."""
+def transport_operation(mechanism: TransportMechanism, offered: Collection[str], *, raw_rsa: bool = False) -> Operation:
+    """The operation that opens a wrapped content key; raise CryptoError where the token has none.
+
+    A token that was seen refusing OAEP with some hash says so by "-RSA_PKCS_OAEP:HASH" among what it offers. With `raw_rsa` the padding
+    may then be taken off in software.
+    """
     name = {"rsaes-pkcs1-v1_5": "RSA_PKCS", "rsaes-oaep": "RSA_PKCS_OAEP"}.get(mechanism.kind, "")
-    if name not in offered:
-        raise CryptoError(f"the token does not open {mechanism.kind}")
-    return Operation(name, "ciphertext", "key")
+    if name in offered and f"-{name}:{mechanism.digest}" not in offered:
+        return Operation(name, "ciphertext", "key")
+    if raw_rsa and mechanism.kind == "rsaes-oaep" and "RSA_X_509" in offered:
+        return Operation("RSA_X_509", "ciphertext", "padded")
+    raise CryptoError(f"the token does not open {mechanism.kind}{f' with {mechanism.digest}' if mechanism.digest else ''}")
+
+
+def agreement_operation(mechanism: AgreementMechanism, offered: Collection[str]) -> Operation:
+    """The operation of a raw key agreement, without KDF (that is software's); raise CryptoError where the token has none.
+
+    RFC 5753 §3.1.1: on curves of cofactor 1, and there are no others in the table, both are the same.
+    """
+    names = ("ECDH1_COFACTOR_DERIVE", "ECDH1_DERIVE") if mechanism.cofactor else ("ECDH1_DERIVE", "ECDH1_COFACTOR_DERIVE")
+    for name in names:
+        if name in offered:
+            return Operation(name, "point", "secret")
+    raise CryptoError(f"the token does not agree on keys by {mechanism.kind}")
 
 
 def digest_info(digest: str, value: bytes) -> bytes:

@@ -38,15 +38,13 @@ class Authority:
     def issue(self, *addresses: str, name: str = "", kind: str = "ec-p256", days: int = 825, at: datetime | None = None) -> SoftwareKey:
         """A key with a certificate for `addresses`; it is called by the first of them unless `name` says otherwise."""
         key = make_key(kind)
-        certificate = issue_mail(
-            self.issuer,
-            addresses=[Address.parse(one) for one in addresses],
-            public_key=public_key_of(key),
-            at=at or self.at,
-            random=self.random,
-            days=days,
-        )
+        certificate = self.certify(public_key_of(key), *addresses, days=days, at=at)
         return SoftwareKey(name or addresses[0], key, certificate=certificate, assigned=addresses)
+
+    def certify(self, public_key: bytes, *addresses: str, days: int = 825, at: datetime | None = None) -> bytes:
+        """A certificate for `addresses` and a key that is elsewhere (on a token): its SubjectPublicKeyInfo is given."""
+        parsed = [Address.parse(one) for one in addresses]
+        return issue_mail(self.issuer, addresses=parsed, public_key=public_key, at=at or self.at, random=self.random, days=days)
 
 
 class MemoryKeys:

@@ -1,1 +1,1 @@
-"""PKCS#11 modules: loader, sessions, locks. Blocking; imported by `app` only."""
+"""PKCS#11 modules: loader, sessions, login, what lies on tokens. Blocking; imported by `app` only."""

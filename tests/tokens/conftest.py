@@ -1,0 +1,47 @@
+"""Tokens for the tests of this folder: SoftHSM2, alone and behind a module that fails on demand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from mailsec.tokens.module import Module
+from mailsec.tokens.state import StateDirectory
+from tests.peers.softhsm import Shim, SoftHsm
+
+
+@pytest.fixture(scope="module")
+def softhsm(tmp_path_factory) -> Iterator[SoftHsm]:
+    """Two tokens whose names begin alike."""
+    hsm = SoftHsm(tmp_path_factory.mktemp("hsm"))
+    hsm.add("HSM 1", "1234")
+    hsm.add("HSM 10", "pin with blanks ")
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in hsm.environment.items():
+            patch.setenv(name, value)
+        yield hsm
+
+
+@pytest.fixture(scope="module")
+def module(softhsm: SoftHsm) -> Iterator[Module]:
+    """The module of these tokens, logged in to the first."""
+    with Module("soft", softhsm.library, state=StateDirectory(softhsm.state)) as loaded:
+        loaded.login("HSM 1", b"1234")
+        yield loaded
+
+
+@pytest.fixture
+def shim(softhsm: SoftHsm, tmp_path, monkeypatch) -> Shim:
+    """The same tokens behind the shim, which works until it is told otherwise."""
+    made = Shim(tmp_path / "shim")
+    for name, value in made.environment.items():
+        monkeypatch.setenv(name, value)
+    return made
+
+
+@pytest.fixture
+def shimmed(shim: Shim, tmp_path) -> Iterator[Module]:
+    with Module("shim", shim.library, state=StateDirectory(tmp_path / "state")) as loaded:
+        yield loaded
+        shim.say()
