@@ -44,7 +44,9 @@ def encrypted_length(cipher: Cipher, length: int) -> int:
     return length + 16 - length % 16 if cipher.mode == "cbc" else length
 
 
-def encrypt(cipher: Cipher, key: bytes, nonce: bytes, content: Iterable[bytes | memoryview], *, associated: bytes = b"") -> Iterator[bytes]:
+def encrypt(
+    cipher: Cipher, key: bytes, nonce: bytes, content: Iterable[bytes | memoryview], *, associated: bytes = b""
+) -> Iterator[bytes | memoryview]:
     """The encrypted content in pieces; for GCM the last piece is the tag of 16 octets."""
     if cipher.mode == "gcm":
         encryptor: Any = BlockCipher(algorithms.AES(key), modes.GCM(nonce)).encryptor()
@@ -63,9 +65,15 @@ def encrypt(cipher: Cipher, key: bytes, nonce: bytes, content: Iterable[bytes | 
     for block in content:
         length += len(block)
         for piece in _cut(block):
-            yield encryptor.update(piece)
+            yield _updated(encryptor, piece)
     padding = 16 - length % 16
     yield encryptor.update(bytes((padding,)) * padding) + encryptor.finalize()
+
+
+def _updated(cipher: Any, piece: bytes | memoryview) -> memoryview:
+    """What `update` gives, at twice its speed in CBC: into memory that is there already, which is nobody else's."""
+    room = bytearray(len(piece) + 15)
+    return memoryview(room)[: cipher.update_into(piece, room)]
 
 
 def _cut(block: bytes | memoryview) -> Iterator[bytes | memoryview]:
@@ -142,10 +150,13 @@ def _decrypt_cbc(scratch: Scratch, parameters: CipherParameters, key: bytes, con
     held = b""
     for block in content:
         for piece in _cut(block):
-            plain = held + decryptor.update(piece) if held else decryptor.update(piece)
-            held = plain[-size:]
-            if len(plain) > size:
-                scratch.append(memoryview(plain)[:-size])
+            plain = _updated(decryptor, piece)
+            if len(plain) < size:
+                continue
+            if held:
+                scratch.append(held)
+            scratch.append(plain[:-size])
+            held = bytes(plain[-size:])
     return _append_unpadded(scratch, held, size)
 
 

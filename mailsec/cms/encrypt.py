@@ -81,12 +81,12 @@ def _assemble(content: Segments, infos: Sequence[bytes], cipher: Cipher, key: by
             yield from encrypt(cipher, key, nonce, content)
             return
         # The last piece is the tag: it stands in mac, behind the content.
-        last = b""
+        last: bytes | memoryview = b""
         for piece in encrypt(cipher, key, nonce, content):
             if last:
                 yield last
             last = piece
-        yield b"\x04\x10" + last
+        yield b"\x04\x10" + bytes(last)
 
     if size <= BLOCK:
         return Segments((head, b"".join(produce())))

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable
 
 from mailsec.errors import MimeError
+from mailsec.mime.lines import regular_lines
 from mailsec.mime.transfer import IDENTITY, base64_length, decode, encode_base64, encode_quoted_printable
 from mailsec.model.message import HeaderField, Part
 from mailsec.model.octets import Octets, Segments, Slice
@@ -54,10 +55,13 @@ PROTECTED = frozenset(
 
 def _are_proof(data: bytes) -> bool:
     """Whole lines, checked in four passes over memory and no Python for a line."""
-    if not data.isascii() or b"\0" in data or _BARE_LF.search(data):
+    if not data.isascii() or b"\0" in data:
         return False
     # Without a blank, as in base64, no line ends in one and none begins "From ": the cheaper look is enough.
-    if (_BAD_AT_CR if b" " in data or b"\t" in data else _BAD_CR).search(data):
+    blank = b" " in data or b"\t" in data
+    if not blank and regular_lines(data):
+        return True
+    if _BARE_LF.search(data) or (_BAD_AT_CR if blank else _BAD_CR).search(data):
         return False
     return not data.startswith(b"From ") and _are_short(data)
 

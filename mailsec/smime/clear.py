@@ -12,7 +12,7 @@ from typing import Final
 
 from mailsec.errors import MimeError
 from mailsec.mime.canonical import encoding_field, transport_proof_body
-from mailsec.mime.lines import to_crlf
+from mailsec.mime.lines import regular_lines, to_crlf
 from mailsec.mime.multipart import outer_header
 from mailsec.mime.spans import OctetsSpan
 from mailsec.model.limits import DEFAULT_LIMITS, Limits
@@ -25,6 +25,7 @@ __all__ = ["clear_message"]
 
 _DOT_LINE: Final = re.compile(rb"[\r\n]\.[\r\n]")
 _RFC: Final = "RFC 5321 §2.3.8"
+_WORTHWHILE: Final = 4096
 
 
 def clear_message(
@@ -77,15 +78,31 @@ def _scan(octets: Octets) -> tuple[bool, bool, bool]:
     loose = nul = dot = False
     last = b"\r\n"
     for block in octets.blocks():
-        data = bytes(block)
-        # A CRLF that two blocks share counts as one of each.
-        shared = last[-1:] == b"\r" and data[:1] == b"\n"
-        held = data[-1:] == b"\r"
-        lines = data.count(b"\r\n")
-        loose = loose or data.count(b"\n") != lines + shared or data.count(b"\r") != lines + held or (last[-1:] == b"\r" and not shared)
-        nul = nul or b"\0" in data
-        # The shorter pattern is looked for where it alone could stand: it costs as much as all the rest.
-        if not dot:
-            dot = b"\r\n.\r\n" in data or _DOT_LINE.search(last + data[:3]) is not None or (loose and _DOT_LINE.search(data) is not None)
-        last = (last + data[-3:])[-3:]
+        for data in _irregular(bytes(block)):
+            # A CRLF that two blocks share counts as one of each.
+            shared = last[-1:] == b"\r" and data[:1] == b"\n"
+            held = data[-1:] == b"\r"
+            lines = data.count(b"\r\n")
+            loose = loose or data.count(b"\n") != lines + shared or data.count(b"\r") != lines + held or (last[-1:] == b"\r" and not shared)
+            nul = nul or b"\0" in data
+            # The shorter pattern is looked for where it alone could stand: it costs as much as all the rest.
+            if not dot:
+                dot = (
+                    b"\r\n.\r\n" in data or _DOT_LINE.search(last + data[:3]) is not None or (loose and _DOT_LINE.search(data) is not None)
+                )
+            last = (last + data[-3:])[-3:]
     return loose or last[-1:] == b"\r", nul, dot or last.endswith((b"\n.", b"\r."))
+
+
+def _irregular(data: bytes) -> Iterator[bytes]:
+    """The block without its middle, where that is lines of one width, as in base64: they hold none of what is looked for."""
+    start, end = data.find(b"\r\n", 0, 1000) + 2, data.rfind(b"\n") + 1
+    middle = data[start:end]
+    # A line of one octet might be the dot; and what stays of the middle must show what stands before the rest.
+    if len(middle) < _WORTHWHILE or b"\0" in middle or regular_lines(middle) < 2:
+        yield data
+        return
+    yield data[:start]
+    yield data[end - 4 : end]
+    if end < len(data):
+        yield data[end:]

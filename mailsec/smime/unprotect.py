@@ -17,10 +17,10 @@ from mailsec.errors import LimitExceeded
 from mailsec.interfaces import CryptoBackend, KeyHandle, Scratch, Work
 from mailsec.mime.charsets import text_of
 from mailsec.mime.parts import read_parts
-from mailsec.mime.spans import span_of
+from mailsec.mime.spans import HeadedOctets, span_of
 from mailsec.model.limits import DEFAULT_LIMITS, Limits
 from mailsec.model.message import Message, Part
-from mailsec.model.octets import Octets
+from mailsec.model.octets import Octets, Segments, Slice
 from mailsec.model.verdict import LayerResult, Reason, SmimeResult
 from mailsec.smime.clear import clear_message
 from mailsec.smime.efail import alteration
@@ -230,6 +230,10 @@ def _clear(message: Message, found: _Found, header: CoveredHeader, peeler: Peele
         return None
     segments, reasons = clear_message(message, *entity, header, peeler.limits)
     found.reasons.extend(reasons)
+    *head, body = segments.pieces
+    if isinstance(body, Slice) and len(body) > peeler.limits.scratch_memory:
+        # What was decrypted is kept already, and comes through as it is: a second copy would cost as much as the decryption.
+        return HeadedOctets(Segments(head).join(), body.octets, body.start, body.end)
     return peeler.kept(segments, len(segments))
 
 

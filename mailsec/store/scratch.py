@@ -65,10 +65,13 @@ class WindowedOctets:
         if not pattern:
             return start if start <= end else -1
         overlap = len(pattern) - 1
+        rare = set(pattern)
         size = _WINDOW
         while start + len(pattern) <= end:
             stop = min(start + max(size, 2 * len(pattern)), end)
-            found = self.view(start, stop).find(pattern)
+            window = self.view(start, stop)
+            # One octet is looked for thirty times as fast as several: of a delimiter, base64 has not even one hyphen.
+            found = window.find(pattern) if all(octet in window for octet in rare) else -1
             if found >= 0:
                 return start + found
             if stop == end:

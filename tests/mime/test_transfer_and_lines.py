@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import quopri
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mailsec.errors import MimeError
-from mailsec.mime.lines import is_crlf, to_crlf
+from mailsec.mime.lines import is_crlf, regular_lines, to_crlf
 from mailsec.mime.transfer import base64_length, base64_segments, decode, encode_base64, encode_quoted_printable
 from mailsec.model.octets import BytesOctets, Segments
 
@@ -58,6 +59,40 @@ def test_base64_segments_have_the_length_that_they_say(size: int) -> None:
 def test_garbage_in_base64_is_refused(data: bytes, size: int) -> None:
     with pytest.raises(MimeError):
         b"".join(decode("base64", chop(data, size)))
+
+
+@given(
+    st.integers(1, 25).map(lambda quanta: quanta * 4),
+    st.integers(0, 3000),
+    st.sampled_from([b"!", b"=", b"-", b"\0", b"\xe4", b"\r", b"\n", b"A", b" ", b"", b"\r\n", b"=\r\n", b"QQ==\r\n"]),
+    st.booleans(),
+    st.sampled_from([7, 333, 4096]),
+)
+def test_the_fast_look_at_regular_lines_takes_nothing_that_the_strict_one_refuses(
+    width: int, at: int, changed: bytes, replaces: bool, size: int
+) -> None:
+    line = (b"QUJDREVGR0hJ" * 10)[:width] + b"\r\n"
+    data = line * (3000 // len(line))
+    at = min(at, len(data))
+    data = data[:at] + changed + data[at + (len(changed) if replaces else 0) :]
+    plain = data.translate(None, b" \t\r\n")
+    valid = re.fullmatch(rb"(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}(?:[A-Za-z0-9+/]|[A-Za-z0-9+/]=|==)?)?", plain)
+    expected = base64.b64decode(plain + b"=" * (-len(plain) % 4)) if valid else None
+    try:
+        found: bytes | None = b"".join(decode("base64", chop(data, size)))
+    except MimeError:
+        found = None
+    assert found == expected
+
+
+@given(st.lists(st.sampled_from([b"\r\n", b"ab", b"a", b"abc", b"\r", b"\n"]), max_size=12).map(b"".join))
+def test_lines_of_one_width_are_what_the_definition_says(data: bytes) -> None:
+    lines = data.split(b"\r\n")
+    width = len(lines[0])
+    regular = (
+        width > 0 and lines[-1] == b"" and len(lines) > 1 and all(len(line) == width and not set(line) & {10, 13} for line in lines[:-1])
+    )
+    assert regular_lines(data) == (width if regular else 0)
 
 
 def test_blanks_in_base64_and_missing_padding_at_the_end_are_ignored() -> None:
