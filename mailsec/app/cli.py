@@ -44,6 +44,7 @@ GROUPS: dict[str, str] = {
     "cert": "certificates of the database",
     "ocsp": "whether certificates were revoked, as responders say",
     "crl": "revocation lists of the database",
+    "key": "private keys of the database",
     "p12": "PKCS#12 files",
     "db": "the certificate database itself",
     "user": "people who may submit mail",
@@ -53,7 +54,7 @@ GROUPS: dict[str, str] = {
 SECTIONS: dict[str, tuple[str, ...]] = {
     "Set it up and run it": ("demo", "init", "check", "serve", "plugins"),
     "Messages": ("explain", "queue", "smime", "cms"),
-    "Certificates, keys and people": ("cert", "p12", "ocsp", "crl", "db", "user"),
+    "Certificates, keys and people": ("cert", "key", "p12", "ocsp", "crl", "db", "user"),
 }
 """How `mailsec --help` groups its commands; what stands in none (of plugins) comes last."""
 
@@ -72,6 +73,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "cert list": ("mailsec.app.commands.cert:list_certificates", "list the certificates"),
     "cert show": ("mailsec.app.commands.cert:show", "everything about a certificate"),
     "cert issue": ("mailsec.app.commands.cert_issue:issue", "make a CA, or a certificate from it"),
+    "cert request": ("mailsec.app.commands.cert_request:request", "ask an authority outside for a certificate"),
+    "cert revoke": ("mailsec.app.commands.cert_revoke:revoke", "revoke a certificate that our own CA issued"),
     "cert import": ("mailsec.app.commands.cert_import:import_certificates", "add certificates from a file"),
     "cert export": ("mailsec.app.commands.cert:export", "write a certificate to a file"),
     "cert trust": ("mailsec.app.commands.cert:trust", "say what a certificate is trusted for"),
@@ -84,6 +87,11 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "crl import": ("mailsec.app.commands.crl:import_lists", "add revocation lists from files"),
     "crl fetch": ("mailsec.app.commands.crl:fetch", "fetch revocation lists"),
     "crl delete": ("mailsec.app.commands.crl:delete", "delete revocation lists"),
+    "crl issue": ("mailsec.app.commands.crl_issue:issue", "make the revocation list of our own CA"),
+    "key list": ("mailsec.app.commands.key:list_keys", "list the private keys, and whom they are for"),
+    "key generate": ("mailsec.app.commands.key:generate", "make a key that waits for a certificate"),
+    "key assign": ("mailsec.app.commands.key:assign", "say for whom a key signs and opens"),
+    "key delete": ("mailsec.app.commands.key:delete", "delete a private key"),
     "p12 list": ("mailsec.app.commands.p12:list_contents", "what is in a PKCS#12 file"),
     "p12 import": ("mailsec.app.commands.p12:import_contents", "add the keys and certificates of a PKCS#12 file"),
     "user add": ("mailsec.app.commands.user:add", "add a user"),

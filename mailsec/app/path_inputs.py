@@ -156,7 +156,7 @@ def read_ders(path: str, label: str = "CERTIFICATE") -> Sequence[bytes]:
         with naming(path):
             return load_certificates(data)
     if b"-----BEGIN " in data:
-        found = [block.data for block in pem_blocks(data) if block.label == label]
+        found = [block.data for block in pem_blocks(data) if block.label.removeprefix("NEW ") == label]
         if not found:
             raise InputError(f"{path} holds no {label}", stage="parse")
         return found

@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import ColumnElement, Connection, or_, select, union
 
-from mailsec.errors import KeyUnavailable, PrivateKeyError, Tampered, UsageError
+from mailsec.errors import KeyUnavailable, Tampered, UsageError
 from mailsec.model.address import Address
 from mailsec.model.limits import DEFAULT_LIMITS
 from mailsec.model.session import matches_pattern
@@ -32,30 +32,26 @@ from mailsec.store.entry_rows import (
     demand_domains,
     insert_certificate,
     instant_of,
-    key_place,
     patterns_for,
     strings,
     trust_columns,
 )
 from mailsec.store.facts import demand_key_fits, facts_of
-from mailsec.store.ledger import Changes
+from mailsec.store.issued import record
 from mailsec.store.nicknames import check_nickname
 from mailsec.store.patterns import check_patterns
+from mailsec.store.private_keys import FEW, TABLES, PrivateKeys
 from mailsec.store.schema import assignments, certificate_addresses, certificates, learnt, private_keys
-from mailsec.store.users import Users
 from mailsec.x509.certificate import load_certificate
 
 __all__ = ["CertDb"]
 
-_TABLES = ("certificates", "certificate_addresses", "private_keys", "assignments")
 NO_TRUST = TrustFlags()
 _HAS_TRUST = or_(certificates.c.trust_tls != "", certificates.c.trust_email != "")
 _MOST_AUTHORITIES = 5000
-_FEW = 50
-"""Up to so many rows, what belongs to them is asked for by name; above, whole tables are read."""
 
 
-class CertDb(Users):
+class CertDb(PrivateKeys):
     """An `interfaces.CertificateDatabase` over SQL. Made by `create` or `open`."""
 
     # -- asking ------------------------------------------------------------------------------------------------------------
@@ -163,15 +159,7 @@ class CertDb(Users):
 
     def private_key(self, entry: CertificateEntry) -> bytes | None:
         """PKCS#8 DER of the entry's key; None where the database has none. Raise Tampered where a row was changed."""
-        key_id = facts_of(entry.der).key_id
-        with self.reading() as connection:
-            row = next(iter(fetch(connection, select(private_keys).where(private_keys.c.key_id == key_id))), None)
-            if row is None:
-                return None
-            self._demand(connection)
-            if not self.authentic("private_keys", row):
-                raise Tampered(f"the private key of {entry.nickname} was changed", hint="`mailsec db check` shows what was changed")
-            return self._unlocked().unseal("private key", row["sealed"], key_place(row["id"], key_id))
+        return self.key_octets(facts_of(entry.der).key_id, entry.nickname)
 
     # -- changing ----------------------------------------------------------------------------------------------------------
 
@@ -185,11 +173,13 @@ class CertDb(Users):
         source: str = "imported",
         private_key: bytes | None = None,
         assigned: Sequence[str] = (),
+        issuer: bytes | None = None,
         at: datetime,
     ) -> CertificateEntry:
         """Add a certificate, and with `private_key` (PKCS#8 DER) its key; the same certificate twice is one entry.
 
-        One that is there keeps its nickname; trust, key and assignments are added to it. Raise UsageError for a nickname that
+        One that is there keeps its nickname; trust, key and assignments are added to it. `issuer` is the certificate of the authority of ours
+        that has just issued it: it is written into the register in the same transaction (`store.issued`). Raise UsageError for a nickname that
         another subject has, or an e-mail anchor without domains.
         """
         nickname, domains = check_nickname(nickname), demand_domains(trust, domains)
@@ -211,6 +201,8 @@ class CertDb(Users):
                 self._add_key(changes, facts.key_id, facts.key_type, private_key, at)
             if assigned:
                 self._assign(changes, facts.key_id, check_patterns(assigned), "", keep=True)
+            if issuer is not None:
+                record(changes, issuer, certificate, at)
             return self._entries(changes.connection, certificates.c.id == number)[0]
 
     def set_trust(self, nickname: str, trust: TrustFlags, *, domains: Sequence[str] = ()) -> None:
@@ -236,8 +228,8 @@ class CertDb(Users):
                 self._demand_nickname(changes.connection, new, row["subject"])
                 changes.update("certificates", row, {"nickname": new})
 
-    def delete(self, entry: CertificateEntry) -> bool:
-        """Remove one certificate, and its key if no other certificate here has it; True where a key went too."""
+    def delete(self, entry: CertificateEntry, *, keep_key: bool = False) -> bool:
+        """Remove one certificate, and its key if no other certificate here has it (or not, with `keep_key`); True where a key went too."""
         with self.writing() as changes:
             connection = changes.connection
             for row in self._rows(connection, certificates.c.id == entry.id):
@@ -246,24 +238,11 @@ class CertDb(Users):
                     changes.delete("certificate_addresses", address)
                 connection.execute(learnt.delete().where(learnt.c.certificate_id == entry.id))
                 changes.delete("certificates", row)
-                if self._rows(connection, certificates.c.key_id == row["key_id"]):
-                    continue
-                for table, source in (("assignments", assignments), ("private_keys", private_keys)):
-                    gone = fetch(connection, select(source).where(source.c.key_id == row["key_id"]))
-                    for each in gone:
-                        changes.delete(table, each)
-                return bool(gone)
+                if not keep_key and not self._rows(connection, certificates.c.key_id == row["key_id"]):
+                    return self._delete_key(changes, row["key_id"])
         return False
 
     # -- within a transaction ----------------------------------------------------------------------------------------------
-
-    def _demand(self, connection: Connection) -> None:
-        """Raise Tampered where rows are missing or foreign: then nothing here may be believed."""
-        self._unlocked()
-        if problem := self.problem(connection, *_TABLES):
-            raise Tampered(
-                problem, hint="`mailsec db check` shows more; restore a backup, or `mailsec db check --accept` believes the rest"
-            )
 
     @staticmethod
     def _purpose(purpose: str) -> None:
@@ -293,23 +272,13 @@ class CertDb(Users):
     def _entries(self, connection: Connection, *where: ColumnElement[bool]) -> list[CertificateEntry]:
         return [entry for entry, _ in self._build(connection, self._rows(connection, *where))]
 
-    def _patterns(self, connection: Connection, key_ids: Collection[bytes], usage: str = "") -> dict[bytes, list[str]]:
-        patterns: dict[bytes, list[str]] = defaultdict(list)
-        query = select(assignments).order_by(assignments.c.id)
-        if len(key_ids) <= _FEW:
-            query = query.where(assignments.c.key_id.in_(key_ids))
-        for row in fetch(connection, query):
-            if self.authentic("assignments", row) and (not usage or row["usage"] in ("", usage)):
-                patterns[row["key_id"]].append(row["pattern"])
-        return patterns
-
     def _build(self, connection: Connection, rows: Sequence[Mapping[str, Any]]) -> list[tuple[CertificateEntry, Mapping[str, Any]]]:
         """Entries from rows, with what other tables say of them."""
         if not rows:
             return []
-        whole = not self.problem(connection, *_TABLES)
+        whole = not self.problem(connection, *TABLES)
         # For a few entries only their own rows are read; for many, all at once.
-        some = len(rows) <= _FEW
+        some = len(rows) <= FEW
         ids, key_ids = [row["id"] for row in rows], [row["key_id"] for row in rows]
         query = select(certificate_addresses).order_by(certificate_addresses.c.id)
         if some:
@@ -348,29 +317,6 @@ class CertDb(Users):
             )
             built.append((entry, row))
         return built
-
-    def _add_key(self, changes: Changes, key_id: bytes, key_type: str, private_key: bytes, at: datetime) -> None:
-        row = next(iter(fetch(changes.connection, select(private_keys).where(private_keys.c.key_id == key_id))), None)
-        if row is not None:
-            if not self.authentic("private_keys", row):
-                raise Tampered("the private key that is there was changed", hint="`mailsec db check` shows what was changed")
-            return
-        if len(private_key) > 64 * 1024:
-            raise PrivateKeyError("the private key has more than 64 KiB", hint="import one key at a time")
-        number = changes.next_id("private_keys")
-        sealed = self._unlocked().seal("private key", private_key, key_place(number, key_id))
-        values = {"id": number, "key_id": key_id, "key_type": key_type, "sealed": sealed, "created_at": int(at.timestamp())}
-        changes.insert("private_keys", values)
-
-    def _assign(self, changes: Changes, key_id: bytes, patterns: Sequence[str], usage: str, *, keep: bool) -> None:
-        query = select(assignments).where(assignments.c.key_id == key_id, assignments.c.usage == usage)
-        there = {row["pattern"]: row for row in fetch(changes.connection, query)}
-        for pattern, row in there.items():
-            if pattern not in patterns and not keep:
-                changes.delete("assignments", row)
-        for pattern in patterns:
-            if pattern not in there:
-                changes.insert("assignments", {"key_id": key_id, "pattern": pattern, "usage": usage})
 
 
 if TYPE_CHECKING:

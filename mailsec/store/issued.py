@@ -18,10 +18,11 @@ from mailsec.store.connection import fetch
 from mailsec.store.database import Database
 from mailsec.store.entry_rows import instant_of
 from mailsec.store.facts import key_id_of
+from mailsec.store.ledger import Changes
 from mailsec.store.schema import issued
 from mailsec.x509.certificate import load_certificate
 
-__all__ = ["REASONS", "IssuedStore"]
+__all__ = ["REASONS", "IssuedStore", "record"]
 
 REASONS: Final = (
     "unspecified",
@@ -45,11 +46,9 @@ class IssuedStore:
 
     def record(self, authority: bytes, certificate: bytes, *, at: datetime) -> None:
         """Write down a certificate that `authority` has issued; one that is there stays as it is."""
-        parsed = load_certificate(certificate)
         with self._database.writing() as changes:
             self._demand(changes.connection)
-            if self._row(changes.connection, authority, parsed.serial) is None:
-                changes.insert("issued", _values(authority, parsed.serial, certificate, parsed.not_after or at, at))
+            record(changes, authority, certificate, at)
 
     def revoke(
         self, authority: bytes, serial: int, *, at: datetime, reason: str = "unspecified", not_after: datetime | None = None
@@ -60,7 +59,7 @@ class IssuedStore:
         values = {"revoked_at": int(at.timestamp()), "reason": reason}
         with self._database.writing() as changes:
             self._demand(changes.connection)
-            row = self._row(changes.connection, authority, serial)
+            row = _row(changes.connection, authority, serial)
             if row is None:
                 if not_after is None:
                     raise KeyUnavailable(
@@ -80,7 +79,7 @@ class IssuedStore:
         """Take a certificate off hold; raise Refused where it was revoked for good, or not at all."""
         with self._database.writing() as changes:
             self._demand(changes.connection)
-            row = self._row(changes.connection, authority, serial)
+            row = _row(changes.connection, authority, serial)
             if row is None or row["reason"] != "certificateHold":
                 raise Refused(f"the certificate with the serial number {serial:x} is not on hold", hint="what is revoked stays revoked")
             changes.update("issued", row, {"revoked_at": None, "reason": ""})
@@ -101,10 +100,17 @@ class IssuedStore:
                 problem, hint="`mailsec db check` shows more; restore a backup, or `mailsec db check --accept` believes the rest"
             )
 
-    @staticmethod
-    def _row(connection: Connection, authority: bytes, serial: int) -> Mapping[str, Any] | None:
-        query = select(issued).where(issued.c.authority == _key_of(authority), issued.c.serial == f"{serial:x}")
-        return next(iter(fetch(connection, query)), None)
+
+def record(changes: Changes, authority: bytes, certificate: bytes, at: datetime) -> None:
+    """`IssuedStore.record`, within a transaction that adds the certificate, too."""
+    parsed = load_certificate(certificate)
+    if _row(changes.connection, authority, parsed.serial) is None:
+        changes.insert("issued", _values(authority, parsed.serial, certificate, parsed.not_after or at, at))
+
+
+def _row(connection: Connection, authority: bytes, serial: int) -> Mapping[str, Any] | None:
+    query = select(issued).where(issued.c.authority == _key_of(authority), issued.c.serial == f"{serial:x}")
+    return next(iter(fetch(connection, query)), None)
 
 
 def _key_of(authority: bytes) -> bytes:

@@ -14,28 +14,45 @@ import ipaddress
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
-from cryptography.hazmat.primitives.hashes import SHA256, SHA384
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-    PublicFormat,
-    load_der_private_key,
-    load_der_public_key,
-)
+from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsageOID, NameOID, ObjectIdentifier
 
 from mailsec.asn1 import writer
-from mailsec.errors import AddressError, PrivateKeyError, UsageError
+from mailsec.errors import AddressError, UsageError
 from mailsec.model.address import Address, normalise_domain
+from mailsec.x509.private_keys import (
+    KEY_KINDS,
+    encrypting_usages,
+    load_private,
+    load_public,
+    make_key,
+    public_key_of,
+    signature_digest,
+    signing_usages,
+)
 
-__all__ = ["KEY_KINDS", "MAIL_USAGES", "IssuedBy", "issue_mail", "issue_server", "make_ca", "make_key", "public_key_of"]
+__all__ = [
+    "KEY_KINDS",
+    "MAIL_DAYS",
+    "MAIL_USAGES",
+    "IssuedBy",
+    "authority_certificate",
+    "issue_mail",
+    "issue_server",
+    "key_usage",
+    "mail_names",
+    "make_ca",
+    "make_key",
+    "public_key_of",
+    "renew_ca",
+]
 
-KEY_KINDS = ("rsa-2048", "rsa-3072", "rsa-4096", "ec-p256", "ec-p384", "ed25519")
 MAIL_USAGES = ("both", "sign", "encrypt")
+MAIL_DAYS = 824
+"""S/MIME Baseline Requirements §6.3.2: at most 825 days, and better less."""
 
 # RFC 9598 §3: id-on-SmtpUTF8Mailbox, for addresses whose local part is not ASCII.
 _SMTP_UTF8_MAILBOX = ObjectIdentifier("1.3.6.1.5.5.7.8.9")
@@ -43,9 +60,6 @@ _SMTP_UTF8_MAILBOX = ObjectIdentifier("1.3.6.1.5.5.7.8.9")
 _LONGEST_COMMON_NAME = 64
 # Clocks of others are late: a certificate holds from a little before it was made.
 _BACKDATED = timedelta(minutes=5)
-
-_PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
-_PublicKey = rsa.RSAPublicKey | ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,25 +78,6 @@ class IssuedBy:
         return "IssuedBy(...)"
 
 
-def make_key(kind: str) -> bytes:
-    """A new private key of one of `KEY_KINDS`, as PKCS#8 DER."""
-    key: _PrivateKey
-    if kind == "ed25519":
-        key = ed25519.Ed25519PrivateKey.generate()
-    elif kind in ("ec-p256", "ec-p384"):
-        key = ec.generate_private_key(ec.SECP256R1() if kind == "ec-p256" else ec.SECP384R1())
-    elif kind in KEY_KINDS:
-        key = rsa.generate_private_key(65537, int(kind.removeprefix("rsa-")))
-    else:
-        raise UsageError(f"there is no key of kind {kind!r}", hint="one of " + ", ".join(KEY_KINDS))
-    return key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
-
-
-def public_key_of(private_key: bytes) -> bytes:
-    """The SubjectPublicKeyInfo of a PKCS#8 key."""
-    return _load(private_key).public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-
-
 def make_ca(
     *,
     common_name: str,
@@ -94,16 +89,9 @@ def make_ca(
     domains: Sequence[str] = (),
 ) -> bytes:
     """A self-signed CA certificate, DER. With `domains`, it may vouch for addresses and hosts of these only (RFC 5280 §4.2.1.10)."""
-    private = _load(key)
+    private = load_private(key)
     name = _name(common_name, organisation)
-    builder = _builder(name, name, private.public_key(), at, at + timedelta(days=days), random)
-    builder = (
-        # RFC 5280 §4.2.1.9: a CA certificate has basicConstraints, critical; this one signs end entities only.
-        builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        # RFC 5280 §4.2.1.3: keyCertSign and cRLSign.
-        .add_extension(_key_usage("key_cert_sign", "crl_sign"), critical=True)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(private.public_key()), critical=False)
-    )
+    builder = _authority(name, private, at, days, random)
     if domains:
         permitted: list[x509.GeneralName] = []
         for domain in domains:
@@ -112,6 +100,32 @@ def make_ca(
             permitted += [x509.RFC822Name(plain), x509.RFC822Name("." + plain), x509.DNSName(plain)]
         builder = builder.add_extension(x509.NameConstraints(permitted, None), critical=True)
     return _sign(builder, private)
+
+
+def renew_ca(certificate: bytes, *, key: bytes, at: datetime, random: Callable[[int], bytes], days: int = 3652) -> bytes:
+    """Another self-signed certificate of the same authority: the same name and constraints; `key` is its key of before, or a new one.
+
+    With its key of before, everything that it issued has a path to the new certificate, too. With a new key the old certificate stays an
+    anchor until what it issued has ended; the two are told apart by their key identifiers (RFC 5280 §4.2.1.1).
+    """
+    private = load_private(key)
+    old = authority_certificate(certificate)
+    builder = _authority(old.subject, private, at, days, random)
+    for extension in old.extensions:
+        if isinstance(extension.value, x509.NameConstraints):
+            builder = builder.add_extension(extension.value, critical=True)
+    return _sign(builder, private)
+
+
+def _authority(name: x509.Name, private: Any, at: datetime, days: int, random: Callable[[int], bytes]) -> x509.CertificateBuilder:
+    return (
+        _builder(name, name, private.public_key(), at, days, None, random)
+        # RFC 5280 §4.2.1.9: a CA certificate has basicConstraints, critical; this one signs end entities only.
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        # RFC 5280 §4.2.1.3: keyCertSign and cRLSign.
+        .add_extension(key_usage("key_cert_sign", "crl_sign"), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(private.public_key()), critical=False)
+    )
 
 
 def issue_server(
@@ -124,8 +138,11 @@ def issue_server(
     shown = normalise_domain(names[0])
     # RFC 5280 §4.2.1.6: an empty subject is allowed, subjectAltName is critical then.
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, shown)] if len(shown) <= _LONGEST_COMMON_NAME else [])
-    public = _load_public(public_key)
-    usages = ("digital_signature", "key_encipherment") if isinstance(public, rsa.RSAPublicKey) else ("digital_signature",)
+    public = load_public(public_key)
+    if not signing_usages(public):
+        raise UsageError("a TLS server needs a key that signs", hint="use an RSA or EC key")
+    # RFC 5280 §4.2.1.3: keyEncipherment is for the key transport of TLS 1.2, which RSA has only.
+    usages = (*signing_usages(public), *(usage for usage in encrypting_usages(public) if usage == "key_encipherment"))
     return _issue(ca, subject, public, alternatives, usages, ExtendedKeyUsageOID.SERVER_AUTH, at, days, random)
 
 
@@ -137,7 +154,7 @@ def issue_mail(
     at: datetime,
     random: Callable[[int], bytes],
     common_name: str = "",
-    days: int = 825,
+    days: int = MAIL_DAYS,
     usage: str = "both",
 ) -> bytes:
     """An S/MIME certificate for these mailboxes (RFC 8550), DER; `usage` is "sign", "encrypt" or "both"."""
@@ -145,33 +162,28 @@ def issue_mail(
         raise UsageError("a certificate for mail needs an address", hint="as in --address alice@example.org")
     if usage not in MAIL_USAGES:
         raise UsageError(f"there is no usage {usage!r}", hint="one of " + ", ".join(MAIL_USAGES))
-    public = _load_public(public_key)
-    usages = {"sign": _SIGNING, "encrypt": _encrypting(public), "both": (*_SIGNING, *_encrypting(public))}[usage]
+    public = load_public(public_key)
+    signing, encrypting = signing_usages(public), encrypting_usages(public)
+    usages = {"sign": signing, "encrypt": encrypting, "both": (*signing, *encrypting)}[usage]
     if not usages:
-        raise UsageError("an Ed25519 key encrypts nothing", hint="use --usage sign, or another kind of key")
+        raise UsageError(f"a key of this kind cannot {usage}", hint="leave --usage out, or use another kind of key")
     # S/MIME Baseline Requirements §7.1.4.2.2: a common name is a mailbox address, or the name of the person.
     shown = common_name or str(addresses[0])
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, shown)] if len(shown) <= _LONGEST_COMMON_NAME else [])
-    # RFC 8550 §4.4.3: addresses stand in subjectAltName.
-    alternatives = [_mailbox(address) for address in addresses]
+    alternatives = mail_names(addresses)
     return _issue(ca, subject, public, alternatives, usages, ExtendedKeyUsageOID.EMAIL_PROTECTION, at, days, random)
 
 
-# RFC 8550 §4.4.2: digitalSignature or nonRepudiation is needed to verify a signature.
-_SIGNING = ("digital_signature",)
-
-
-def _encrypting(public: _PublicKey) -> tuple[str, ...]:
-    # RFC 5280 §4.2.1.3: keyEncipherment for key transport, keyAgreement for key agreement; RFC 8410 §5: Ed25519 has neither.
-    if isinstance(public, rsa.RSAPublicKey):
-        return ("key_encipherment",)
-    return ("key_agreement",) if isinstance(public, ec.EllipticCurvePublicKey) else ()
+def mail_names(addresses: Sequence[Address]) -> list[x509.GeneralName]:
+    """The subjectAltName of these mailboxes."""
+    # RFC 8550 §4.4.3: addresses stand in subjectAltName.
+    return [_mailbox(address) for address in addresses]
 
 
 def _issue(
     ca: IssuedBy,
     subject: x509.Name,
-    public: _PublicKey,
+    public: Any,
     alternatives: Sequence[x509.GeneralName],
     usages: Sequence[str],
     purpose: ObjectIdentifier,
@@ -179,21 +191,15 @@ def _issue(
     days: int,
     random: Callable[[int], bytes],
 ) -> bytes:
-    try:
-        issuer = x509.load_der_x509_certificate(ca.certificate)
-        key_id = issuer.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
-    except (ValueError, x509.ExtensionNotFound):
-        raise UsageError(
-            "the CA certificate cannot be used", hint="it needs a subjectKeyIdentifier: make one with `mailsec cert issue --new-ca NAME`"
-        ) from None
+    issuer = authority_certificate(ca.certificate)
+    key_id = issuer.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
     if issuer.not_valid_after_utc <= at:
-        raise UsageError("the CA certificate has expired", hint="make a new CA")
-    end = min(at + timedelta(days=days), issuer.not_valid_after_utc)
+        raise UsageError("the CA certificate has expired", hint="`mailsec cert issue --renew-ca NAME` makes another one")
     builder = (
-        _builder(subject, issuer.subject, public, at, end, random)
+        _builder(subject, issuer.subject, public, at, days, issuer.not_valid_after_utc, random)
         .add_extension(x509.SubjectAlternativeName(alternatives), critical=not list(subject))
         # RFC 5280 §4.2.1.3: keyUsage should be critical.
-        .add_extension(_key_usage(*usages), critical=True)
+        .add_extension(key_usage(*usages), critical=True)
         .add_extension(x509.ExtendedKeyUsage([purpose]), critical=False)
         # RFC 5280 §4.2.1.1, §4.2.1.2: the identifiers by which a path is found.
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(key_id), critical=False)
@@ -210,31 +216,45 @@ def _issue(
     if access:
         described = [x509.AccessDescription(method, x509.UniformResourceIdentifier(url)) for method, url in access]
         builder = builder.add_extension(x509.AuthorityInformationAccess(described), critical=False)
-    return _sign(builder, _load(ca._key))
+    return _sign(builder, load_private(ca._key))
+
+
+def authority_certificate(der: bytes) -> x509.Certificate:
+    """The certificate of an authority that may issue; raise UsageError where it lacks what that needs."""
+    try:
+        certificate = x509.load_der_x509_certificate(der)
+        certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier)
+    except (ValueError, x509.ExtensionNotFound):
+        raise UsageError(
+            "the CA certificate cannot be used", hint="it needs a subjectKeyIdentifier: make one with `mailsec cert issue --new-ca NAME`"
+        ) from None
+    return certificate
 
 
 def _builder(
-    subject: x509.Name, issuer: x509.Name, public: _PublicKey, at: datetime, end: datetime, random: Callable[[int], bytes]
+    subject: x509.Name,
+    issuer: x509.Name,
+    public: Any,
+    at: datetime,
+    days: int,
+    end: datetime | None,
+    random: Callable[[int], bytes],
 ) -> x509.CertificateBuilder:
     # RFC 5280 §4.1.2.2: positive, up to 20 octets; S/MIME Baseline Requirements §7.1: at least 64 random bits.
     serial = int.from_bytes(random(16), "big") >> 1 or 1
     builder = x509.CertificateBuilder().subject_name(subject).issuer_name(issuer).public_key(public).serial_number(serial)
-    return builder.not_valid_before(at - _BACKDATED).not_valid_after(end)
+    begin = at - _BACKDATED
+    # RFC 5280 §4.1.2.5: both ends belong to the time, so that 825 days are a second less.
+    last = begin + timedelta(days=days, seconds=-1)
+    return builder.not_valid_before(begin).not_valid_after(last if end is None else min(last, end))
 
 
-def _sign(builder: x509.CertificateBuilder, key: _PrivateKey) -> bytes:
-    # RFC 8410 §3: Ed25519 hashes inside. RFC 5480 §4: a digest that is as strong as the curve.
-    algorithm: SHA256 | SHA384 | None
-    if isinstance(key, ed25519.Ed25519PrivateKey):
-        algorithm = None
-    elif isinstance(key, ec.EllipticCurvePrivateKey) and key.curve.key_size > 256:
-        algorithm = SHA384()
-    else:
-        algorithm = SHA256()
-    return builder.sign(key, algorithm).public_bytes(Encoding.DER)
+def _sign(builder: x509.CertificateBuilder, key: Any) -> bytes:
+    return builder.sign(key, signature_digest(key)).public_bytes(Encoding.DER)
 
 
-def _key_usage(*wanted: str) -> x509.KeyUsage:
+def key_usage(*wanted: str) -> x509.KeyUsage:
+    """The extension with these bits (named as in `cryptography`)."""
     names = (
         "digital_signature",
         "content_commitment",
@@ -274,20 +294,3 @@ def _mailbox(address: Address) -> x509.GeneralName:
         return x509.RFC822Name(mailbox)
     octets = mailbox.encode()
     return x509.OtherName(_SMTP_UTF8_MAILBOX, writer.header(0x0C, len(octets)) + octets)
-
-
-def _load(private_key: bytes) -> _PrivateKey:
-    try:
-        key = load_der_private_key(private_key, None)
-    except (ValueError, TypeError):
-        raise PrivateKeyError("the private key cannot be read", hint="give it as unencrypted PKCS#8") from None
-    if not isinstance(key, _PrivateKey):
-        raise PrivateKeyError("certificates are issued with RSA, EC and Ed25519 keys only", hint="use another key")
-    return key
-
-
-def _load_public(public_key: bytes) -> _PublicKey:
-    key = load_der_public_key(public_key)
-    if not isinstance(key, _PublicKey):
-        raise PrivateKeyError("certificates are issued for RSA, EC and Ed25519 keys only", hint="use another key")
-    return key

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -13,8 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from mailsec.app import cli
 from mailsec.app.commands.init import set_up_database
 from mailsec.app.config.render import render
+from mailsec.app.output import Output
 from tests.peers.gateway import PROJECT, alive, until
 from tests.peers.postfix import free_port
 
@@ -103,3 +106,33 @@ def running(tmp_path_factory) -> Iterator[Served]:
     gateway.start().ready()
     yield gateway
     gateway.kill()
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch) -> Path:
+    tmp_path.chmod(0o700)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"")))
+    (tmp_path / "password").write_text("pässword\n")
+    (tmp_path / "other").write_text("other\n")
+    return tmp_path
+
+
+@pytest.fixture
+def mailsec(folder):
+    """mailsec("cert", "list", …) -> (exit code, standard output, standard error)."""
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        out, err = io.StringIO(), io.StringIO()
+        code = cli.run(arguments, Output(out, err))
+        assert "Traceback" not in out.getvalue() + err.getvalue()
+        assert code != 70, err.getvalue()
+        return code, out.getvalue(), err.getvalue()
+
+    return run
+
+
+@pytest.fixture
+def database(mailsec) -> str:
+    assert mailsec("db", "init", "--no-password", "-d", "x.db")[0] == 0
+    return "x.db"

@@ -13,7 +13,7 @@ from cryptography.x509.oid import ExtensionOID
 from mailsec.errors import MailsecError, PrivateKeyError, UsageError
 from mailsec.model.address import Address
 from mailsec.x509.certificate import load_certificate
-from mailsec.x509.issue import KEY_KINDS, IssuedBy, issue_mail, issue_server, make_ca, make_key, public_key_of
+from mailsec.x509.issue import KEY_KINDS, IssuedBy, issue_mail, issue_server, make_ca, make_key, public_key_of, renew_ca
 
 AT = datetime(2026, 5, 1, 12, 0, tzinfo=UTC)
 
@@ -30,7 +30,49 @@ def mail(ca: IssuedBy, *addresses: str, kind: str = "ec-p256", **more: object) -
     return issue_mail(ca, addresses=parsed, public_key=public, at=AT, random=os.urandom, **more)
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KEY_KINDS if kind != "rsa-4096"])
+CLASSIC = [kind for kind in KEY_KINDS if kind.startswith(("rsa", "ec")) and kind != "rsa-4096"] + ["ed25519"]
+POST_QUANTUM = [kind for kind in KEY_KINDS if kind.startswith("ml-")]
+
+
+@pytest.mark.parametrize("kind", [*POST_QUANTUM, "x25519"])
+def test_keys_that_openssl_3_0_does_not_know_are_certified_for_what_they_can_do(kind, ca):
+    key = make_key("ml-dsa-65")
+    own = IssuedBy(make_ca(common_name="CA", key=key, at=AT, random=os.urandom), key)
+    for by in (own, ca):
+        der = mail(by, "alice@example.org", kind=kind)
+        read = load_certificate(der)
+        assert read.problems == () and read.key_type == kind
+        expected = {"ml-d": {"digitalSignature"}, "ml-k": {"keyEncipherment"}, "x255": {"keyAgreement"}}[kind[:4]]
+        assert read.key_usage == expected
+        x509.load_der_x509_certificate(der).verify_directly_issued_by(x509.load_der_x509_certificate(by.certificate))
+    with pytest.raises(UsageError):
+        mail(ca, "alice@example.org", kind=kind, usage="encrypt" if kind.startswith("ml-dsa") else "sign")
+
+
+@pytest.mark.parametrize("kind", ["x25519", "ml-kem-768"])
+def test_a_key_that_cannot_sign_is_no_ca_and_no_server(kind, ca):
+    with pytest.raises(PrivateKeyError):
+        make_ca(common_name="CA", key=make_key(kind), at=AT, random=os.urandom)
+    with pytest.raises(UsageError):
+        issue_server(ca, names=["a.example"], public_key=public_key_of(make_key(kind)), at=AT, random=os.urandom)
+
+
+def test_a_renewed_ca_has_its_name_and_constraints_and_what_it_issued_has_a_path_to_it():
+    key = make_key("ec-p256")
+    old = IssuedBy(make_ca(common_name="CA", key=key, at=AT, random=os.urandom, days=900, domains=["example.org"]), key)
+    alice = x509.load_der_x509_certificate(mail(old, "alice@example.org"))
+    later = AT + timedelta(days=800)
+    renewed = x509.load_der_x509_certificate(renew_ca(old.certificate, key=key, at=later, random=os.urandom))
+    before = x509.load_der_x509_certificate(old.certificate)
+    alice.verify_directly_issued_by(renewed)
+    assert renewed.subject == before.subject and renewed.serial_number != before.serial_number
+    constraints = [each.extensions.get_extension_for_class(x509.NameConstraints).value for each in (before, renewed)]
+    assert constraints[0] == constraints[1]
+    other = x509.load_der_x509_certificate(renew_ca(old.certificate, key=make_key("ec-p256"), at=later, random=os.urandom))
+    assert other.subject == before.subject and other.public_key() != before.public_key()
+
+
+@pytest.mark.parametrize("kind", CLASSIC)
 def test_each_kind_of_key_makes_certificates_that_openssl_verifies(kind, need, tmp_path, ca):
     openssl = need("openssl")
     key = make_key(kind)
@@ -114,7 +156,8 @@ def test_a_server_certificate_names_hosts_and_addresses(ca):
 def test_nothing_outlives_its_ca():
     key = make_key("ec-p256")
     short = IssuedBy(make_ca(common_name="CA", key=key, at=AT, random=os.urandom, days=10), key)
-    assert x509.load_der_x509_certificate(mail(short, "a@example.org")).not_valid_after_utc == AT + timedelta(days=10)
+    end = x509.load_der_x509_certificate(short.certificate).not_valid_after_utc
+    assert x509.load_der_x509_certificate(mail(short, "a@example.org")).not_valid_after_utc == end < AT + timedelta(days=10)
     with pytest.raises(UsageError, match="expired"):
         issue_mail(
             short, addresses=[Address.parse("a@example.org")], public_key=public_key_of(key), at=AT + timedelta(days=11), random=os.urandom

@@ -15,6 +15,7 @@ from mailsec.model.trust import CertificateEntry, TrustFlags
 
 __all__ = [
     "anchor_options",
+    "confirmed",
     "delete",
     "described",
     "export",
@@ -144,10 +145,11 @@ def rename(output: Output, nickname: str, new: str, database: DatabaseChoice) ->
 @click.command()
 @click.argument("nickname")
 @click.option("--serial", default="", help="Only the one with this serial number (hexadecimal).")
+@click.option("--keep-key", is_flag=True, help="Keep the private keys: what was encrypted to them can still be opened with them.")
 @click.option("--yes", is_flag=True, help="Do not ask, not even about a private key.")
 @database_options
 @click.pass_obj
-def delete(output: Output, nickname: str, serial: str, yes: bool, database: DatabaseChoice) -> None:
+def delete(output: Output, nickname: str, serial: str, keep_key: bool, yes: bool, database: DatabaseChoice) -> None:
     """Delete certificates, with their private keys where no other certificate here needs them."""
     from mailsec.app.databases import entries_called, open_database
 
@@ -155,11 +157,11 @@ def delete(output: Output, nickname: str, serial: str, yes: bool, database: Data
         entries = [entry for entry in entries_called(opened, nickname) if not serial or _serial(entry) == serial.lower().lstrip("0")]
         if not entries:
             raise MailsecError(f'no certificate "{nickname}" has the serial number {serial}', hint="`mailsec cert show` prints them")
-        keys = sum(entry.has_key for entry in entries)
+        keys = 0 if keep_key else sum(entry.has_key for entry in entries)
         what = plural(len(entries), "certificate") + (f" and {plural(keys, 'private key')}" if keys else "")
         if not yes:
-            _confirm(output, f'Delete {what} called "{nickname}"?')
-        gone = sum([opened.delete(entry) for entry in entries])
+            confirmed(output, f'Delete {what} called "{nickname}"?')
+        gone = sum([opened.delete(entry, keep_key=keep_key) for entry in entries])
     output.result({"nickname": nickname, "deleted": len(entries), "keys": gone}, f"deleted {what}")
 
 
@@ -292,7 +294,8 @@ def _serial(entry: CertificateEntry) -> str:
     return f"{load_certificate(entry.der).serial:x}"
 
 
-def _confirm(output: Output, question: str) -> None:
+def confirmed(output: Output, question: str) -> None:
+    """Ask on the terminal; raise MailsecError for no, UsageError where nobody can be asked."""
     import sys
 
     if output.json or not sys.stdin.isatty():

@@ -91,6 +91,7 @@ def add_under_a_free_name(
     key: bytes | None = None,
     assigned: Sequence[str] = (),
     source: str = "imported",
+    issuer: bytes | None = None,
 ) -> CertificateEntry:
     """Add a certificate as `nickname`; where none was given, as `suggested` or what it names, with a number where that is taken."""
     from mailsec.x509.certificate import load_certificate
@@ -100,7 +101,15 @@ def add_under_a_free_name(
         taken = {entry.nickname for entry in database.entries() if load_certificate(entry.der).subject.der != subject}
         nickname = free_nickname(make_nickname(suggested, nickname_for(der)), taken)
     return database.add(
-        der, nickname, trust=trust, domains=domains, source=source, private_key=key, assigned=assigned, at=datetime.now(UTC)
+        der,
+        nickname,
+        trust=trust,
+        domains=domains,
+        source=source,
+        private_key=key,
+        assigned=assigned,
+        issuer=issuer,
+        at=datetime.now(UTC),
     )
 
 

@@ -1,57 +1,106 @@
-"""`mailsec cert issue`: a CA of our own, and certificates from it for people and servers."""
+"""`mailsec cert issue`: a CA of our own, and certificates from it for people and servers, with new keys or for their requests."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import click
 
+from mailsec.app.authorities import authorities_called, key_of
 from mailsec.app.commands.cert import anchor_options, described
 from mailsec.app.options import DatabaseChoice, database_options
 from mailsec.app.output import Output, json_option
-from mailsec.errors import KeyUnavailable, UsageError
+from mailsec.errors import InputError, UsageError
 from mailsec.model.address import Address
 from mailsec.model.trust import CertificateEntry, TrustFlags
 from mailsec.store.certdb import CertDb
 from mailsec.store.nicknames import check_nickname
 from mailsec.x509 import issue as issuing
 
-__all__ = ["issue"]
+__all__ = ["issue", "kind_option"]
+
+_ALIASES = {"p256": "ec-p256", "p384": "ec-p384", "p521": "ec-p521"}
+
+
+class _Kind(click.Choice[str]):
+    """A kind of key; curves may be given as token tools call them."""
+
+    def __init__(self) -> None:
+        super().__init__(issuing.KEY_KINDS)
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        return super().convert(_ALIASES.get(value, value), param, ctx)
+
+
+kind_option = click.option(
+    "--key",
+    "kind",
+    type=_Kind(),
+    metavar="KIND",
+    help="The kind of key: " + ", ".join(issuing.KEY_KINDS) + " [rsa-2048; rsa-3072 for a CA].",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """What the options said about the certificate."""
+
+    nickname: str
+    name: str
+    kind: str | None
+    usage: str | None
+    days: int | None
+    assigned: tuple[str, ...]
 
 
 @json_option
 @click.command()
 @click.option("--new-ca", metavar="NAME", default="", help="Make a CA of this name, trusted for mail of the domains given by --for.")
+@click.option("--renew-ca", metavar="NICKNAME", default="", help="Give a CA another certificate, with its name, constraints and trust.")
+@click.option("--new-key", is_flag=True, help="With --renew-ca: with a new key, too. The old one stays for what it has issued.")
 @click.option("--ca", metavar="NICKNAME", default="", help="The CA that issues [the only one here with a key].")
 @click.option("--address", "addresses", metavar="ADDRESS", multiple=True, help="A certificate for mail of this address; may be repeated.")
 @click.option(
     "--host", "hosts", metavar="HOST", multiple=True, help="A certificate for a server of this name or IP address; may be repeated."
 )
+@click.option("--request", "request_file", metavar="FILE", default="", help="A certificate for this request (PKCS#10) of a mail user.")
 @click.option("--nickname", default="", help="What it is called here [the CA's name, the first address, or Server-Cert].")
 @click.option("--name", default="", help="The person's name, for the certificate's subject [the first address].")
-@click.option(
-    "--key", "kind", type=click.Choice(issuing.KEY_KINDS), help="The kind of key [rsa-2048 for mail, ec-p256 for servers, rsa-3072]."
-)
-@click.option("--usage", type=click.Choice(issuing.MAIL_USAGES), help="What a key for mail is for [both].")
-@click.option("--days", type=click.IntRange(1, 36500), help="How long it is valid [825 for mail, 397 for servers, 3652].")
+@kind_option
+@click.option("--usage", type=click.Choice(issuing.MAIL_USAGES), help="What a key for mail is for [all that it can].")
+@click.option("--days", type=click.IntRange(1, 36500), help="How long it is valid [824 for mail, 397 for servers, 3652].")
 @click.option("--assign", "assigned", metavar="PATTERN", multiple=True, help="Addresses that the key signs for, instead of its own.")
+@click.option("--crl-url", "crl_urls", metavar="URL", multiple=True, help="Where the CA's revocation list will be.")
+@click.option("--ocsp-url", "ocsp_urls", metavar="URL", multiple=True, help="Where the CA's OCSP responder is.")
+@click.option("--issuer-url", "issuer_urls", metavar="URL", multiple=True, help="Where the CA's certificate is.")
+@click.option("--policy", "policies", metavar="OID", multiple=True, help="A policy that the CA follows.")
+@click.option("-o", "--output", "file", metavar="FILE", default="", help="Write the certificate to FILE, too (PEM).")
 @anchor_options
 @database_options
 @click.pass_obj
 def issue(
     output: Output,
     new_ca: str,
+    renew_ca: str,
+    new_key: bool,
     ca: str,
     addresses: tuple[str, ...],
     hosts: tuple[str, ...],
+    request_file: str,
     nickname: str,
     name: str,
     kind: str | None,
     usage: str | None,
     days: int | None,
     assigned: tuple[str, ...],
+    crl_urls: tuple[str, ...],
+    ocsp_urls: tuple[str, ...],
+    issuer_urls: tuple[str, ...],
+    policies: tuple[str, ...],
+    file: str,
     domains: tuple[str, ...],
     database: DatabaseChoice,
 ) -> None:
@@ -61,81 +110,136 @@ def issue(
     mailsec cert issue --new-ca "Example CA" --for example.org
     mailsec cert issue --address alice@example.org
     mailsec cert issue --host mail.example.org
+    mailsec cert issue --request bob.csr -o bob.pem
     """
-    from mailsec.app.databases import domains_from, open_database
+    from mailsec.app.databases import open_database
+    from mailsec.app.files import write_file
+    from mailsec.keys.files import pem
 
-    if bool(new_ca) + bool(addresses) + bool(hosts) != 1:
-        raise UsageError("say what to issue: one of --new-ca, --address and --host", hint="`mailsec cert issue --help` has examples")
+    if bool(new_ca) + bool(renew_ca) + (bool(addresses) and not request_file) + bool(hosts) + bool(request_file) != 1:
+        raise UsageError(
+            "say what to issue: one of --new-ca, --renew-ca, --address, --host and --request",
+            hint="`mailsec cert issue --help` has examples",
+        )
     if domains and not new_ca:
         raise UsageError("--for is for a new CA", hint="leave it out")
-    if (usage or name) and not addresses:
-        raise UsageError("--usage and --name are for certificates for mail", hint="give --address, or leave them out")
-    if new_ca and (ca or assigned):
-        raise UsageError("--ca and --assign are not for a new CA", hint="leave them out")
+    if (new_ca or renew_ca) and (ca or assigned or name or usage or crl_urls or ocsp_urls or issuer_urls or policies):
+        raise UsageError(
+            "a CA has its own certificate only: --ca, --name, --usage, --assign, URLs and --policy are not for it", hint="leave them out"
+        )
+    if hosts and (name or usage or assigned):
+        raise UsageError("--name, --usage and --assign are for mail", hint="leave them out")
+    if new_key and not renew_ca:
+        raise UsageError("--new-key belongs to --renew-ca", hint="leave it out")
     if new_ca and not domains:
         raise UsageError("say for which domains the CA may vouch", hint='as in --for example.org, or "--for any"')
+    if request_file and (kind or assigned):
+        raise UsageError("a request has its own key: --key and --assign are not for it", hint="leave them out")
     mailboxes = [Address.parse(address) for address in addresses]
-    if nickname:
-        check_nickname(nickname)
+    wanted = _Wanted(check_nickname(nickname) if nickname else "", name, kind, usage, days, assigned)
     at = datetime.now(UTC)
     with open_database(output, database) as opened:
         if new_ca:
-            called = check_nickname(nickname or new_ca.replace(":", " "))
-            if opened.find(called):
-                raise UsageError(f'there is a certificate "{called}" already', hint="choose another one with --nickname")
-            key = issuing.make_key(kind or "rsa-3072")
-            der = issuing.make_ca(common_name=new_ca, key=key, at=at, random=os.urandom, days=days or 3652)
-            trust = TrustFlags.parse("C,C,")
-            entry = opened.add(der, called, trust=trust, domains=domains_from(domains), source="issued", private_key=key, at=at)
+            entry = _new_ca(opened, new_ca, wanted, domains, at)
+        elif renew_ca:
+            entry = _renewed_ca(opened, renew_ca, wanted, new_key, at)
         else:
-            issuer = _issuer(opened, ca)
-            output.progress("making a key")
-            key = issuing.make_key(kind or ("ec-p256" if hosts else "rsa-2048"))
-            public = issuing.public_key_of(key)
+            above = authorities_called(opened, ca)[0]
+            issuer = issuing.IssuedBy(above.der, key_of(opened, above), crl_urls, ocsp_urls, issuer_urls, policies)
             if hosts:
-                called = nickname or "Server-Cert"
-                der = issuing.issue_server(issuer, names=hosts, public_key=public, at=at, random=os.urandom, days=days or 397)
+                entry = _server(output, opened, issuer, hosts, wanted, at)
+            elif request_file:
+                entry = _requested(opened, issuer, request_file, mailboxes, wanted, at)
             else:
-                called = nickname or str(mailboxes[0]).replace(":", " ")
-                der = issuing.issue_mail(
-                    issuer,
-                    addresses=mailboxes,
-                    public_key=public,
-                    at=at,
-                    random=os.urandom,
-                    common_name=name,
-                    days=days or 825,
-                    usage=usage or ("sign" if kind == "ed25519" else "both"),
-                )
-            entry = opened.add(der, called, source="issued", private_key=key, assigned=assigned, at=at)
-    output.result({"certificates": [described(entry)]}, f'"{entry.nickname}" is issued {_whom(entry, hosts)}')
+                entry = _mail(output, opened, issuer, mailboxes, wanted, at)
+    text = pem(entry.der, "CERTIFICATE")
+    if file:
+        write_file(file, text)
+    written = f"; written to {file}" if file else ""
+    output.result(
+        {"certificates": [described(entry)], "file": file or None, "pem": text.decode()},
+        f'"{entry.nickname}" is issued {_whom(entry, hosts)}{written}',
+    )
 
 
-def _issuer(database: CertDb, nickname: str) -> issuing.IssuedBy:
-    from mailsec.app.databases import entries_called
-    from mailsec.x509.certificate import load_certificate
+def _new_ca(opened: CertDb, name: str, wanted: _Wanted, domains: Sequence[str], at: datetime) -> CertificateEntry:
+    from mailsec.app.databases import domains_from
 
-    def is_ca(entry: CertificateEntry) -> bool:
-        constraints = load_certificate(entry.der).basic_constraints
-        return entry.verified and entry.has_key and constraints is not None and constraints.ca
+    called = wanted.nickname or check_nickname(name.replace(":", " "))
+    if opened.find(called):
+        raise UsageError(f'there is a certificate "{called}" already', hint="choose another one with --nickname, or use --renew-ca")
+    key = issuing.make_key(wanted.kind or "rsa-3072")
+    der = issuing.make_ca(common_name=name, key=key, at=at, random=os.urandom, days=wanted.days or 3652)
+    trust = TrustFlags.parse("C,C,")
+    return opened.add(der, called, trust=trust, domains=domains_from(domains), source="issued", private_key=key, at=at)
 
-    if nickname:
-        found = [entry for entry in entries_called(database, nickname) if is_ca(entry)]
-        if not found:
-            raise KeyUnavailable(f'"{nickname}" is not a CA whose key is here', hint='`mailsec cert issue --new-ca "My CA"` makes one')
-    else:
-        found = [entry for entry in database.entries() if is_ca(entry)]
-        names = sorted({entry.nickname for entry in found})
-        if not found:
-            raise KeyUnavailable(
-                "there is no CA whose key is here", hint='`mailsec cert issue --new-ca "My CA" --for example.org` makes one'
-            )
-        if len(names) > 1:
-            raise UsageError("there are several CAs here: " + ", ".join(names), hint="choose one with --ca")
-    key = database.private_key(found[0])
-    if key is None:
-        raise KeyUnavailable(f'the key of "{found[0].nickname}" is not here', hint="import it with `mailsec p12 import`")
-    return issuing.IssuedBy(found[0].der, key)
+
+def _renewed_ca(opened: CertDb, name: str, wanted: _Wanted, new_key: bool, at: datetime) -> CertificateEntry:
+    if wanted.nickname or (wanted.kind and not new_key):
+        raise UsageError("a renewed CA keeps its nickname, and its key unless --new-key is given", hint="leave --nickname and --key out")
+    old = authorities_called(opened, name)[0]
+    key = issuing.make_key(wanted.kind or "rsa-3072") if new_key else key_of(opened, old)
+    der = issuing.renew_ca(old.der, key=key, at=at, random=os.urandom, days=wanted.days or 3652)
+    return opened.add(der, old.nickname, trust=old.trust, domains=old.domains, source="issued", private_key=key, at=at)
+
+
+def _server(
+    output: Output, opened: CertDb, issuer: issuing.IssuedBy, hosts: Sequence[str], wanted: _Wanted, at: datetime
+) -> CertificateEntry:
+    output.progress("making a key")
+    key = issuing.make_key(wanted.kind or "ec-p256")
+    public = issuing.public_key_of(key)
+    der = issuing.issue_server(issuer, names=hosts, public_key=public, at=at, random=os.urandom, days=wanted.days or 397)
+    called = wanted.nickname or "Server-Cert"
+    return opened.add(der, called, source="issued", private_key=key, assigned=wanted.assigned, issuer=issuer.certificate, at=at)
+
+
+def _mail(
+    output: Output, opened: CertDb, issuer: issuing.IssuedBy, mailboxes: Sequence[Address], wanted: _Wanted, at: datetime
+) -> CertificateEntry:
+    output.progress("making a key")
+    key = issuing.make_key(wanted.kind or "rsa-2048")
+    der = _mail_certificate(issuer, mailboxes, issuing.public_key_of(key), wanted.name, wanted, at)
+    called = wanted.nickname or str(mailboxes[0]).replace(":", " ")
+    return opened.add(der, called, source="issued", private_key=key, assigned=wanted.assigned, issuer=issuer.certificate, at=at)
+
+
+def _requested(
+    opened: CertDb, issuer: issuing.IssuedBy, file: str, mailboxes: Sequence[Address], wanted: _Wanted, at: datetime
+) -> CertificateEntry:
+    """For somebody's request. Its key and its addresses are taken; other addresses only where the operator names them."""
+    from mailsec.app.commands.cert_import import add_under_a_free_name
+    from mailsec.app.path_inputs import read_ders
+    from mailsec.x509.request import read_request
+
+    ders = read_ders(file, "CERTIFICATE REQUEST")
+    if len(ders) != 1:
+        raise UsageError(f"{file} holds {len(ders)} requests", hint="give them one by one")
+    try:
+        request = read_request(ders[0])
+    except InputError as error:
+        raise InputError(f"{file}: {error.message}", hint=error.hint, stage=error.stage) from None
+    addresses = mailboxes or request.addresses
+    if not addresses:
+        raise UsageError(f"the request in {file} names no address", hint="say for whom it is with --address")
+    # The name in a request is what somebody claims: the operator vouches for what is typed here.
+    der = _mail_certificate(issuer, addresses, request.public_key, wanted.name, wanted, at)
+    return add_under_a_free_name(opened, der, wanted.nickname, "", source="issued", issuer=issuer.certificate)
+
+
+def _mail_certificate(
+    issuer: issuing.IssuedBy, addresses: Sequence[Address], public_key: bytes, name: str, wanted: _Wanted, at: datetime
+) -> bytes:
+    return issuing.issue_mail(
+        issuer,
+        addresses=addresses,
+        public_key=public_key,
+        at=at,
+        random=os.urandom,
+        common_name=name,
+        days=wanted.days or issuing.MAIL_DAYS,
+        usage=wanted.usage or "both",
+    )
 
 
 def _whom(entry: CertificateEntry, hosts: Sequence[str]) -> str:

@@ -15,7 +15,7 @@ from mailsec.errors import InputError, UsageError
 if TYPE_CHECKING:
     from mailsec.store.evidence import KeptList
 
-__all__ = ["delete", "fetch", "import_lists", "list_lists"]
+__all__ = ["delete", "fetch", "import_lists", "list_lists", "print_lists"]
 
 
 @json_option
@@ -29,7 +29,7 @@ def list_lists(output: Output, database: DatabaseChoice) -> None:
 
     with open_database(output, database, look=True) as opened:
         found = EvidenceStore(opened).lists()
-    _print(output, found, "there are no revocation lists; `mailsec crl import FILE` adds one")
+    print_lists(output, found, "there are no revocation lists; `mailsec crl import FILE` adds one")
 
 
 @json_option
@@ -53,7 +53,7 @@ def import_lists(output: Output, files: tuple[str, ...], database: DatabaseChoic
             except InputError as error:
                 raise InputError(f"{path}: {error.message}", hint=error.hint, stage=error.stage) from None
     _warn(output, kept, now)
-    _print(output, kept)
+    print_lists(output, kept)
 
 
 @json_option
@@ -113,7 +113,7 @@ def fetch(output: Output, places: tuple[str, ...], file: str, database: Database
     with open_database(output, database) as opened:
         kept = [EvidenceStore(opened).keep_list(der, url=url, at=now, notice=True) for url, der in fetched]
     _warn(output, kept, now)
-    _print(output, kept)
+    print_lists(output, kept)
 
 
 @json_option
@@ -154,12 +154,15 @@ def _value(one: KeptList) -> dict[str, Any]:
     }
 
 
-def _print(output: Output, lists: Sequence[KeptList], empty: str = "") -> None:
+def print_lists(output: Output, lists: Sequence[KeptList], empty: str = "", *, files: Sequence[str] = (), said: str = "") -> None:
+    """The answer of every command about lists; `files` are those that were written, `said` a sentence instead of the table."""
+
     def day(instant: datetime | None) -> str:
         return "" if instant is None else f"{instant:%Y-%m-%d %H:%M} UTC"
 
     rows = [[one.id, one.issuer, one.number, day(one.this_update), day(one.next_update), one.url, one.size] for one in lists]
+    written = {"files": list(files)} if files else {}
     output.result(
-        {"lists": [_value(one) for one in lists]},
-        lambda: output.table(["", "issuer", "CRL number", "of", "until", "from", "octets"], rows, empty=empty),
+        {"lists": [_value(one) for one in lists], **written},
+        said or (lambda: output.table(["", "issuer", "CRL number", "of", "until", "from", "octets"], rows, empty=empty)),
     )

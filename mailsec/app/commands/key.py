@@ -1,0 +1,134 @@
+"""`mailsec key`: private keys of the database: listed, made, deleted, and whom each signs and opens for."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mailsec.app.commands.cert_issue import kind_option
+from mailsec.app.options import DatabaseChoice, database_options
+from mailsec.app.output import Output, json_option
+from mailsec.errors import UsageError
+
+if TYPE_CHECKING:
+    from mailsec.store.private_keys import StoredKey
+
+__all__ = ["assign", "delete", "generate", "list_keys"]
+
+
+@json_option
+@click.command()
+@database_options
+@click.pass_obj
+def list_keys(output: Output, database: DatabaseChoice) -> None:
+    """List the private keys: id, kind, the certificates they belong to, and whom they are assigned to."""
+    from mailsec.app.databases import open_database
+
+    with open_database(output, database, look=True) as opened:
+        keys = opened.keys()
+    rows = [
+        [
+            key.key_id.hex()[:16],
+            key.key_type,
+            ", ".join(key.nicknames) or "(waits for its certificate)",
+            ", ".join(f"{pattern} ({usage})" if usage else pattern for pattern, usage in key.assigned) or "whom its certificate names",
+            f"{key.created_at:%Y-%m-%d}" if key.created_at else "",
+            "" if key.verified else "NOT VERIFIED",
+        ]
+        for key in keys
+    ]
+    output.result(
+        {"keys": [_value(key) for key in keys]},
+        lambda: output.table(
+            ["id", "kind", "certificates", "used for", "since", ""],
+            rows,
+            empty="There is no private key yet: mailsec cert issue, cert request, p12 import or key generate",
+        ),
+    )
+
+
+@json_option
+@click.command()
+@kind_option
+@database_options
+@click.pass_obj
+def generate(output: Output, kind: str | None, database: DatabaseChoice) -> None:
+    """Make a private key that waits for a certificate. (`cert issue` and `cert request` make their own.)"""
+    from mailsec.app.databases import open_database
+    from mailsec.x509.issue import make_key
+
+    kind = kind or "rsa-3072"
+    with open_database(output, database) as opened:
+        output.progress("making a key")
+        key_id = opened.add_key(make_key(kind), at=datetime.now(UTC))
+        made = opened.find_key(key_id.hex())
+    output.result(
+        {"keys": [_value(made)]},
+        f"the key {key_id.hex()[:16]} ({kind}) is here.\nNext: mailsec cert request --with {key_id.hex()[:16]} --address you@example.org",
+    )
+
+
+@json_option
+@click.command()
+@click.argument("key")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@database_options
+@click.pass_obj
+def delete(output: Output, key: str, yes: bool, database: DatabaseChoice) -> None:
+    """Delete a private key, and keep its certificates. What was encrypted to it can be read by nobody then.
+
+    KEY is the nickname of its certificate, or its id.
+    """
+    from mailsec.app.commands.cert import confirmed
+    from mailsec.app.databases import open_database
+
+    with open_database(output, database) as opened:
+        found = opened.find_key(key)
+        if not yes:
+            what = ", ".join(found.nicknames) or found.key_id.hex()[:16]
+            confirmed(output, f'Delete the private key of "{what}"? Nothing that was encrypted to it can be opened afterwards.')
+        opened.delete_key(found.key_id)
+    output.result({"keys": [_value(found)]}, f"the private key {found.key_id.hex()[:16]} is gone")
+
+
+@json_option
+@click.command()
+@click.argument("key")
+@click.argument("patterns", metavar="PATTERN...", nargs=-1)
+@click.option("--usage", type=click.Choice(["sign", "decrypt"]), help="For this only [both].")
+@click.option("--nobody-else", "reset", is_flag=True, help="Take assignments away: for whom its certificates name.")
+@database_options
+@click.pass_obj
+def assign(output: Output, key: str, patterns: tuple[str, ...], usage: str | None, reset: bool, database: DatabaseChoice) -> None:
+    """Say for whom a private key signs and opens, instead of whom its certificates name.
+
+    \b
+    mailsec key assign company @example.org            everybody there
+    mailsec key assign sales sales@example.org --usage decrypt
+    mailsec key assign company --nobody-else           whom its certificates name
+
+    KEY is the nickname of a certificate, or an id of `mailsec key list`. PATTERN: name@domain, @domain, @.domain (below it), or *.
+    """
+    from mailsec.app.databases import open_database
+
+    if bool(patterns) == reset:
+        raise UsageError("name patterns, or --nobody-else", hint="as in mailsec key assign company @example.org")
+    with open_database(output, database) as opened:
+        found = opened.find_key(key)
+        opened.assign_key(found.key_id, patterns, usage=usage or "")
+        changed = opened.find_key(found.key_id.hex())
+    who = ", ".join(pattern + (f" ({of})" if of else "") for pattern, of in changed.assigned) or "whom its certificates name"
+    output.result({"keys": [_value(changed)]}, f"the private key {changed.key_id.hex()[:16]} is for {who}")
+
+
+def _value(key: StoredKey) -> dict[str, Any]:
+    return {
+        "key_id": key.key_id.hex(),
+        "kind": key.key_type,
+        "nicknames": list(key.nicknames),
+        "assigned": [{"pattern": pattern, "usage": usage or None} for pattern, usage in key.assigned],
+        "created_at": key.created_at,
+        "verified": key.verified,
+    }
