@@ -46,10 +46,12 @@ format: install  ## let ruff put the source in order
 bench: install packages  ## speed, beside Postfix with and without openssl; writes bench.json
 	$(BIN)/python tests/bench/run.py --json bench.json
 
-# The mutants of tests/fuzz, N times as many as `make test` looks at.
-N ?= 100
-fuzz: install  ## the mutants of tests/fuzz, N times as many as in the tests
+# The mutants of tests/fuzz, N times as many as `make test` looks at; then atheris, SECONDS for each target. What it finds lies in tests/fuzz/found.
+N ?= 20
+SECONDS ?= 300
+fuzz: install  ## mutants (N times as many as in the tests), then atheris (SECONDS for each target)
 	MAILSEC_FUZZ=$(N) $(BIN)/python -m pytest -n $(JOBS) --timeout 0 -q tests/fuzz
+	for target in asn1 cms mime unprotect; do $(BIN)/python -m tests.fuzz.explore $$target --seconds $(SECONDS) || exit 1; done
 
 clean:  ## remove what the others made
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

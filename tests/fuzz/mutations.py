@@ -17,7 +17,7 @@ SECONDS = 5.0
 """For one input of some kilobytes: a hundred times what any should take on a machine that others use too."""
 
 _LENGTHS = (b"\x80", b"\x7f", b"\x81\xff", b"\x82\xff\xff", b"\x84\xff\xff\xff\xff", b"\x88" + b"\xff" * 8, b"\x00", b"\xff")
-_WORDS = (
+WORDS = (
     *(b"\r\n", b"\n", b"\r", b"\0", b"\r\n\r\n", b"\r\n ", b"--", b"\r\n--", b'"', b"(", b")", b";", b"=", b"<", b">", b"@", b",", b":"),
     *(b"=?utf-8?q?", b"?=", b"\xff", b"\xc3\xa9", b"%00", b"*0*=", b"From: a@b.example\r\n"),
     *(b"Content-Type: multipart/signed\r\n", b"Content-Transfer-Encoding: base64\r\n"),
@@ -50,7 +50,7 @@ def mutants(seeds: Sequence[bytes], count: int, *, words: Sequence[bytes] = (), 
             elif how == 5:
                 data[at:end] = chance.choice(_LENGTHS)
             elif how == 6:
-                data[at:at] = chance.choice(words or _WORDS)
+                data[at:at] = chance.choice(words or WORDS)
             else:
                 del data[at:]
         yield bytes(data)
