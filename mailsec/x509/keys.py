@@ -158,10 +158,13 @@ def _rsa_numbers(key: bytes) -> tuple[int, int]:
 def has_close_primes(spki: bytes) -> bool:
     """Fermat's method: whether an RSA modulus falls apart within a few steps, as its primes lie close together.
 
-    Costs about 30 µs, so it is asked of keys on a path, not of every key that a message brings. False for other keys, and for those that
-    are larger than any that is computed with.
+    Costs about 30 µs, so it is asked of keys on a path, not of every key that a message brings. False for other keys, for those that
+    are larger than any that is computed with, and for what nobody can read as a key.
     """
-    facts = key_facts(spki)
+    try:
+        facts = key_facts(spki)
+    except Asn1Error:
+        return False
     if not facts.type.startswith("rsa") or not 0 < facts.bits <= _FERMAT_BITS:
         return False
     _, _, content, end = der.single(spki, 0, len(spki), der.SEQUENCE, "public key")
