@@ -39,7 +39,7 @@ def explore(name: str, seconds: int) -> None:
     with atheris.instrument_imports(include=["mailsec"]):
         target = target_named(name)
     folder = Path(tempfile.mkdtemp(prefix=f"fuzz-{name}-"))
-    for number, seed in enumerate(target.seeds()):
+    for number, seed in enumerate((*target.seeds(), *target.others())):
         (folder / f"seed-{number}").write_bytes(seed)
     words = folder.with_suffix(".words")
     words.write_text("".join('"' + "".join(f"\\x{octet:02x}" for octet in word) + '"\n' for word in target.words))

@@ -20,7 +20,9 @@ class Target:
     check: Callable[[bytes], str]
     """Says in a word how far the input came; raises AssertionError, or anything else, where the invariant does not hold."""
     seeds: Callable[[], Sequence[bytes]]
-    """Inputs to begin with: our own, and third-party ones where they are present."""
+    """Inputs of our own to begin with, about which it is known what must come out."""
+    others: Callable[[], Sequence[bytes]]
+    """Third-party inputs, where they are present."""
     words: Sequence[bytes]
     """What the grammar is made of."""
     reached: frozenset[str]

@@ -39,7 +39,7 @@ def _held(result: SmimeResult, message: Message) -> None:
     if innermost is not None and any(signer.intact and signer.certificate in ours for signer in innermost.signers):
         assert result.content is not None
         body = _octets(result.content).split(b"\r\n\r\n", 1)[-1]
-        assert body.startswith(b"hello"), "intact over what nobody signed"
+        assert body.rstrip() == b"hello", "intact over what nobody signed"
     for layer in result.layers:
         assert layer.opened is not True or layer.algorithm, "opened by an algorithm that has a name"
         assert layer.opened is not False or layer.reasons, "what stays closed says why"
@@ -49,7 +49,8 @@ def _held(result: SmimeResult, message: Message) -> None:
         outside = [message, index_message(BytesOctets(to_crlf(message.octets).join()))]
         within = {name.lower() for name in result.protected_fields}
         for field in clear.fields:
-            if not field.name.startswith("content-") and field.name not in within:
+            # MIME-Version: 1.0 is ours to add.
+            if not field.name.startswith("content-") and field.name not in {*within, "mime-version"}:
                 assert any(clear.value(field) in one.values(field.name) for one in outside), (
                     "only Content-* and protected fields come from inside"
                 )
@@ -79,13 +80,17 @@ def check(data: bytes) -> str:
 
 
 def seeds() -> Sequence[bytes]:
-    """Alice's mail, signed and sealed; S/MIME messages of other programs."""
+    """Alice's mail, signed and sealed."""
     world = make_world()
-    others = vector_files(
+    return [*world.mails, *world.sealed_mails]
+
+
+def others() -> Sequence[bytes]:
+    """S/MIME messages of other programs."""
+    return vector_files(
         "thunderbird-smime/**/*.eml", "bouncycastle-smime/mail/*", "rfc4134-examples/*.eml", "openssl-cms/**/*.eml", most=12_000
     )
-    return [*world.mails, *world.sealed_mails, *others]
 
 
 _REACHED = frozenset({"pass", "fail", "policy", "neutral", "none", "opened, pass", "opened, none"})
-TARGET = Target("unprotect", check, seeds, WORDS, _REACHED, 20_000, 30)
+TARGET = Target("unprotect", check, seeds, others, WORDS, _REACHED, 20_000, 30)
