@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mailsec.app.messages import Given, at_once, new_scratch
@@ -19,6 +20,9 @@ from mailsec.smime.unprotect import unprotect_message
 if TYPE_CHECKING:
     from mailsec.app.output import Output
     from mailsec.app.path_inputs import PathInputs
+    from mailsec.interfaces import EvidenceRequest
+    from mailsec.pki.evidence import RevocationEvidence
+    from mailsec.pki.path import PathOptions
     from mailsec.store.scratch import FileScratch
 
 __all__ = ["Judged", "judged", "octets_in"]
@@ -67,16 +71,30 @@ def judged(output: Output, given: Given, paths: PathInputs, keys: OpeningKeys, *
                 profile=options.profile,
             )
         )
-        verdict = assess(
-            result,
-            None if given.bare else given.message,
-            anchors=believed,
-            intermediates=helpful,
-            at=instant,
-            backend=backend,
-            options=options,
-            evidence=paths.evidence(),
-        )
+
+        def ask(options: PathOptions, evidence: RevocationEvidence, wanted: list[EvidenceRequest]) -> Verdict:
+            return assess(
+                result,
+                None if given.bare else given.message,
+                anchors=believed,
+                intermediates=helpful,
+                at=instant,
+                backend=backend,
+                options=options,
+                evidence=evidence,
+                wanted=wanted,
+            )
+
+        lacking: list[EvidenceRequest] = []
+        verdict = ask(options, paths.evidence(), lacking)
+        if paths.has_database and verdict.chain_valid:
+            checking = replace(options, check_revocation=True)
+            if not options.check_revocation:
+                lacking = []
+                ask(checking, paths.evidence(), lacking)
+            kept = paths.kept(output, lacking)
+            if kept:
+                verdict = ask(replace(checking, skip_sourceless=not options.check_revocation), paths.evidence(kept), [])
         value = verdict_json(verdict)
         if given.bare:
             value["text"] = _utf8(given.content if given.content is not None else octets_in(_bare_content(result)))

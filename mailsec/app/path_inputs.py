@@ -21,7 +21,7 @@ from mailsec.errors import InputError, UsageError
 
 if TYPE_CHECKING:
     from mailsec.app.output import Output
-    from mailsec.interfaces import CryptoBackend
+    from mailsec.interfaces import CryptoBackend, Evidence, EvidenceRequest
     from mailsec.model.trust import Anchor
     from mailsec.model.verdict import Reason
     from mailsec.pki.evidence import RevocationEvidence
@@ -75,7 +75,7 @@ class PathInputs:
                 else:
                     helpful.append(certificate)
         distrusted: frozenset[bytes] = frozenset()
-        if self.database.configuration or self.database.database:
+        if self.has_database:
             from mailsec.app.databases import open_database
 
             database = open_database(output, self.database)
@@ -85,10 +85,35 @@ class PathInputs:
                 distrusted = frozenset(load_certificate(der).fingerprint for der in database.distrusted(purpose))
             finally:
                 database.close()
+            if purpose == "email":
+                anchors += [Anchor(der) for der in self._configured_anchors()]
         return anchors, helpful, distrusted
 
-    def evidence(self) -> RevocationEvidence:
-        """The lists of `--crl`."""
+    def _configured_anchors(self) -> list[bytes]:
+        """`[trust] anchor_files` of the configuration, if one was named."""
+        if not self.database.configuration:
+            return []
+        from mailsec.app.config import load_configuration
+        from mailsec.app.config.surroundings import read_anchor_file
+
+        configuration = load_configuration(self.database.configuration)
+        return [der for path in configuration.trust.anchor_files for der in read_anchor_file(path)]
+
+    @property
+    def has_database(self) -> bool:
+        """Whether a database, or a configuration that has one, was named."""
+        return bool(self.database.configuration or self.database.database)
+
+    def kept(self, output: Output, requests: Sequence[EvidenceRequest]) -> Sequence[Evidence]:
+        """What the database that was named, if any, has about certificates whose status is looked for."""
+        if not self.has_database or not requests:
+            return ()
+        from mailsec.app.kept_evidence import kept_evidence
+
+        return kept_evidence(output, self.database, requests)
+
+    def evidence(self, kept: Sequence[Evidence] = ()) -> RevocationEvidence:
+        """The lists of `--crl`, and what was kept."""
         from mailsec.pki.evidence import RevocationEvidence
         from mailsec.x509.crl import load_crl
 
@@ -99,7 +124,8 @@ class PathInputs:
                 if not crl.readable:
                     raise InputError(f"{path}: {crl.problems[0].message}", stage="parse")
                 lists.append(crl)
-        return RevocationEvidence(lists)
+        more = [item.data for item in kept if item.kind == "crl"]
+        return RevocationEvidence([*lists, *more], [item.data for item in kept if item.kind == "ocsp"])
 
     def options(self, **more: Any) -> PathOptions:
         """The rest, for `pki.path.validate`."""

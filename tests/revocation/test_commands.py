@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import io
 import json
 import os
 import subprocess
@@ -14,6 +15,8 @@ import pytest
 from authority import Authority
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from mailsec.app.cli import run as run_command
+from mailsec.app.output import Output
 from mailsec.model.trust import TrustFlags
 from mailsec.store.certdb import CertDb
 from tests.revocation.servers import OpensslResponder, Web
@@ -31,8 +34,8 @@ def web():
 
 
 @pytest.fixture
-def place(tmp_path):
-    """A directory with an authority's certificate, a database that trusts it, and `run`."""
+def place(tmp_path, monkeypatch):
+    """A directory with an authority's certificate, a database that trusts it, `run`, and `here` for commands that ask nobody."""
     tmp_path.chmod(0o700)
     ca = Authority(at=NOW)
     (tmp_path / "ca.pem").write_bytes(ca.pem)
@@ -52,12 +55,19 @@ def place(tmp_path):
         assert "Traceback" not in done.stderr, done.stderr
         return done.returncode, json.loads(done.stdout)
 
+    def here(*arguments: str) -> tuple[int, dict]:
+        monkeypatch.chdir(tmp_path)
+        out, err = io.StringIO(), io.StringIO()
+        code = run_command([*arguments, "--json"], Output(out, err))
+        assert "Traceback" not in err.getvalue(), err.getvalue()
+        return code, json.loads(out.getvalue())
+
     def person(address: str, **sources):
         someone = ca.person(address, **sources)
         (tmp_path / f"{address}.pem").write_bytes(someone.parsed.public_bytes(Encoding.PEM))
         return someone
 
-    return SimpleNamespace(path=tmp_path, ca=ca, run=run, person=person)
+    return SimpleNamespace(path=tmp_path, ca=ca, run=run, here=here, person=person)
 
 
 def documented(command: str) -> set[str]:
@@ -139,3 +149,59 @@ def test_what_is_no_list_in_a_file(place):
     (place.path / "x.crl").write_bytes(b"\x30\x03\x02\x01\x00")
     code, value = place.run("crl", "import", "x.crl", "-d", "mailsec.db")
     assert code == 3 and "x.crl" in value["error"]["message"]
+
+
+# -- judging with a database ------------------------------------------------------------------------------------------------------
+
+
+def test_a_certificate_is_verified_with_the_anchors_and_the_evidence_of_a_database(place):
+    carol = place.person("carol@example.net")
+    place.person("dave@example.net", crl="http://crl.example/ca.crl")
+    with_database = ("-d", "mailsec.db", "--purpose", "email-sign")
+    code, value = place.here("cert", "verify", "carol@example.net.pem", *with_database)
+    assert (code, value["valid"], value["revocation"]) == (0, True, "not-checked"), "nothing is kept about it"
+    place.ca.revoke(carol)
+    (place.path / "ca.crl").write_bytes(place.ca.crl())
+    assert place.here("crl", "import", "ca.crl", "-d", "mailsec.db")[0] == 0
+    code, value = place.here("cert", "verify", "carol@example.net.pem", *with_database)
+    assert (code, value["valid"], value["revocation"]) == (1, False, "revoked")
+    code, value = place.here("cert", "verify", "dave@example.net.pem", *with_database)
+    assert (code, value["valid"], value["revocation"]) == (0, True, "good")
+    at = ("--at", (NOW + dt.timedelta(days=2)).isoformat())
+    code, value = place.here("cert", "verify", "dave@example.net.pem", *with_database, *at)
+    assert value["revocation"] == "unknown" and "crl-stale" in [reason["code"] for reason in value["reasons"]]
+
+
+def test_a_certificate_that_the_database_distrusts_is_not_valid(place):
+    carol = place.person("carol@example.net")
+    with CertDb.open(str(place.path / "mailsec.db")) as database:
+        database.add(carol.der, "carol", trust=TrustFlags.parse(",p,"), at=NOW)
+    code, value = place.here("cert", "verify", "carol@example.net.pem", "-d", "mailsec.db", "--purpose", "email-sign")
+    assert code == 1 and "distrusted" in [reason["code"] for reason in value["reasons"]]
+
+
+def test_a_signed_message_is_verified_with_the_evidence_of_a_database(place, kit):
+    carol = place.person("carol@example.net")
+    (place.path / "signed.eml").write_bytes(kit.signed(carol))
+    assert place.here("smime", "verify", "signed.eml", "-d", "mailsec.db")[1]["trusted"] is True
+    place.ca.revoke(carol)
+    (place.path / "ca.crl").write_bytes(place.ca.crl())
+    place.here("crl", "import", "ca.crl", "-d", "mailsec.db")
+    code, value = place.here("smime", "verify", "signed.eml", "-d", "mailsec.db")
+    assert (code, value["trusted"], value["revocation"], value["chain_valid"]) == (1, False, "revoked", False)
+
+
+def test_a_configuration_brings_its_anchor_files_and_lists(place):
+    carol = place.person("carol@example.net")
+    place.ca.revoke(carol)
+    with CertDb.create(str(place.path / "empty.db"), b"", at=NOW, cost=2):
+        pass
+    (place.path / "ca.crl").write_bytes(place.ca.crl())
+    (place.path / "mailsec.toml").write_text(
+        '[gateway]\nhostname = "gw.example.org"\ndomains = ["example.org"]\n[database]\nlocation = "empty.db"\n'
+        '[[listener]]\naddress = "127.0.0.1:10025"\nprotocol = "smtp"\norigin = "trusted"\nsenders = ["@example.org"]\n'
+        '[relay]\nnext_hop = "smtp://[127.0.0.1]:10026"\n'
+        '[trust]\nanchor_files = ["ca.pem"]\n[revocation]\ncrl_files = ["ca.crl"]\n'
+    )
+    code, value = place.here("cert", "verify", "carol@example.net.pem", "-c", "mailsec.toml", "--purpose", "email-sign")
+    assert (code, value["revocation"]) == (1, "revoked") and len(value["chain"]) == 2

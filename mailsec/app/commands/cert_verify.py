@@ -20,6 +20,7 @@ from mailsec.app.path_inputs import (
 
 if TYPE_CHECKING:
     from mailsec.model.verdict import Reason
+    from mailsec.pki.evidence import RevocationEvidence
     from mailsec.pki.path import PathResult
 
 __all__ = ["verify"]
@@ -69,25 +70,36 @@ def verify(
         raise CertificateError(certificate.problems[0].message, hint=certificate.problems[0].hint, stage="parse")
     backend = SoftwareBackend()
     anchors, helpful, distrusted = paths.trust(output, backend, PURPOSES[purpose].anchor or "email")
-    evidence = paths.evidence()
-    result = validate(
-        certificate,
-        anchors=anchors,
-        intermediates=[*others, *helpful],
-        at=paths.instant(),
-        purpose=purpose,
-        backend=backend,
-        options=paths.options(
-            policies=frozenset(policies) or frozenset({ANY_POLICY}),
-            explicit_policy=explicit_policy,
-            inhibit_mapping=inhibit_mapping,
-            inhibit_any_policy=inhibit_any,
-            max_depth=max_depth,
-            distrusted=distrusted,
-            check_revocation=bool(paths.crls) or require_crl,
-        ),
-        evidence=evidence,
-    )
+    instant = paths.instant()
+
+    def ask(evidence: RevocationEvidence, *, check_revocation: bool, skip_sourceless: bool = False) -> PathResult:
+        return validate(
+            certificate,
+            anchors=anchors,
+            intermediates=[*others, *helpful],
+            at=instant,
+            purpose=purpose,
+            backend=backend,
+            options=paths.options(
+                policies=frozenset(policies) or frozenset({ANY_POLICY}),
+                explicit_policy=explicit_policy,
+                inhibit_mapping=inhibit_mapping,
+                inhibit_any_policy=inhibit_any,
+                max_depth=max_depth,
+                distrusted=distrusted,
+                check_revocation=check_revocation,
+                skip_sourceless=skip_sourceless,
+            ),
+            evidence=evidence,
+        )
+
+    asked = bool(paths.crls) or require_crl
+    result = ask(paths.evidence(), check_revocation=asked)
+    if result.valid and paths.has_database:
+        lacking = result.missing if asked else ask(paths.evidence(), check_revocation=True).missing
+        kept = paths.kept(output, lacking)
+        if kept:
+            result = ask(paths.evidence(kept), check_revocation=True, skip_sourceless=not asked)
     identity = _identity(result, email, host)
     valid = result.valid and not _forbidden(result, require_crl) and not identity
     reasons = (*result.reasons, *identity)
