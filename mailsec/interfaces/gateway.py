@@ -32,6 +32,8 @@ class Outcome:
     """True where the segments hold what was encrypted on arrival."""
     rule: str = ""
     explanation: Mapping[str, str] = field(default_factory=dict)
+    header: bytes | None = None
+    """What a report about this copy may quote, where that is less than the header as received: fields that were encrypted are not in it."""
 
 
 class Gateway(Protocol):

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from mailsec.model.address import Address
 from mailsec.model.session import Identity, Session
+from mailsec.model.verdict import Reason
 
 __all__ = ["Authenticator", "CertificateDirectory", "Credentials", "FoundCertificate", "RecipientDirectory"]
 
@@ -21,14 +22,28 @@ class FoundCertificate:
     trusted_binding: bool = False
     """True where the source itself vouches that it belongs to the address (DNSSEC, an administrator)."""
     capabilities: bytes | None = None
+    against: Reason | None = None
+    """Why the directory itself says that it must not be used ("pending", "blocked"): it is shown, and nothing is encrypted with it."""
+    preferred: bool = False
+    """A person chose it (pinned): no other certificate of this address is used."""
+    bound: bool = False
+    """True where a person said that it is this address's, which it does not name. It needs a path all the same."""
+    chain: tuple[bytes, ...] = ()
+    """Certificates of authorities that came with it (DER); none is believed for that."""
 
 
 class CertificateDirectory(Protocol):
-    """A place to look up correspondents' certificates."""
+    """A place to look up correspondents' certificates, best first.
+
+    An attribute `local` that is true says that it answers from this machine, and knows itself when its answers are out of date: it is asked
+    for every message. Others are asked only where a message is to be encrypted and no local one helps, and their answers are kept for a while.
+    """
 
     name: str
 
-    async def certificates(self, address: Address) -> Sequence[FoundCertificate]: ...
+    async def certificates(self, address: Address) -> Sequence[FoundCertificate]:
+        """What is known of `address`; empty where nothing is. Raise a MailsecError that is temporary where it cannot say."""
+        ...
 
 
 class RecipientDirectory(Protocol):

@@ -80,6 +80,12 @@ class Limits:
     addresses: int = 1000
     """Addresses that are read of one header field."""
 
+    # -- copies ----------------------------------------------------------------------------------------------------------
+    max_expansion: int = 20
+    """How many times its own size the copies of one message may have in all: a hundred hidden recipients of a large message."""
+    expansion_octets: int = 64 * _MIB
+    """Octets that the copies of one message may have in all, however small it is."""
+
     # -- ASN.1 and CMS ---------------------------------------------------------------------------------------------------
     asn1_depth: int = 64
     """Constructed types within constructed types: recursion."""

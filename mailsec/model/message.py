@@ -11,7 +11,11 @@ from typing import NamedTuple
 
 from mailsec.model.octets import Octets
 
-__all__ = ["ContentType", "HeaderField", "Message", "Part"]
+__all__ = ["KINDS", "ContentType", "HeaderField", "Message", "Part"]
+
+KINDS = ("report", "calendar")
+"""Mail that programs read: "report" (a delivery status or a disposition notification, RFC 6522), "calendar" (an invitation, or an answer to
+one, RFC 6047). Other mail is of no kind."""
 
 
 class HeaderField(NamedTuple):

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from mailsec.model.address import Address
 from mailsec.model.partner import NOTHING_AGREED, PartnerSettings
 from mailsec.model.verdict import Reason
 
-__all__ = ["Candidates", "EncryptionRecipient", "ProtectionPlan"]
+__all__ = ["HEADER_PROTECTIONS", "Candidates", "EncryptionRecipient", "ProtectionPlan"]
+
+
+HEADER_PROTECTIONS = ("no", "sign", "baseline", "shy")
+"""What `header_protection` may be, from the least to the most that is kept inside."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +45,8 @@ class ProtectionPlan:
     """A need ("token:HSM 1"): the message waits as `raw` until it is met."""
     rule: str = ""
     """The rule that chose this, for logs and `explain`."""
+    levels: tuple[tuple[str, str, str], ...] = field(default=(), compare=False)
+    """For `explain`: each setting with its value and the level that gave it: ("encrypt", "required", 'rule "all"')."""
 
     def stricter_than(self, other: ProtectionPlan) -> bool:
         """True where this plan may replace `other`: it drops no signature, encryption, refusal or wait of it (promise 7)."""
@@ -48,6 +55,15 @@ class ProtectionPlan:
             and (self.encrypt or not other.encrypt or self.refusal is not None)
             and (self.refusal is not None or other.refusal is None)
             and (bool(self.wait) or not other.wait or self.refusal is not None)
+            and (self.refusal is not None or not other.encrypt or self._hides_as_much_as(other))
+        )
+
+    def _hides_as_much_as(self, other: ProtectionPlan) -> bool:
+        """Of two that encrypt: the same algorithms, no signature around less, no field outside that the other keeps inside."""
+        return (
+            self.profile == other.profile
+            and (self.wrap == other.wrap or other.wrap == "sign")
+            and HEADER_PROTECTIONS.index(self.header_protection) >= HEADER_PROTECTIONS.index(other.header_protection)
         )
 
 
@@ -81,3 +97,10 @@ class Candidates:
     """What is agreed with the recipient."""
     own_certificates: tuple[str, ...] = ()
     """Certificates of the sender, where a copy is to be readable by the sender, too."""
+    profiles: Mapping[str, frozenset[str]] = field(default_factory=dict, compare=False)
+    """For each certificate here the names of the profiles that allow to encrypt with it; one that is not named fits all."""
+
+    def fitting(self, profile: str, *, own: bool = False) -> tuple[str, ...]:
+        """The certificates of the recipient (`own`: of the sender) that `profile` allows."""
+        certificates = self.own_certificates if own else self.certificates
+        return tuple(one for one in certificates if one not in self.profiles or profile in self.profiles[one])
