@@ -111,7 +111,9 @@ def make_pipeline(
     settings = replace(settings, plugins=plugin_settings(configuration, plugins))
     trust = ConfiguredTrust(database_plugin, configuration.trust.anchor_files)
     evidence = DatabaseEvidence(store, runtime, grace=timedelta(days=settings.revocation.grace_days))
-    return plugins, Pipeline(settings, runtime=runtime, plugins=plugins, spool=spool, trust=trust, evidence=evidence)
+    return plugins, Pipeline(
+        settings, runtime=runtime, plugins=plugins, spool=spool, trust=trust, evidence=evidence, partners=database_plugin
+    )
 
 
 def fetch_rules(revocation: RevocationSettings) -> FetchRules:

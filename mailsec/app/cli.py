@@ -48,13 +48,14 @@ GROUPS: dict[str, str] = {
     "p12": "PKCS#12 files",
     "db": "the certificate database itself",
     "user": "people who may submit mail",
+    "partner": "what is agreed with correspondents",
     "queue": "mail that waits",
 }
 
 SECTIONS: dict[str, tuple[str, ...]] = {
     "Set it up and run it": ("demo", "init", "check", "serve", "plugins"),
     "Messages": ("explain", "queue", "smime", "cms"),
-    "Certificates, keys and people": ("cert", "key", "p12", "ocsp", "crl", "db", "user"),
+    "Certificates, keys and people": ("cert", "key", "p12", "ocsp", "crl", "db", "user", "partner"),
 }
 """How `mailsec --help` groups its commands; what stands in none (of plugins) comes last."""
 
@@ -98,6 +99,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "user list": ("mailsec.app.commands.user:list_users", "list the users"),
     "user password": ("mailsec.app.commands.user:password", "change a password, or keep a user out"),
     "user remove": ("mailsec.app.commands.user:remove", "remove a user"),
+    "partner set": ("mailsec.app.commands.partner:set_partner", "agree on settings with a correspondent"),
+    "partner show": ("mailsec.app.commands.partner:show", "what holds for a correspondent, and which level says so"),
+    "partner list": ("mailsec.app.commands.partner:list_partners", "list what is agreed with correspondents"),
+    "partner remove": ("mailsec.app.commands.partner:remove", "forget what is agreed with a correspondent"),
     "db init": ("mailsec.app.commands.db:init", "make an empty database"),
     "db check": ("mailsec.app.commands.db:check", "is every row mailsec's, and is none missing?"),
     "db password": ("mailsec.app.commands.db:password", "change the password of the database"),

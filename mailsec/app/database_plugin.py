@@ -16,10 +16,14 @@ from mailsec.hookspecs import hookimpl
 from mailsec.interfaces import Credentials, FoundCertificate, KeyHandle, Runtime
 from mailsec.keys.software import SoftwareKey
 from mailsec.model.address import Address
+from mailsec.model.partner import PartnerSettings
 from mailsec.model.session import Identity, Session
 from mailsec.model.trust import Anchor, CertificateEntry, UserEntry
+from mailsec.model.verdict import Reason
 from mailsec.store.certdb import CertDb
+from mailsec.store.learnt import Learnt
 from mailsec.store.logins import Logins
+from mailsec.store.partners import Partners
 from mailsec.x509.certificate import load_certificate
 
 __all__ = ["DatabaseAuthenticator", "DatabaseDirectory", "DatabaseKeys", "DatabasePlugin"]
@@ -170,17 +174,43 @@ class DatabaseDirectory:
     """Correspondents' certificates in the database: a `CertificateDirectory`."""
 
     name = "database"
+    local = True
 
     def __init__(self, answers: _Answers) -> None:
         self._answers = answers
 
     async def certificates(self, address: Address) -> Sequence[FoundCertificate]:
-        """Certificates for `address`, best first. An administrator vouches for those with the trust letter P."""
+        """Certificates for `address`, best first, also those that must not be used, with why. The trust letter P vouches for one."""
         return await self._answers.ask(("certificates", address.key), self._certificates, address, self._answers.runtime.now())
 
     def _certificates(self, address: Address, at: datetime) -> Sequence[FoundCertificate]:
-        entries = self._answers.database.for_address(address, at=at)
-        return tuple(FoundCertificate(entry.der, "database", trusted_binding=entry.trust.email_peer) for entry in entries)
+        learnt = Learnt(self._answers.database)
+        capabilities = learnt.capabilities(address)
+        known = {one.entry.id: one for one in learnt.known(address)}
+        usable = [entry for entry in self._answers.database.for_address(address, at=at) if entry.id in known]
+        others = [one.entry for one in known.values() if one.entry not in usable]
+        return tuple(_found(entry, known[entry.id].state, capabilities, address) for entry in (*usable, *others))
+
+
+_SEE = "`mailsec cert list` shows it"
+_AGAINST = {
+    "pending": Reason("recipient-pending", "policy", "it was seen in mail and waits for somebody to accept it", _SEE),
+    "rejected": Reason("recipient-rejected", "policy", "somebody decided that it is not used", _SEE),
+    "blocked": Reason("recipient-blocked", "policy", "it is blocked", _SEE),
+}
+_DISTRUSTED = Reason("distrusted", "path", "it is marked as distrusted", "see `mailsec cert show`")
+
+
+def _found(entry: CertificateEntry, state: str, capabilities: bytes | None, address: Address) -> FoundCertificate:
+    return FoundCertificate(
+        entry.der,
+        "database",
+        trusted_binding=entry.trust.email_peer,
+        capabilities=capabilities,
+        against=_AGAINST.get(state, _DISTRUSTED if entry.trust.email_distrusted else None),
+        preferred=state == "pinned",
+        bound=not any(one.key == address.key for one in load_certificate(entry.der).addresses),
+    )
 
 
 class DatabasePlugin:
@@ -188,6 +218,7 @@ class DatabasePlugin:
 
     def __init__(self, database: CertDb, runtime: Runtime) -> None:
         self._answers = _Answers(database, runtime)
+        self._partners = Partners(database)
 
     @hookimpl
     def register_key_stores(self) -> Iterable[DatabaseKeys]:
@@ -200,6 +231,10 @@ class DatabasePlugin:
     @hookimpl
     def register_certificate_directories(self) -> Iterable[DatabaseDirectory]:
         return [DatabaseDirectory(self._answers)]
+
+    async def agreed(self, address: Address) -> PartnerSettings:
+        """What is agreed with `address`: a `gateway.correspondents.PartnerBook`."""
+        return await self._answers.ask(("partner", address.key), self._partners.settings, address)
 
     async def anchors(self, purpose: str = "email") -> Sequence[Anchor]:
         """Anchors for "email", "tls-server" or "tls-client"."""

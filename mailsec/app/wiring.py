@@ -13,7 +13,7 @@ from mailsec.app.config.models import Rule as RuleModel
 from mailsec.app.config.problems import Problem
 from mailsec.errors import ConfigurationError
 from mailsec.plugins import PluginManager
-from mailsec.rules.ruleset import Rule, RuleSet, compile_rule
+from mailsec.rules.ruleset import CONCERNS, WORDS, Rule, RuleSet, compile_rule
 
 __all__ = ["compile_rules", "find_plugin_problems", "load_plugins", "plugin_settings"]
 
@@ -79,5 +79,9 @@ def _compile(configuration: Configuration) -> tuple[list[Rule], list[Problem]]:
 def _rule(rule: RuleModel) -> Rule:
     # What a match leaves out matches everything; an empty list would match nothing.
     match: dict[str, Any] = {name: value for name, value in rule.match.model_dump().items() if value}
-    words = {name: getattr(rule, name) for name in ("sign", "inbound", "signer", "form", "profile", "failure")}
+    words = {name: _text(getattr(rule, name)) for name in (*CONCERNS, *WORDS, "signer", "profile")}
     return compile_rule(rule.name, match, **words)
+
+
+def _text(value: str | bool | None) -> str:
+    return value if isinstance(value, str) else "" if value is None else "yes" if value else "no"

@@ -15,7 +15,7 @@ from mailsec.interfaces import CryptoBackend, KeyHandle, Runtime
 from mailsec.model.limits import DEFAULT_LIMITS, Limits
 from mailsec.model.message import Message
 from mailsec.model.octets import Segments
-from mailsec.model.protection import ProtectionPlan
+from mailsec.model.protection import EncryptionRecipient, ProtectionPlan
 from mailsec.model.settings import RevocationSettings
 from mailsec.model.trust import Anchor
 from mailsec.model.verdict import SmimeResult, Verdict
@@ -41,8 +41,18 @@ NO_REVOCATION = RevocationSettings(mode="off")
 class Engine(Protocol):
     """S/MIME, as the gateway uses it."""
 
-    async def protect(self, message: Message, plan: ProtectionPlan, signers: Sequence[KeyHandle], at: datetime) -> Segments:
-        """The message as `plan` wants it: awaits first, octets later. Raise KeyUnavailable, CryptoError, InputError, LimitExceeded."""
+    async def protect(
+        self,
+        message: Message,
+        plan: ProtectionPlan,
+        signers: Sequence[KeyHandle],
+        at: datetime,
+        recipients: Sequence[EncryptionRecipient] = (),
+    ) -> Segments:
+        """The message as `plan` wants it, one copy for all `recipients`: awaits first, octets later.
+
+        Raise Refused, KeyUnavailable, CryptoError, InputError, LimitExceeded.
+        """
         ...
 
     async def unprotect(self, message: Message, keys: Sequence[KeyHandle]) -> SmimeResult:
@@ -114,11 +124,19 @@ class SmimeEngine:
         self._authorities: Sequence[bytes] = ()
         self._pool = CertificatePool(())
 
-    async def protect(self, message: Message, plan: ProtectionPlan, signers: Sequence[KeyHandle], at: datetime) -> Segments:
+    async def protect(
+        self,
+        message: Message,
+        plan: ProtectionPlan,
+        signers: Sequence[KeyHandle],
+        at: datetime,
+        recipients: Sequence[EncryptionRecipient] = (),
+    ) -> Segments:
         return await protect_message(
             message,
             plan,
             signers=signers,
+            recipients=recipients,
             backend=self._backend,
             random=self._runtime.random,
             work=self.work,

@@ -93,6 +93,12 @@ class EvidenceDesk:
         """The signers without keys whose certificates were revoked; the same object where there is none."""
         return await self._own.usable(signers) if self._checks else signers
 
+    async def trusted(self) -> tuple[object, ...]:
+        """What trust rests on: the same objects until something changes. Raise Unavailable or StoreError where it cannot be read now."""
+        if self._trust is None:
+            return ()
+        return await self._trust.anchors(), await self._trust.distrusted(), await self._trust.authorities()
+
     async def recipient(self, certificate: bytes, chain: Sequence[bytes] = ()) -> PathResult:
         """Whether one may encrypt for this certificate now: its path for `email-encrypt`, and its status.
 

@@ -25,8 +25,10 @@ class Notices:
         self._settings = settings
         self._runtime = runtime
 
-    def refused(self, transaction: Transaction, refused: Sequence[tuple[Address, Reply]], row_id: str) -> NewEntry | None:
-        """The DSN about refused recipients; None where the sender wants none."""
+    def refused(
+        self, transaction: Transaction, refused: Sequence[tuple[Address, Reply]], row_id: str, *, header: bytes | None = None
+    ) -> NewEntry | None:
+        """The DSN about refused recipients; None where the sender wants none. `header` is what it quotes, where that is less than all."""
         envelope, message, settings = transaction.envelope, transaction.message, self._settings
         replies = dict(refused)
         return failure_report(
@@ -37,7 +39,7 @@ class Notices:
                 for recipient in envelope.recipients
                 if recipient.address in replies
             ],
-            header=bytes(message.octets.view(0, message.header_end)),
+            header=bytes(message.octets.view(0, message.header_end)) if header is None else header,
             received_at=transaction.received_at,
             at=self._runtime.now(),
             hostname=settings.hostname,

@@ -83,7 +83,8 @@ def rows_of(transaction: Transaction, outcomes: Sequence[Outcome], notices: Noti
         # RFC 3461 §4.1: whose NOTIFY asks for silence gets no report; then a person looks at it, for nothing accepted is forgotten
         silent = {recipient.address for recipient in transaction.envelope.recipients if not wants_report(recipient)}
         told = [(address, one.decision.reply or REFUSED) for one in refused for address in one.recipients if address not in silent]
-        report = notices.refused(transaction, told, _next_id(transaction, rows)) if told else None
+        quiet = next((outcome.header for outcome in refused if outcome.header is not None), None)
+        report = notices.refused(transaction, told, _next_id(transaction, rows), header=quiet) if told else None
         if report is not None:
             rows.append(report)
         for outcome in refused:
@@ -136,7 +137,7 @@ def _row(transaction: Transaction, outcome: Outcome, row_id: str) -> NewEntry:
         identity,
         need,
         outcome.decision.reason,
-        bytes(message.octets.view(0, message.header_end)),
+        bytes(message.octets.view(0, message.header_end)) if outcome.header is None else outcome.header,
         message_id(transaction),
         outcome.rule,
         outcome.verdict.word.value if outcome.verdict is not None else "",

@@ -11,6 +11,8 @@ from dataclasses import replace
 from mailsec.errors import ConfigurationError, KeyUnavailable, MailsecError, Reply
 from mailsec.gateway.admission import Admission
 from mailsec.gateway.annotation import check_first_line
+from mailsec.gateway.correspondents import Correspondents, PartnerBook
+from mailsec.gateway.directories import Directories
 from mailsec.gateway.engine import Engine, SmimeEngine
 from mailsec.gateway.evidence import EvidenceDesk, TrustStore
 from mailsec.gateway.explanation import Explanation, Steps, note
@@ -55,7 +57,7 @@ class Pipeline:
     """One for each worker; it is the `interfaces.Gateway` that plugins are given, too.
 
     `plugins` is loaded; everything but runtime, spool and trust comes from the plugins' providers. `engine` replaces S/MIME for tests;
-    `evidence` keeps evidence for all workers.
+    `evidence` keeps evidence for all workers; `partners` knows what is agreed with correspondents.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class Pipeline:
         trust: TrustStore | None,
         engine: Engine | None = None,
         evidence: EvidenceCache | None = None,
+        partners: PartnerBook | None = None,
     ) -> None:
         self.settings = settings
         self.runtime = runtime
@@ -83,6 +86,16 @@ class Pipeline:
         self.admission = Admission(settings, plugins.providers("register_recipient_directories", **lent))
         self.authenticators: tuple[Authenticator, ...] = tuple(plugins.providers("register_authenticators", **lent))
         self.directories: tuple[CertificateDirectory, ...] = tuple(plugins.providers("register_certificate_directories", **lent))
+        desk = EvidenceDesk(
+            engine,
+            runtime,
+            trust,
+            plugins.providers("register_revocation_sources", **lent),
+            revocation=settings.revocation,
+            limits=settings.limits,
+            cache=evidence,
+            alarm=plugins.record,
+        )
         self._tools = Tools(
             settings,
             settings.limits,
@@ -90,16 +103,9 @@ class Pipeline:
             plugins,
             engine,
             KeyRing(plugins.providers("register_key_stores", **lent)),
-            EvidenceDesk(
-                engine,
-                runtime,
-                trust,
-                plugins.providers("register_revocation_sources", **lent),
-                revocation=settings.revocation,
-                limits=settings.limits,
-                cache=evidence,
-                alarm=plugins.record,
-            ),
+            desk,
+            Correspondents(Directories(self.directories, runtime, settings.limits), desk, runtime),
+            partners,
         )
         self._sessions: dict[str, tuple[Session, Identity | None, Session]] = {}
         self._records = bool(plugins.implementations("record_event"))

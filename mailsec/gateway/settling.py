@@ -8,11 +8,12 @@ from __future__ import annotations
 import re
 
 from mailsec.errors import MailsecError, PluginError, Refused, Reply
+from mailsec.model.protection import ProtectionPlan
 from mailsec.model.session import Transaction
 from mailsec.model.verdict import Decision, Finding, Verdict
 from mailsec.plugins import PluginManager
 
-__all__ = ["DELIVER", "decision_of", "plain_text", "settle"]
+__all__ = ["DELIVER", "decision_of", "plain_text", "refusal_of", "settle", "stricter"]
 
 DELIVER = Decision("deliver")
 _RANK = {action: rank for rank, action in enumerate(Decision.STRICTNESS)}
@@ -45,6 +46,21 @@ def settle(plugins: PluginManager, transaction: Transaction, verdict: Verdict | 
 def decision_of(error: MailsecError) -> Decision:
     """What an error that stopped the processing means for the message: come back, or no."""
     return _with_reply(Decision("defer" if error.temporary else "refuse", error.reply, reason=error.message, rule=error.stage))
+
+
+def refusal_of(plan: ProtectionPlan) -> Decision:
+    """The decision that a plan's refusal comes to: held for a person, or refused with a reason that the sender understands."""
+    assert plan.refusal is not None
+    why = plan.refusal.message
+    if plan.failure == "hold":
+        return Decision("hold", None, reason=why, rule=plan.rule)
+    # RFC 3463 §3.8: X.7.1, a policy forbids it. The sender is one of ours and has shown who they are: they are told why.
+    return Decision("refuse", Reply(550, "5.7.1", plain_text(why)), reason=why, rule=plan.rule)
+
+
+def stricter(one: Decision, other: Decision) -> Decision:
+    """The stricter of two decisions; of equal ones the second."""
+    return one if _RANK[one.action] > _RANK[other.action] else other
 
 
 def _with_reply(decision: Decision) -> Decision:

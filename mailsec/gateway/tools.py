@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from mailsec.gateway.correspondents import Correspondents, PartnerBook
 from mailsec.gateway.engine import Engine
 from mailsec.gateway.evidence import EvidenceDesk
 from mailsec.gateway.keyring import KeyRing
@@ -26,3 +27,5 @@ class Tools:
     engine: Engine
     keys: KeyRing
     evidence: EvidenceDesk
+    correspondents: Correspondents
+    partners: PartnerBook | None = None

@@ -12,10 +12,14 @@ from typing import Any
 
 from mailsec.errors import AddressError, ConfigurationError
 from mailsec.model.address import Address, normalise_domain
+from mailsec.model.message import KINDS
 from mailsec.model.session import Origin
 from mailsec.rules.patterns import compile_pattern, found_in
 
 __all__ = ["Addresses", "Condition", "Facts", "compile_condition"]
+
+
+_KEYS = ("listener", "origin", "user", "sender", "recipient", "kind", "subject", "header")
 
 
 def _no_header(name: str) -> Sequence[str]:
@@ -35,6 +39,8 @@ class Facts:
     recipient: Address | None = None
     header: Callable[[str], Sequence[str]] = _no_header
     """The decoded values of all fields with a lower-case name; computed only when a rule asks."""
+    kind: str = ""
+    """A word of `model.message.KINDS`; "" for other mail."""
 
 
 class Addresses:
@@ -75,6 +81,7 @@ class Condition:
     listeners: frozenset[str] | None = None
     origins: frozenset[Origin] | None = None
     users: frozenset[str] | None = None
+    kinds: frozenset[str] | None = None
     sender: Addresses | None = None
     recipient: Addresses | None = None
     headers: tuple[tuple[str, re.Pattern[str]], ...] = ()
@@ -85,6 +92,7 @@ class Condition:
             (self.origins is None or facts.origin in self.origins)
             and (self.listeners is None or facts.listener in self.listeners)
             and (self.users is None or facts.user.casefold() in self.users)
+            and (self.kinds is None or facts.kind in self.kinds)
             and (self.recipient is None or (facts.recipient is not None and self.recipient.match(facts.recipient)))
             and (self.sender is None or (facts.sender is not None and self.sender.match(facts.sender)))
             and all(found_in(pattern, facts.header(name)) for name, pattern in self.headers)
@@ -94,14 +102,12 @@ class Condition:
 def compile_condition(match: Mapping[str, Any]) -> Condition:
     """Compile the `match` table of a `[[rule]]`; raise ConfigurationError for a key or value that means nothing.
 
-    Keys: listener, origin, user, sender, recipient (a string or a list of them), subject (a regular expression), header (a table of
+    Keys: listener, origin, user, sender, recipient, kind (a string or a list of them), subject (a regular expression), header (a table of
     field name to regular expression).
     """
-    unknown = set(match) - {"listener", "origin", "user", "sender", "recipient", "subject", "header"}
+    unknown = set(match) - set(_KEYS)
     if unknown:
-        raise ConfigurationError(
-            f"a rule cannot match {sorted(unknown)[0]!r}", hint="it matches listener, origin, user, sender, recipient, subject, header"
-        )
+        raise ConfigurationError(f"a rule cannot match {sorted(unknown)[0]!r}", hint=f"it matches {', '.join(_KEYS)}")
     headers = [(str(name).lower(), compile_pattern(text)) for name, text in dict(match.get("header") or {}).items()]
     if "subject" in match:
         headers.append(("subject", compile_pattern(match["subject"])))
@@ -110,12 +116,16 @@ def compile_condition(match: Mapping[str, Any]) -> Condition:
         known = None if origins is None else frozenset(Origin(one) for one in origins)
     except ValueError as error:
         raise ConfigurationError(f"there is no origin {origins!r}", hint="origins are " + ", ".join(one.value for one in Origin)) from error
+    kinds = _texts(match, "kind")
+    if kinds is not None and not set(kinds) <= set(KINDS):
+        raise ConfigurationError(f"there is no kind {sorted(set(kinds) - set(KINDS))[0]!r} of mail", hint="kinds are " + ", ".join(KINDS))
     listeners, users = _texts(match, "listener"), _texts(match, "user")
     senders, recipients = _texts(match, "sender"), _texts(match, "recipient")
     return Condition(
         None if listeners is None else frozenset(listeners),
         known,
         None if users is None else frozenset(one.casefold() for one in users),
+        None if kinds is None else frozenset(kinds),
         None if senders is None else Addresses(senders),
         None if recipients is None else Addresses(recipients),
         tuple(headers),

@@ -9,17 +9,30 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from mailsec.algorithms.profiles import PROFILES
 from mailsec.errors import ConfigurationError
+from mailsec.model.protection import HEADER_PROTECTIONS
 from mailsec.rules.conditions import Condition, Facts, compile_condition
 
-__all__ = ["CONCERNS", "Rule", "RuleSet", "compile_rule"]
+__all__ = ["CONCERNS", "WORDS", "Rule", "RuleSet", "compile_rule"]
 
-CONCERNS: Mapping[str, tuple[str, ...]] = {
+CONCERNS: dict[str, tuple[str, ...]] = {
     "sign": ("required", "if-possible", "never"),
     "encrypt": ("required", "if-possible", "never"),
     "inbound": ("report", "required"),
 }
 """What rules decide, with the words that each takes. `inbound = "required"`: a message that is not trusted meets `failure`."""
+
+
+WORDS: dict[str, tuple[str, ...]] = {
+    "form": ("detached", "opaque"),
+    "wrap": ("sign", "triple"),
+    "header_protection": HEADER_PROTECTIONS,
+    "compress": ("yes", "no"),
+    "encrypt_to_sender": ("yes", "no"),
+    "failure": ("refuse", "hold"),
+}
+"""What else a rule may say about what it decides. What it leaves open is the partner's (`model.partner`), then the default."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +46,13 @@ class Rule:
     inbound: str = ""
     signer: str = "from"
     """ "from": a key that belongs to the From address; or the name of one, which must belong to it too (promise 8)."""
-    form: str = "detached"
-    profile: str = "default"
-    failure: str = "refuse"
+    form: str = ""
+    wrap: str = ""
+    header_protection: str = ""
+    compress: str = ""
+    encrypt_to_sender: str = ""
+    profile: str = ""
+    failure: str = ""
     """What happens where something required cannot be done: "refuse" or "hold"."""
 
 
@@ -45,13 +62,12 @@ DEFAULT = Rule("default", sign="if-possible", encrypt="never", inbound="report")
 
 def compile_rule(name: str, match: Mapping[str, Any] | None = None, **values: str) -> Rule:
     """Compile one rule; raise ConfigurationError for a word that means nothing."""
-    for concern, words in CONCERNS.items():
-        if values.get(concern, "") not in ("", *words):
-            raise ConfigurationError(f"rule {name!r}: {concern} = {values[concern]!r}", hint=f"{concern} is one of: {', '.join(words)}")
-    if values.get("failure", "refuse") not in ("refuse", "hold"):
-        raise ConfigurationError(f"rule {name!r}: failure = {values['failure']!r}", hint="failure is one of: refuse, hold")
-    if values.get("form", "detached") not in ("detached", "opaque"):
-        raise ConfigurationError(f"rule {name!r}: form = {values['form']!r}", hint="form is one of: detached, opaque")
+    for setting, words in (CONCERNS | WORDS).items():
+        if values.get(setting, "") not in ("", *words):
+            raise ConfigurationError(f"rule {name!r}: {setting} = {values[setting]!r}", hint=f"{setting} is one of: {', '.join(words)}")
+    profile = values.get("profile", "")
+    if profile and profile not in PROFILES:
+        raise ConfigurationError(f"rule {name!r}: there is no profile {profile!r}", hint=f"profiles are: {', '.join(PROFILES)}")
     try:
         return Rule(name, compile_condition(match or {}), **values)
     except ConfigurationError as error:

@@ -21,7 +21,7 @@ from mailsec.model.protection import EncryptionRecipient
 from mailsec.pki.purpose import PURPOSES
 from mailsec.x509.certificate import Certificate, load_certificate
 
-__all__ = ["Choice", "choose", "read_capabilities"]
+__all__ = ["Choice", "choose", "read_capabilities", "unfit"]
 
 _OAEP_OID: Final = "1.2.840.113549.1.1.7"
 _MOST_CAPABILITIES: Final = 100
@@ -81,22 +81,28 @@ def _cipher(profile: Profile, known: Sequence[frozenset[str]]) -> str:
     return profile.cipher
 
 
-def _check(certificate: Certificate, profile: Profile) -> None:
+def unfit(certificate: Certificate, profile: Profile) -> str:
+    """Why nothing is encrypted with a certificate under `profile`; "" where it can be."""
     if not certificate.readable:
-        raise Refused("a recipient's certificate cannot be read", stage="policy")
-    name = ", ".join(map(str, certificate.addresses[:1])) or certificate.subject.text
-
-    def refuse(why: str, hint: str = "another certificate is needed") -> Refused:
-        return Refused(f"nothing can be encrypted with the certificate of {name}: {why}", hint=hint, stage="policy")
-
+        return "it cannot be read"
     if certificate.key_usage is not None and not certificate.key_usage & _EMAIL.usages(certificate.key):
         # RFC 8550 §4.4.2: a certificate for signatures is not used to encrypt.
-        raise refuse("its key usage does not allow it")
+        return "its key usage does not allow it"
     usages = certificate.extended_key_usage
     if usages is not None and _EMAIL.extended_key_usage not in usages and _ANY_USAGE not in usages:
-        raise refuse("it is not for e-mail")
+        return "it is not for e-mail"
     if profile.recipient_keys and certificate.key_type not in profile.recipient_keys:
-        raise refuse(f"the profile {profile.name} does not allow keys of the type {certificate.key_type}")
+        return f"the profile {profile.name} does not allow keys of the type {certificate.key_type}"
     # RFC 8551 §4.2: shorter keys may be found by others.
     if certificate.key_type == "rsa" and certificate.bits < profile.rsa_bits:
-        raise refuse(f"an RSA key of {certificate.bits} bits, and the profile {profile.name} asks for {profile.rsa_bits}")
+        return f"an RSA key of {certificate.bits} bits, and the profile {profile.name} asks for {profile.rsa_bits}"
+    return ""
+
+
+def _check(certificate: Certificate, profile: Profile) -> None:
+    why = unfit(certificate, profile)
+    if why:
+        name = ", ".join(map(str, certificate.addresses[:1])) or (certificate.subject.text if certificate.readable else "a recipient")
+        raise Refused(
+            f"nothing can be encrypted with the certificate of {name}: {why}", hint="another certificate is needed", stage="policy"
+        )

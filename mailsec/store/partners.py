@@ -86,7 +86,7 @@ class Partners:
             self._demand(changes.connection)
             rows = self._rows(changes.connection, [partner])
             if not rows:
-                raise Refused(f"nothing is agreed with {partner or DEFAULT}", hint="is it agreed with its domain?")
+                raise Refused(f"nothing is agreed with {partner or DEFAULT}", hint="`mailsec partner list` shows what is")
             for row in rows:
                 changes.delete("partner_settings", row)
             return len(rows)

@@ -19,7 +19,7 @@ from mailsec.model.settings import GatewaySettings, ListenerSettings, NextHop, R
 from mailsec.model.verdict import Event
 from mailsec.plugins import PluginManager
 from mailsec.testing import values
-from mailsec.testing.authority import MemoryTrust
+from mailsec.testing.authority import MemoryPartners, MemoryTrust
 from mailsec.testing.memory import MemorySpool
 from mailsec.testing.runtime import FakeRuntime
 
@@ -56,6 +56,7 @@ class MemoryGateway:
         trust: MemoryTrust | None = None,
         engine: Any = None,
         runtime: FakeRuntime | None = None,
+        partners: MemoryPartners | None = None,
         **changes: Any,
     ) -> None:
         self.settings = settings(**changes)
@@ -72,7 +73,13 @@ class MemoryGateway:
         self.plugins.load()
         self.engine = engine
         self.pipeline = Pipeline(
-            self.settings, runtime=self.runtime, plugins=self.plugins, spool=self.spool, engine=self.engine, trust=trust
+            self.settings,
+            runtime=self.runtime,
+            plugins=self.plugins,
+            spool=self.spool,
+            engine=self.engine,
+            trust=trust,
+            partners=partners,
         )
 
     def send(self, text: str | bytes, origin: Origin, sender: str | None, *recipients: str, **session: Any) -> Reply:

@@ -64,7 +64,7 @@ class FakeEngine:
         self.shown = lambda message: (UNSIGNED, NONE)
         self.looked_at: list[object] = []
 
-    async def protect(self, message, plan, signers, at):
+    async def protect(self, message, plan, signers, at, recipients=()):
         if self.fails is not None:
             raise self.fails
         assert [key.name for key in signers] == [plan.signer]

@@ -433,7 +433,7 @@ def test_explain_tells_each_step_and_does_nothing(kit):
     gate = kit.Gate(rules=[compile_rule("contracts", sign="required")])
     transaction = gate.transaction(OWN, Origin.SUBMISSION, "alice@example.org")
     explanation = gate.runtime.run(gate.pipeline.explain(transaction))
-    assert [step.name for step in explanation.steps] == ["identity", "candidates", "plan", "decision"]
+    assert [step.name for step in explanation.steps] == ["identity", "candidates", "plan", "settings", "decision"]
     assert explanation.steps[2].text == "sign (detached) with alice key" and explanation.steps[2].rule == "contracts"
     assert explanation.outcomes[0].decision.action == "deliver"
     assert gate.engine.signed == [] and gate.rows == [] and gate.events == []

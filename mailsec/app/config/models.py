@@ -218,6 +218,9 @@ class Match(Section):
     """Addresses in From."""
     recipient: Several = Field(default_factory=list)
     """Addresses of the recipient."""
+    kind: Annotated[list[Literal["report", "calendar"]], BeforeValidator(_several)] = Field(default_factory=list)
+    """Mail that programs read: "report" (delivery and disposition notifications), "calendar" (invitations and answers to them). Such mail is
+    signed, or encrypted "if-possible", only by rules that name its kind; "required" encryption holds for it, too."""
     subject: str = ""
     """A regular expression that is found in the subject."""
     header: dict[str, str] = Field(default_factory=dict)
@@ -233,15 +236,28 @@ class Rule(Section):
     """Which messages it is for: all, where this is left out."""
     sign: Literal["", "required", "if-possible", "never"] = ""
     """Whether mail of "submission" and "trusted" is signed: "required", "if-possible" or "never"; empty: this rule does not say."""
+    encrypt: Literal["", "required", "if-possible", "never"] = ""
+    """Whether it is encrypted: "required" (else see `failure`), "if-possible" (where the recipient has a certificate) or "never"; empty: this
+    rule does not say. The first rule that matches and says something about encryption decides that; signing may be another rule's."""
     inbound: Literal["", "report", "required"] = ""
     """What is asked of mail from "internet": "required" (a trusted signature; see `failure`) or "report" (any, with its verdict)."""
     signer: str = "from"
     """Who signs: "from" (the key whose certificate names the From address), or a nickname."""
-    form: Literal["detached", "opaque"] = "detached"
-    """ "detached" (multipart/signed, readable by everybody) or "opaque" (application/pkcs7-mime, survives bad relays)."""
-    profile: str = "default"
-    """The algorithms that are used."""
-    failure: Literal["refuse", "hold"] = "refuse"
+    form: Literal["", "detached", "opaque"] = ""
+    """ "detached" (multipart/signed, readable by everybody) or "opaque" (application/pkcs7-mime, survives bad relays). Empty here and below:
+    what is agreed with the partner (`mailsec partner`), else the first word."""
+    wrap: Literal["", "sign", "triple"] = ""
+    """How signed and encrypted mail is wrapped: "sign" (signed, then encrypted) or "triple" (and signed once more around that)."""
+    header_protection: Literal["", "no", "sign", "baseline", "shy"] = ""
+    """Whether header fields are protected, too (RFC 9788): "no", "sign" (signed and readable outside), "baseline" (encrypted mail shows
+    "[...]" as its subject outside) or "shy" (and names and times are hidden as far as mail can go without)."""
+    compress: bool | None = None
+    """Compress what is encrypted; few programs read that."""
+    encrypt_to_sender: bool | None = None
+    """Encrypt each copy to the sender's own certificate, too."""
+    profile: str = ""
+    """The algorithms that are used ("default" and others: docs/profiles.md)."""
+    failure: Literal["", "refuse", "hold"] = ""
     """When something required cannot be done: "refuse" the mail with a reason, or "hold" it for `mailsec queue`."""
 
 
