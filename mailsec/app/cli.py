@@ -95,6 +95,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "key delete": ("mailsec.app.commands.key:delete", "delete a private key"),
     "p12 list": ("mailsec.app.commands.p12:list_contents", "what is in a PKCS#12 file"),
     "p12 import": ("mailsec.app.commands.p12:import_contents", "add the keys and certificates of a PKCS#12 file"),
+    "p12 export": ("mailsec.app.commands.p12:export_keys", "write private keys with their certificates to a PKCS#12 file"),
     "user add": ("mailsec.app.commands.user:add", "add a user"),
     "user list": ("mailsec.app.commands.user:list_users", "list the users"),
     "user password": ("mailsec.app.commands.user:password", "change a password, or keep a user out"),

@@ -163,7 +163,7 @@ def _check_derivation(algorithm: Element, limits: Limits) -> int:
         numbers = [read_integer(part) for part in parameters[1:4] if part.tag == INTEGER]
         if len(numbers) == 3:
             cost, block, parallel = numbers
-            _check_iterations(cost * block * parallel, limits)
+            _check_sum(cost * block * parallel, limits)
             if 128 * cost * block > _SCRYPT_MEMORY:
                 raise LimitExceeded("kdf_iterations", "a key derivation that takes too much memory")
             return cost * block * parallel
@@ -176,8 +176,16 @@ def _check_derivation(algorithm: Element, limits: Limits) -> int:
 
 def _check_iterations(count: int, limits: Limits) -> int:
     if count > limits.kdf_iterations or count < 1:
-        raise LimitExceeded("kdf_iterations", f"key derivations of more than {limits.kdf_iterations} iterations")
+        raise LimitExceeded(
+            "kdf_iterations", f"key derivations of more than {limits.kdf_iterations} iterations", hint="have the file written with fewer"
+        )
     return count
+
+
+def _check_sum(count: int, limits: Limits) -> None:
+    if count > limits.kdf_iterations_of_file or count < 1:
+        most = limits.kdf_iterations_of_file
+        raise LimitExceeded("kdf_iterations_of_file", f"key derivations of more than {most} iterations together", hint="split the file")
 
 
 # -- PKCS#12 ------------------------------------------------------------------------------------------------------------------
@@ -291,7 +299,7 @@ def _check_pkcs12(data: bytes, limits: Limits) -> list[tuple[str, bytes, bool]]:
                 bags += found
                 cost += iterations
     if cost:
-        _check_iterations(cost, limits)
+        _check_sum(cost, limits)
     return bags
 
 

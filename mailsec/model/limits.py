@@ -117,8 +117,10 @@ class Limits:
     """Bits of an RSA modulus that are computed with: keys that cost seconds."""
     rsa_exponent_bits: int = 64
     """Bits of an RSA public exponent."""
-    kdf_iterations: int = 10_000_000
-    """Iterations of a password-based key derivation: PKCS#12 files that cost hours."""
+    kdf_iterations: int = 900_000
+    """Iterations of one password-based key derivation: PKCS#12 files and keys that cost hours. (NSS asks for 600,000.)"""
+    kdf_iterations_of_file: int = 10_000_000
+    """Iterations of all derivations of one file: PKCS#12 files of a thousand bags."""
     private_key_operations: int = 10
     """Private-key operations for one message from outside."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import subprocess
+from pathlib import Path
 
 import pytest
 from cryptography import x509
@@ -351,3 +352,38 @@ def test_a_mistake_about_users_is_one_sentence_with_a_hint(mailsec, database, ar
 def test_a_password_is_never_an_argument(mailsec, database):
     code, _, err = mailsec("user", "add", "bob@example.org", "--password", "secret", "-d", database)
     assert code == 2 and "secret" not in err
+
+
+def test_keys_go_out_in_one_pkcs12_file_with_old_ones_and_come_back(mailsec, folder, database, ca):
+    for number in range(2):  # renewed: both have one nickname
+        arguments = ("--address", "alice@example.org", "--key", "ec-p256", "--nickname", "alice")
+        assert mailsec("cert", "issue", "-d", database, *arguments)[0] == 0, number
+    mailsec("cert", "issue", "-d", database, "--address", "bob@example.org", "--key", "ec-p256")
+    arguments = ("alice", "bob@example.org", "-d", database, "-o", "x.p12", "--p12-password-file", "password")
+    told = answer(mailsec("p12", "export", *arguments, "--json"))
+    assert (told["keys"], told["certificates"]) == (3, 3)
+    assert Path("x.p12").stat().st_mode & 0o777 == 0o600
+    code, _, err = mailsec("p12", "export", *arguments)
+    assert code == 1 and "exists already" in err
+    mailsec("db", "init", "--no-password", "-d", "y.db")
+    entries = answer(mailsec("p12", "import", "x.p12", "--p12-password-file", "password", "-d", "y.db", "--json"))["certificates"]
+    assert sorted(entry["nickname"] for entry in entries if entry["has_key"]) == ["alice", "alice", "bob@example.org"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (("nobody", "-o", "y.p12"), 1, "no certificate"),
+        (("leaf", "-o", "y.p12"), 1, "private key"),
+        (("My CA", "-o", "absent/y.p12"), 1, "absent/y.p12"),
+        (("My CA", "-o", "y.p12", "--p12-password-file", "empty"), 2, "pass phrase"),
+        (("My CA",), 2, "--output"),
+    ],
+)
+def test_a_wrong_export_of_keys_is_one_sentence_and_writes_nothing(mailsec, folder, database, ca, arguments, code, words):
+    (folder / "empty").write_text("\n")
+    mailsec("cert", "issue", "-d", database, "--address", "leaf@example.org", "--nickname", "leaf", "--key", "ec-p256", "-o", "leaf.pem")
+    mailsec("key", "delete", "leaf", "--yes", "-d", database)
+    password = () if "empty" in arguments else ("--p12-password-file", "password")
+    got, _, err = mailsec("p12", "export", *arguments, *password, "-d", database)
+    assert got == code and words in err and not Path("y.p12").exists()

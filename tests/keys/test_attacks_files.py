@@ -30,4 +30,4 @@ def test_a_pkcs12_file_of_many_dear_bags_is_refused_before_any_is_opened() -> No
     assert len(load_pkcs12(data, b"x").keys) == 1
     # 2,000 for the MAC and twice 2,000 for the key: each is within the limit, all together are not.
     with pytest.raises(LimitExceeded, match="iterations"):
-        load_pkcs12(data, b"x", limits=Limits(kdf_iterations=4000))
+        load_pkcs12(data, b"x", limits=Limits(kdf_iterations_of_file=4000))

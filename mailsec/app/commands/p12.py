@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import click
 
 from mailsec.app.commands.cert_import import add_under_a_free_name, nickname_for, say_imported
 from mailsec.app.options import DatabaseChoice, database_options
-from mailsec.app.output import Output, json_option
-from mailsec.errors import PrivateKeyError, UsageError
+from mailsec.app.output import Output, json_option, plural
+from mailsec.errors import KeyUnavailable, MailsecError, PrivateKeyError, UsageError
 from mailsec.keys.files import Pkcs12, load_pkcs12
 from mailsec.model.trust import CertificateEntry
 from mailsec.store.nicknames import check_nickname
 
-__all__ = ["import_contents", "list_contents"]
+__all__ = ["export_keys", "import_contents", "list_contents"]
 
 _password_file = click.option(
     "--p12-password-file", "password_file", metavar="FILE", default="", help="The password of the file; - is standard input."
@@ -93,6 +94,62 @@ def import_contents(
     if not entries:
         output.warning(f"{file} holds no certificate", "")
     say_imported(output, entries)
+
+
+@json_option
+@click.command()
+@click.argument("nicknames", metavar="NICKNAME...", nargs=-1, required=True)
+@click.option("-o", "--output", "file", metavar="FILE", required=True, help="The file to write; it must not be there yet.")
+@_password_file
+@click.option("--legacy", is_flag=True, help="Triple DES and SHA-1, for old systems that read nothing else.")
+@click.option("--no-chain", is_flag=True, help="Leave out the certificates of the issuers.")
+@database_options
+@click.pass_obj
+def export_keys(
+    output: Output,
+    nicknames: tuple[str, ...],
+    file: str,
+    password_file: str,
+    legacy: bool,
+    no_chain: bool,
+    database: DatabaseChoice,
+) -> None:
+    """Write private keys with their certificates to a PKCS#12 file: all that have these nicknames, renewed ones and old ones."""
+    import os
+
+    from mailsec.app.databases import ask_password, entries_called, open_database
+    from mailsec.app.files import write_file
+    from mailsec.keys.files import Pkcs12Key
+    from mailsec.keys.pkcs12_writer import write_pkcs12
+
+    if {password_file, database.passphrase_file} == {"-"}:
+        raise UsageError("two passwords cannot both be on standard input", hint="put one into a file")
+    if Path(file).exists() and file != "-":
+        raise MailsecError(f"{file} exists already", hint="remove it, or choose another name")
+    keys: dict[bytes, Pkcs12Key] = {}
+    chain: dict[bytes, str] = {}
+    with open_database(output, database) as opened:
+        for nickname in dict.fromkeys(nicknames):
+            own = [entry for entry in entries_called(opened, nickname) if entry.has_key]
+            if not own:
+                raise KeyUnavailable(f'the private key of "{nickname}" is not here', hint="`mailsec cert export` writes certificates")
+            for entry in own:
+                key = opened.private_key(entry)
+                assert key is not None
+                keys[entry.der] = Pkcs12Key(entry.nickname, key, entry.der)
+                for der in () if no_chain else opened.chain(entry):
+                    chain.setdefault(der, nickname_for(der))
+    password = ask_password(password_file, "Password of the new file", confirm=True, option="--p12-password-file")
+    form = "legacy" if legacy else "modern"
+    others = [(name, der) for der, name in chain.items() if der not in keys]
+    data = write_pkcs12(list(keys.values()), others, passphrase=password, random=os.urandom, form=form)
+    write_file(file, data, private=True, replace=False)
+    if legacy:
+        output.warning("triple DES and SHA-1 protect the keys in this file poorly", "delete it as soon as it was read")
+    output.result(
+        {"file": file, "keys": len(keys), "certificates": len(keys) + len(others), "nicknames": list(dict.fromkeys(nicknames))},
+        f"{file} holds {plural(len(keys), 'key')} and {plural(len(keys) + len(others), 'certificate')}; keep it as secret as the keys",
+    )
 
 
 def _open(file: str, password_file: str) -> Pkcs12:
