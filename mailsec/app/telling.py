@@ -41,6 +41,9 @@ def tell_verdict(output: Output, verdict: Verdict, name: str = "", indent: str =
     teller.line(f"{name}: {headline(verdict)}" if name else headline(verdict))
     for number, layer in enumerate(verdict.layers, 1):
         teller.layer(layer, f"{number} " if len(verdict.layers) > 1 else "")
+    if verdict.protected_headers:
+        teller.line()
+        teller.field("header", f"its signer wrote: {', '.join(verdict.protected_headers)}")
     left = [reason for reason in verdict.reasons if reason not in teller.told]
     if left:
         teller.line()

@@ -68,3 +68,54 @@ def test_inspect_and_parse_show_for_whom_it_is(files: Path, tmp_path: Path) -> N
     code, out, _ = run(files, "cms", "parse", target)
     assert code == 0 and "type: EnvelopedData" in out
     assert run(files, "cms", "parse", "message.eml")[0] == 3
+
+
+def test_signed_encrypted_and_sealed_with_one_command(files: Path, tmp_path: Path) -> None:  # noqa: F811
+    options = ("--to", "alice.pem", *KEY, "--triple", "--header-protection", "baseline")
+    target = tmp_path / "m.eml"
+    code, out, err = run(files, "smime", "encrypt", "--json", *options, "-o", str(target), "message.eml")
+    value = json.loads(out)
+    assert code == 0 and value["wrap"] == "triple" and value["signer"]["addresses"] == ["alice@example.org"], err
+    assert value["algorithm"] == "aes-256-cbc" and value["header_protection"] == "baseline"
+    assert b"Subject: [...]" in target.read_bytes()
+    code, out, err = run(files, "smime", "verify", "--json", "--anchor", "ca.pem", *KEY, str(target))
+    value = json.loads(out)
+    assert code == 0 and value["trusted"] and value["protected_headers"]["subject"], err
+    assert [layer["type"] for layer in value["layers"]] == ["signed-data", "enveloped-data", "signed-data"]
+    clear = tmp_path / "clear.eml"
+    assert run(files, "smime", "decrypt", *KEY, "-o", str(clear), str(target))[0] == 0
+    header, _, body = clear.read_bytes().partition(b"\r\n\r\n")
+    assert b"Subject: [...]" not in header and b"Good day." in body
+    code, out, _ = run(files, "smime", "verify", "--anchor", "ca.pem", *KEY, str(target))
+    assert code == 0 and "header          its signer wrote: from, to, subject" in out
+
+
+def test_what_does_not_go_together_is_a_usage_error(files: Path) -> None:  # noqa: F811
+    code, _, err = run(files, "smime", "encrypt", "--to", "alice.pem", "--triple", "message.eml")
+    assert code == 2 and "no signer is named" in err and "--signer" in err
+    for command in (("sign", *KEY), ("encrypt", "--to", "alice.pem")):
+        code, _, err = run(files, "smime", *command, "--profile", "defualt", "message.eml")
+        assert code == 2 and 'there is no profile "defualt"' in err and "edi-energy" in err
+        assert run(files, "smime", *command, "--header-protection", "all", "message.eml")[0] == 2
+    # A signature hides nothing.
+    assert run(files, "smime", "sign", *KEY, "--header-protection", "shy", "message.eml")[0] == 2
+
+
+def test_signer_and_recipient_by_their_names_in_the_database(files: Path, tmp_path: Path) -> None:  # noqa: F811
+    database = ("-d", "mailsec.db", "--passphrase-file", "passphrase")
+    target = encrypted(files, tmp_path / "m.eml", "--to", "alice", "--signer", "from", "--header-protection", "sign", *database)
+    code, out, _ = run(files, "smime", "verify", "--json", "--anchor", "ca.pem", *KEY, target)
+    assert code == 0 and json.loads(out)["protected_headers"]["from"] == "Alice <alice@example.org>"
+    code, _, err = run(files, "smime", "encrypt", "--to", "Nobody", *database, "message.eml")
+    assert code == 1 and "Nobody" in err
+
+
+def test_a_long_text_is_compressed(files: Path, tmp_path: Path) -> None:  # noqa: F811
+    (tmp_path / "long.eml").write_bytes(b"From: alice@example.org\n\n" + b"All work and no play makes Jack a dull boy.\n" * 200)
+    target = tmp_path / "m.eml"
+    options = ("--to", "alice.pem", "--compress", "-o", str(target), str(tmp_path / "long.eml"))
+    assert run(files, "smime", "encrypt", *options)[0] == 0 and target.stat().st_size < 2000
+    code, out, _ = run(files, "smime", "inspect", *KEY, str(target))
+    assert code == 0 and "compressed-data" in out
+    clear = tmp_path / "clear.eml"
+    assert run(files, "smime", "decrypt", *KEY, "-o", str(clear), str(target))[0] == 0 and b"All work" in clear.read_bytes()

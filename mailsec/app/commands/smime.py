@@ -12,6 +12,7 @@ from mailsec.app.opening_keys import KeyInputs, key_options
 from mailsec.app.options import DatabaseChoice, database_options
 from mailsec.app.output import Output, json_option
 from mailsec.app.path_inputs import PathInputs, crl_option, path_options, policy_options
+from mailsec.app.signer_options import SignerInputs, header_protection_option, profile_option, signer_options
 from mailsec.errors import UsageError
 
 __all__ = ["sign", "verify"]
@@ -20,69 +21,30 @@ __all__ = ["sign", "verify"]
 @json_option
 @click.command()
 @click.argument("file", metavar="FILE")
-@click.option("--key", metavar="FILE", default="", help="A private key (PEM or DER), with --cert.")
-@click.option("--cert", "certificate", metavar="FILE", default="", help="Its certificate; further ones in the file are its chain.")
-@click.option("--chain", metavar="FILE", multiple=True, help="Certificates of its issuers; may be repeated.")
-@click.option("--p12", metavar="FILE", default="", help="A PKCS#12 file with key and certificate.")
-@click.option(
-    "--signer", metavar="NICKNAME", default="", help="A key of the database (-c or -d); without it, the one for the From address."
-)
-@click.option("--detached/--opaque", "detached", default=True, help="multipart/signed, or application/pkcs7-mime.  [default: detached]")
-@click.option("--profile", default="default", help="The algorithms: default, pss.")
+@signer_options("without it, the one for the From address")
+@header_protection_option("sign")
+@profile_option
 @click.option("-o", "--output", "target", metavar="FILE", default="-", help="Where the signed message goes  [default: standard output]")
-@click.option("--password-file", metavar="FILE", default="", help="The pass phrase of --key.")
-@click.option("--password", metavar="X", default="", help="The same, for test data only.")
-@click.option("--p12-password-file", metavar="FILE", default="", help="The pass phrase of --p12.")
-@click.option("--p12-password", metavar="X", default="", help="The same, for test data only.")
 @database_options
 @click.pass_obj
 def sign(
-    output: Output,
-    *,
-    file: str,
-    key: str,
-    certificate: str,
-    chain: tuple[str, ...],
-    p12: str,
-    signer: str,
-    detached: bool,
-    profile: str,
-    target: str,
-    password_file: str,
-    password: str,
-    p12_password_file: str,
-    p12_password: str,
-    database: DatabaseChoice,
+    output: Output, *, file: str, signer: SignerInputs, header_protection: str, profile: str, target: str, database: DatabaseChoice
 ) -> None:
     """Sign the message in FILE, and write the whole new message."""
     if output.json and target == "-":
         raise UsageError("--json needs -o FILE for the message")
-    from mailsec.algorithms.profiles import PROFILES
     from mailsec.app.files import write_file
     from mailsec.app.messages import at_once, random_octets, read_message
-    from mailsec.app.signing import SignerChoice, find_signer, secret_option
     from mailsec.interfaces import run_now
     from mailsec.keys.software import SoftwareBackend
     from mailsec.model.protection import ProtectionPlan
-    from mailsec.smime.identity import read_author
     from mailsec.smime.protect import protect_message
     from mailsec.smime.report import certificate_json
     from mailsec.x509.certificate import load_certificate, summary
 
-    if profile not in PROFILES:
-        raise UsageError(f'there is no profile "{profile}"', hint=f"there are: {', '.join(PROFILES)}")
     message = read_message(file, "smime").message
-    choice = SignerChoice(
-        key,
-        certificate,
-        chain,
-        p12,
-        signer,
-        secret_option(output, database, "password", password, password_file),
-        secret_option(output, database, "p12-password", p12_password, p12_password_file),
-    )
-    handle = find_signer(choice, database, read_author(message).address)
-    plan = ProtectionPlan(sign=True, signer=handle.name, form="detached" if detached else "opaque", profile=profile)
+    handle = signer.find(output, database, message)
+    plan = ProtectionPlan(sign=True, signer=handle.name, form=signer.form, profile=profile, header_protection=header_protection)
     segments = run_now(
         protect_message(
             message, plan, signers=[handle], backend=SoftwareBackend(), random=random_octets, work=at_once, at=datetime.now(UTC)
@@ -91,7 +53,16 @@ def sign(
     write_file(target, segments.join())
     assert handle.certificate is not None
     shown = certificate_json(summary(load_certificate(handle.certificate)))
-    output.result({"signed": True, "form": plan.form, "profile": profile, "signer": shown, "output": target})
+    output.result(
+        {
+            "signed": True,
+            "form": plan.form,
+            "profile": profile,
+            "header_protection": header_protection,
+            "signer": shown,
+            "output": target,
+        }
+    )
 
 
 @json_option

@@ -1,4 +1,4 @@
-"""`mailsec smime encrypt`: a message in a file, encrypted to certificates from files or from the database."""
+"""`mailsec smime encrypt`: a message in a file, signed if wanted, and encrypted to certificates from files or from the database."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import click
 
 from mailsec.app.options import DatabaseChoice, database_options
 from mailsec.app.output import Output, json_option
+from mailsec.app.signer_options import SignerInputs, header_protection_option, profile_option, signer_options
 from mailsec.errors import KeyUnavailable, UsageError
 
 __all__ = ["encrypt"]
@@ -18,75 +19,125 @@ __all__ = ["encrypt"]
 @click.command()
 @click.argument("file", metavar="FILE")
 @click.option(
-    "--to", "recipients", metavar="CERT-FILE|ADDRESS", multiple=True, required=True, help="Whom it is for; may be repeated. Each sees all."
+    "--to",
+    "recipients",
+    metavar="CERT-FILE|ADDRESS|NICKNAME",
+    multiple=True,
+    required=True,
+    help="Whom it is for; may be repeated. Each sees all.",
 )
-@click.option("--profile", default="default", help="The algorithms: see docs/profiles.md  [default: default]")
+@signer_options("signed before it is encrypted")
+@header_protection_option("sign", "baseline", "shy")
+@click.option("--compress", is_flag=True, help="Compress what is encrypted: the size then tells something of it.")
+@click.option("--triple", is_flag=True, help="Sign what is encrypted, too (RFC 2634): who only forwards it can check who sealed it.")
+@profile_option
 @click.option("-o", "--output", "target", metavar="FILE", default="-", help="Where the message goes  [default: standard output]")
 @database_options
 @click.pass_obj
-def encrypt(output: Output, *, file: str, recipients: tuple[str, ...], profile: str, target: str, database: DatabaseChoice) -> None:
-    """Encrypt the message in FILE, and write the whole new message. What is signed stays signed within it."""
+def encrypt(
+    output: Output,
+    *,
+    file: str,
+    recipients: tuple[str, ...],
+    signer: SignerInputs,
+    header_protection: str,
+    compress: bool,
+    triple: bool,
+    profile: str,
+    target: str,
+    database: DatabaseChoice,
+) -> None:
+    """Encrypt the message in FILE, signed before where a signer is named, and write the whole new message. What is signed stays signed."""
     if output.json and target == "-":
         raise UsageError("--json needs -o FILE for the message")
-    from mailsec.algorithms.profiles import PROFILES
+    if triple and not signer.named:
+        raise UsageError("--triple signs twice, and no signer is named", hint="--key FILE --cert FILE, or --p12 FILE, or --signer NICKNAME")
     from mailsec.app.files import write_file
-    from mailsec.app.messages import at_once, random_octets, read_message
-    from mailsec.cms.structure import describe
+    from mailsec.app.messages import at_once, new_scratch, random_octets, read_message
     from mailsec.interfaces import run_now
     from mailsec.keys.software import SoftwareBackend
-    from mailsec.model.octets import BytesOctets
     from mailsec.model.protection import EncryptionRecipient, ProtectionPlan
     from mailsec.smime.protect import protect_message
     from mailsec.smime.report import certificate_json
     from mailsec.x509.certificate import load_certificate, summary
 
-    if profile not in PROFILES:
-        raise UsageError(f'there is no profile "{profile}"', hint=f"there are: {', '.join(PROFILES)}")
     message = read_message(file, "smime").message
     certificates = [_certificate(name, database) for name in recipients]
+    handle = signer.find(output, database, message) if signer.named else None
+    plan = ProtectionPlan(
+        sign=handle is not None,
+        encrypt=True,
+        signer="" if handle is None else handle.name,
+        form=signer.form,
+        wrap="triple" if triple else "sign",
+        compress=compress,
+        header_protection=header_protection,
+        profile=profile,
+    )
     segments = run_now(
         protect_message(
             message,
-            ProtectionPlan(encrypt=True, profile=profile),
-            signers=(),
+            plan,
+            signers=() if handle is None else [handle],
             recipients=[EncryptionRecipient(der) for der in certificates],
             backend=SoftwareBackend(),
             random=random_octets,
             work=at_once,
             at=datetime.now(UTC),
+            scratch=new_scratch,
         )
     )
     written = segments.join()
     write_file(target, written)
-    shown = [certificate_json(summary(load_certificate(der))) for der in certificates]
-    algorithm = describe(BytesOctets(_cms(written)))["algorithm"]
-    output.result({"encrypted": True, "profile": profile, "algorithm": algorithm, "recipients": shown, "output": target})
+    shown = certificate_json(summary(load_certificate(handle.certificate))) if handle is not None and handle.certificate else None
+    output.result(
+        {
+            "encrypted": True,
+            "signed": plan.sign,
+            "wrap": plan.wrap,
+            "profile": profile,
+            "algorithm": _algorithm(written),
+            "header_protection": header_protection,
+            "signer": shown,
+            "recipients": [certificate_json(summary(load_certificate(der))) for der in certificates],
+            "output": target,
+        }
+    )
 
 
-def _cms(message: bytes) -> bytes:
-    """The CMS object of the message that was just written."""
-    import base64
+def _algorithm(message: bytes) -> str:
+    """The content cipher of the message that was just written, below the signature of a triple wrap."""
+    from mailsec.app.messages import at_once, new_scratch
+    from mailsec.interfaces import run_now
+    from mailsec.keys.software import SoftwareBackend
+    from mailsec.mime.index import index_message
+    from mailsec.model.octets import BytesOctets
+    from mailsec.smime.unprotect import unprotect_message
 
-    return base64.b64decode(message[message.index(b"\r\n\r\n") + 4 :])
+    written = index_message(BytesOctets(message))
+    result = run_now(unprotect_message(written, backend=SoftwareBackend(), scratch=new_scratch, work=at_once))
+    return result.layers[-1].algorithm
 
 
 def _certificate(name: str, choice: DatabaseChoice) -> bytes:
-    """The certificate of a file, or the one of an address in the database."""
+    """The certificate of a file, or the one of an address or nickname in the database."""
     from mailsec.app.files import naming, read_file
     from mailsec.keys.files import load_certificates
 
-    if "@" not in name or Path(name).exists():
+    stored = bool(choice.configuration or choice.database)
+    if Path(name).exists() or ("@" not in name and not stored):
         with naming(name):
             found = load_certificates(read_file(name))
         return found[0]
-    if not (choice.configuration or choice.database):
+    if not stored:
         raise UsageError(f"{name} is an address, and no database was named", hint="-c CONFIG or -d DATABASE, or a file with a certificate")
     from mailsec.model.address import Address
     from mailsec.store.certdb import CertDb
 
-    address = Address.parse(name)
+    at = datetime.now(UTC)
     with CertDb.open(choice.location(), password=choice.passphrase().encode()) as database:
-        for entry in database.for_address(address, at=datetime.now(UTC)):
+        entries = database.for_address(Address.parse(name), at=at) if "@" in name else database.find(name, at=at)
+        for entry in entries:
             if entry.verified:
                 return entry.der
     raise KeyUnavailable(f"there is no certificate of {name} in {choice.database or 'the database'}", hint='"mailsec cert import" adds one')
