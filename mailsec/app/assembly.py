@@ -77,7 +77,7 @@ def assemble(reactor: Any, configuration: Configuration, data_key: bytes, index:
     roots = Path(configuration.relay.ca_file).read_bytes() if configuration.relay.ca_file else None
     database = CertDb.open(configuration.database.location, data_key=data_key)
     spool: SqliteSpool | None = None
-    certificates = OwnCertificates(database, settings)
+    certificates = OwnCertificates(database, settings, configuration.tls.client_anchor_files)
     runtime = TwistedRuntime(
         reactor,
         scratch=lambda: _made(spool).scratch(),
@@ -109,7 +109,7 @@ def make_pipeline(
     )
     plugins = load_plugins(configuration, list(zip(BUILT_IN, objects, strict=True)))
     settings = replace(settings, plugins=plugin_settings(configuration, plugins))
-    trust = ConfiguredTrust(database_plugin, configuration.trust.anchor_files)
+    trust = ConfiguredTrust(database_plugin, configuration.trust.anchor_files, configuration.tls.client_anchor_files)
     evidence = DatabaseEvidence(store, runtime, grace=timedelta(days=settings.revocation.grace_days))
     return plugins, Pipeline(
         settings, runtime=runtime, plugins=plugins, spool=spool, trust=trust, evidence=evidence, partners=database_plugin

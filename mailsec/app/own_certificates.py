@@ -6,11 +6,12 @@ invariant: what cannot be read replaces nothing; what was good stays in use, and
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import structlog
 
 from mailsec.app.certificate_files import State, read_directory, state_of
+from mailsec.app.config.surroundings import read_anchor_file
 from mailsec.errors import ConfigurationError, MailsecError
 from mailsec.interfaces import Runtime
 from mailsec.model.settings import GatewaySettings
@@ -51,8 +52,10 @@ def find_certificates(database: CertDb, reference: str, runtime: Runtime) -> Seq
 class OwnCertificates:
     """All that one worker shows, and the certificates of others that its next hops are known by: a `net.tls_client.Wallet`."""
 
-    def __init__(self, database: CertDb, settings: GatewaySettings) -> None:
+    def __init__(self, database: CertDb, settings: GatewaySettings, client_anchor_files: Sequence[str] = ()) -> None:
         self._database = database
+        self._client_anchor_files = client_anchor_files
+        self._asks_clients = any(one.client_certificates != "none" for one in settings.listeners)
         self._settings = settings
         hops = (settings.relay.next_hop, *(hop for _, hop in settings.relay.routes))
         self._own_names = tuple(
@@ -65,8 +68,7 @@ class OwnCertificates:
         self._changes = -1
         self._states: dict[str, State] = {}
         self._read_at = float("-inf")
-        self.authorities: Callable[[], Sequence[bytes]] = tuple
-        """Whose client certificates are believed, for telling clients."""
+        self._authorities: Sequence[bytes] = ()
 
     # -- a Wallet ----------------------------------------------------------------------------------------------------------------
 
@@ -96,7 +98,7 @@ class OwnCertificates:
                     listener.tls_policy,
                     sni=listener.sni,
                     client_certificates=listener.client_certificates,
-                    authorities=self.authorities(),
+                    authorities=self._authorities,
                     scope=f"{listener.name}\0{listener.client_names}\0{listener.client_fingerprints}",
                     monotonic=runtime.monotonic,
                 )
@@ -117,6 +119,10 @@ class OwnCertificates:
                     break
             else:
                 raise ConfigurationError(f'there is no certificate "{nickname}"', hint='"mailsec check" tells more')
+        if self._asks_clients:
+            # Told to clients, so that they know which of their certificates to show; what is believed says the gateway's trust store.
+            files = (der for path in self._client_anchor_files for der in read_anchor_file(path))
+            self._authorities = tuple(dict.fromkeys((*(anchor.der for anchor in self._database.anchors("tls-client")), *files)))
         self._own, self._others = own, others
         self._read_at = runtime.monotonic()
 
@@ -146,7 +152,7 @@ class OwnCertificates:
         await runtime.in_thread(self._read, runtime, lane="database")
         new = [own for own in self.all() if own not in before]
         for server, names in self._servers.values():
-            server.use(self._of(names), self.authorities())
+            server.use(self._of(names), self._authorities)
         for own in new:
             certificate = own.certificate
             _log.info(

@@ -14,20 +14,25 @@ __all__ = ["ConfiguredTrust"]
 class ConfiguredTrust:
     """A `gateway.evidence.TrustStore`: the same object until something changes, as it asks. Files are read once, when it is made."""
 
-    def __init__(self, plugin: DatabasePlugin, anchor_files: Sequence[str]) -> None:
+    def __init__(self, plugin: DatabasePlugin, anchor_files: Sequence[str], client_anchor_files: Sequence[str] = ()) -> None:
         self._plugin = plugin
-        self._files = tuple(Anchor(der) for path in anchor_files for der in read_anchor_file(path))
-        self._known: Sequence[Anchor] = ()
-        self._all: Sequence[Anchor] = self._files
+        named = {"email": anchor_files, "tls-client": client_anchor_files}
+        self._files = {
+            purpose: tuple(Anchor(der, purposes=(purpose,)) for path in paths for der in read_anchor_file(path))
+            for purpose, paths in named.items()
+        }
+        self._all: dict[str, tuple[Sequence[Anchor], Sequence[Anchor]]] = {}
 
     async def anchors(self, purpose: str = "email") -> Sequence[Anchor]:
-        """Anchors for `purpose`; those of files are for e-mail."""
+        """Anchors for `purpose`; those of files are for e-mail, or for clients of TLS, as they were given."""
         found = await self._plugin.anchors(purpose)
-        if not self._files or purpose != "email":
+        files = self._files.get(purpose, ())
+        if not files:
             return found
-        if found is not self._known:
-            self._known, self._all = found, (*found, *self._files)
-        return self._all
+        known = self._all.get(purpose)
+        if known is None or known[0] is not found:
+            known = self._all[purpose] = (found, (*found, *files))
+        return known[1]
 
     async def distrusted(self, purpose: str = "email") -> Sequence[bytes]:
         """Certificates that no path may hold."""

@@ -17,6 +17,8 @@ __all__ = ["LogPlugin"]
 
 _ALARMS = frozenset({"key revoked"})
 """Events that somebody must look at."""
+_DETAILS = frozenset({"tls session"})
+"""Events that come with every connection: lines of the level "debug", unless the client showed a certificate."""
 
 
 class LogPlugin:
@@ -37,6 +39,8 @@ class LogPlugin:
             self._log.error(event.name, **fields)
         elif _is_refusal(event):
             self._log.warning(event.name, **fields)
+        elif event.name in _DETAILS and "client_subject" not in fields:
+            self._log.debug(event.name, **fields)
         else:
             self._log.info(event.name, **fields)
 

@@ -29,6 +29,9 @@ _ROUTED = Reply(550, "5.7.1", "addresses with routes in them are not accepted he
 # RFC 3463 §3.2: X.1.1, bad destination mailbox address
 _NOBODY = Reply(550, "5.1.1", "no such recipient here")
 _NOT_A_PEER = Reply(554, "5.7.1", "not accepted from this address")
+# RFC 3463 §3.8: X.7.0, other security
+_NO_CERTIFICATE = Reply(530, "5.7.0", "a client certificate is required here")
+_NO_CERTIFICATE_TO_RELAY = Reply(550, "5.7.0", "a client certificate is required to send to other domains")
 # RFC 3463 §3.5: X.4.6, routing loop detected
 _LOOP = Reply(554, "5.4.6", "too many hops: this message is going in a circle")
 
@@ -57,6 +60,7 @@ class Admission:
         self._host = normalise_domain(settings.hostname)
         self._postmaster = Address.parse(settings.postmaster)
         self._senders = {one.name: Addresses(one.senders) for one in settings.listeners}
+        self._certificates = {one.name: one.client_certificates for one in settings.listeners if one.client_certificates != "none"}
         self._peers = {one.name: _networks(one) for one in settings.listeners if one.peers}
 
     def admit_connection(self, session: Session) -> Reply | None:
@@ -74,6 +78,8 @@ class Admission:
 
     def admit_sender(self, session: Session, reverse_path: Address | None) -> Reply | None:
         """MAIL FROM: an identity on `submission`, a known sender on `trusted`, anybody on `internet`."""
+        if self.lacks_certificate(session):
+            return _NO_CERTIFICATE
         if session.origin is Origin.SUBMISSION:
             # RFC 6409 §4.3: submission needs authorisation
             if session.identity is None:
@@ -87,6 +93,10 @@ class Admission:
             return _NO_RELAY
         return None
 
+    def lacks_certificate(self, session: Session) -> bool:
+        """True where the listener requires a client certificate, and the session shows none that was accepted. (It should not stand at all.)"""
+        return self._certificates.get(session.listener) == "required" and not _is_certified(session)
+
     def is_trusted_sender(self, listener: str, address: Address) -> bool:
         """True where `senders` of that listener mean `address`."""
         senders = self._senders.get(listener)
@@ -95,6 +105,8 @@ class Admission:
     def admit_recipient(self, session: Session, recipient: Address) -> Reply | None:
         """RCPT TO, as far as it can be said without asking anybody; `recipient_exists` says the rest."""
         if session.origin is not Origin.INTERNET:
+            if self._certificates.get(session.listener) == "required-for-relaying" and not _is_certified(session):
+                return None if recipient in self.domains or self.is_postmaster(recipient) else _NO_CERTIFICATE_TO_RELAY
             return None
         # RFC 5321 §4.5.1: mail for postmaster is taken always
         if self.is_postmaster(recipient):
@@ -153,6 +165,10 @@ class Admission:
         hops = [field.name for field in message.fields].count("received")
         if hops > self._limits.received_headers:
             raise LimitExceeded("received_headers", f"{hops} Received fields", reply=_LOOP, stage="admission")
+
+
+def _is_certified(session: Session) -> bool:
+    return session.tls is not None and session.tls.peer_verified
 
 
 def _networks(listener: ListenerSettings) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:

@@ -68,6 +68,11 @@ class EvidenceDesk:
         self._own = OwnKeys(runtime, self._status, alarm)
 
     @property
+    def inquiries(self) -> Inquiries:
+        """Who asks for evidence, for others who judge."""
+        return self._inquiries
+
+    @property
     def sources(self) -> tuple[RevocationSource, ...]:
         """The sources in the order in which they are asked."""
         return self._inquiries.sources

@@ -6,9 +6,11 @@ tells who sent it is the identity's own too, and the identity is one that may be
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 
 from mailsec.errors import Refused, Reply
+from mailsec.interfaces import Credentials
 from mailsec.mime.addresses import Mailboxes, mailboxes
 from mailsec.model.address import Address
 from mailsec.model.limits import Limits
@@ -16,7 +18,7 @@ from mailsec.model.message import Message
 from mailsec.model.session import Identity, Origin, Session, Transaction
 from mailsec.rules.conditions import Addresses
 
-__all__ = ["author", "check_names", "identity_of", "single_author"]
+__all__ = ["author", "certified", "check_names", "identity_of", "single_author"]
 
 # RFC 5322 §3.6.2, §3.6.6: the fields that say who wrote and who sent (or sent again)
 _NAMES = frozenset({"from", "sender", "resent-from", "resent-sender"})
@@ -33,6 +35,17 @@ def identity_of(session: Session, reverse_path: Address | None) -> Identity | No
     if session.origin is Origin.TRUSTED and reverse_path is not None:
         return _sender(reverse_path)
     return None
+
+
+def certified(session: Session, credentials: Credentials) -> Identity | None:
+    """SASL EXTERNAL: whom the client's accepted certificate names; None where there is none, or who wants to be somebody else.
+
+    RFC 4422 §A: what is outside SASL says who is there; an authorisation identity may be given, and nobody acts as somebody else here.
+    """
+    identity = session.tls.peer_identity if session.tls is not None and session.tls.peer_verified else None
+    if identity is None or credentials.authorisation not in ("", identity.name):
+        return None
+    return replace(identity, mechanism="EXTERNAL")
 
 
 @lru_cache(maxsize=1024)

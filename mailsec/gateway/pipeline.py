@@ -8,15 +8,16 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from dataclasses import replace
 
-from mailsec.errors import ConfigurationError, KeyUnavailable, MailsecError, Reply
+from mailsec.errors import ConfigurationError, KeyUnavailable, MailsecError, Reply, Unavailable
 from mailsec.gateway.admission import Admission
 from mailsec.gateway.annotation import check_first_line
+from mailsec.gateway.client_certificates import ClientCertificates
 from mailsec.gateway.correspondents import Correspondents, PartnerBook
 from mailsec.gateway.directories import Directories
 from mailsec.gateway.engine import Engine, SmimeEngine
 from mailsec.gateway.evidence import EvidenceDesk, TrustStore
 from mailsec.gateway.explanation import Explanation, Steps, note
-from mailsec.gateway.identity import identity_of
+from mailsec.gateway.identity import certified, identity_of
 from mailsec.gateway.inbound import handle_inbound
 from mailsec.gateway.inquiry import EvidenceCache
 from mailsec.gateway.keyring import KeyRing, need_of
@@ -24,6 +25,7 @@ from mailsec.gateway.notices import Notices
 from mailsec.gateway.outbound import handle_outbound
 from mailsec.gateway.outcomes import Receipt, is_told, must_report, receipt_of, rows_of
 from mailsec.gateway.settling import DELIVER, decision_of
+from mailsec.gateway.tls_words import tls_fields
 from mailsec.gateway.tools import Tools
 from mailsec.gateway.trace import message_id
 from mailsec.gateway.waiting import read_session
@@ -43,8 +45,8 @@ from mailsec.mime.index import index_message
 from mailsec.model.address import NULL_PATH, Address
 from mailsec.model.octets import Octets
 from mailsec.model.queue import SpooledEntry
-from mailsec.model.session import Envelope, Identity, Session, Transaction
-from mailsec.model.settings import GatewaySettings
+from mailsec.model.session import Envelope, Identity, Session, TlsInfo, Transaction
+from mailsec.model.settings import GatewaySettings, ListenerSettings
 from mailsec.model.verdict import Event
 from mailsec.plugins import PluginManager
 
@@ -77,8 +79,8 @@ class Pipeline:
         self.plugins = plugins
         self.spool = spool
         self._notices = Notices(settings, runtime)
+        backends = plugins.providers("register_crypto_backends", gateway=self)
         if engine is None:
-            backends = plugins.providers("register_crypto_backends", gateway=self)
             if not backends:
                 raise ConfigurationError("no plugin brings a crypto backend", hint="the built-in one is mailsec.builtin.software")
             engine = SmimeEngine(backends[0], runtime, settings.limits, settings.revocation)
@@ -96,6 +98,10 @@ class Pipeline:
             cache=evidence,
             alarm=plugins.record,
         )
+        self._clients: ClientCertificates | None = None
+        if trust is not None and backends:
+            self._clients = ClientCertificates(runtime, trust, desk.inquiries, backends[0], settings.revocation, settings.limits)
+        self._listeners = {listener.name: listener for listener in settings.listeners}
         self._tools = Tools(
             settings,
             settings.limits,
@@ -130,6 +136,40 @@ class Pipeline:
         """None: welcome."""
         return self.admission.admit_connection(session)
 
+    def admit_tls(self, session: Session, info: TlsInfo) -> TlsInfo | Awaitable[TlsInfo]:
+        """What may be believed of a handshake on the listener of `session`. It, or awaiting it, raises Refused where the client is not welcome."""
+        listener = self._listeners.get(session.listener)
+        if listener is None or listener.client_certificates == "none":
+            self._record_tls(session, info)
+            return info
+        return self._judge_client(listener, session, info)
+
+    async def _judge_client(self, listener: ListenerSettings, session: Session, info: TlsInfo) -> TlsInfo:
+        try:
+            if self._clients is None:
+                raise Unavailable("there is nobody to judge client certificates", stage="tls")
+            judged = await self._clients.judge(listener, info)
+        except MailsecError as error:
+            self._record_tls(session, info, error)
+            raise
+        self._record_tls(session, judged)
+        return judged
+
+    def _record_tls(self, session: Session, info: TlsInfo, error: MailsecError | None = None) -> None:
+        if not self._records:
+            return
+        fields = {"listener": session.listener, "peer": session.peer, **tls_fields(info, self.runtime.now())}
+        if error is not None:
+            fields |= {"reason": error.message, "hint": error.hint, "reply": error.reply.code}
+        self.plugins.record(Event("tls session" if error is None else "tls refused", self.runtime.now(), fields))
+
+    def tls_failed(self, session: Session, why: str) -> None:
+        """A handshake that came to nothing: told to who records events."""
+        if self._records:
+            self.plugins.record(
+                Event("tls failed", self.runtime.now(), {"listener": session.listener, "peer": session.peer, "reason": why})
+            )
+
     def admit_sender(self, session: Session, reverse_path: Address | None, size: int = 0) -> Reply | None:
         """None: welcome; a reply: refused with it. Raise StorageFull where there is no room for a message of `size` octets."""
         refused = self.admission.admit_sender(session, reverse_path)
@@ -147,6 +187,10 @@ class Pipeline:
 
     async def authenticate(self, credentials: Credentials, session: Session) -> Identity | None:
         """The identity that the first authenticator gives; None where none does. Raise MailsecError where one cannot say and none did."""
+        if self.admission.lacks_certificate(session):
+            return None
+        if credentials.mechanism == "EXTERNAL":
+            return certified(session, credentials)
         doubt: MailsecError | None = None
         for authenticator in self.authenticators:
             if credentials.mechanism not in authenticator.mechanisms:
@@ -292,6 +336,7 @@ class Pipeline:
                     "origin": session.origin.value,
                     "peer": session.peer,
                     "user": session.identity.name if session.identity is not None else "",
+                    **(tls_fields(session.tls, transaction.received_at) if session.tls is not None else {}),
                     "rule": first.rule if len(outcomes) == 1 else ", ".join(dict.fromkeys(one.rule for one in outcomes if one.rule)),
                     "verdict": first.verdict.word.value if first.verdict is not None else "",
                     "action": first.need or first.decision.action

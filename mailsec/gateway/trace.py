@@ -9,6 +9,7 @@ import re
 from datetime import UTC, datetime
 from functools import lru_cache
 
+from mailsec.gateway.tls_words import tls_comment
 from mailsec.model.address import Address
 from mailsec.model.session import Origin, Session, Transaction
 
@@ -19,7 +20,6 @@ _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct",
 _MESSAGE_ID = 250
 """Characters of a Message-ID that are kept."""
 _HELO = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._:-]{0,253}[A-Za-z0-9])?\Z|\[[A-Za-z0-9.:]{1,60}\]\Z")
-_CIPHER = re.compile(r"[A-Za-z0-9._-]{1,80}\Z")
 
 
 def date_time(at: datetime) -> str:
@@ -55,8 +55,7 @@ def received(session: Session, transaction_id: str, at: datetime, recipients: tu
     tls = session.tls
     # RFC 6531 §4.3: UTF8SMTP, UTF8SMTPS, UTF8SMTPA, UTF8SMTPSA for a transaction with SMTPUTF8
     protocol = session.protocol.replace("ESMTP", "UTF8SMTP") if smtputf8 else session.protocol
-    version, cipher = ("", "") if tls is None else (tls.version, tls.cipher)
-    begin = _begin(session.helo, session.peer, session.hostname, protocol, version, cipher)
+    begin = _begin(session.helo, session.peer, session.hostname, protocol, tls_comment(tls, at) if tls is not None else "")
     ends = ""
     if len(recipients) == 1 and recipients[0].is_ascii:
         ends = f"\r\n\tfor <{recipients[0]}>"
@@ -64,13 +63,12 @@ def received(session: Session, transaction_id: str, at: datetime, recipients: tu
 
 
 @lru_cache(maxsize=512)
-def _begin(helo: str, peer: str, hostname: str, protocol: str, version: str, cipher: str) -> str:
+def _begin(helo: str, peer: str, hostname: str, protocol: str, secured: str) -> str:
     # RFC 5321 §4.1.3: an address literal; RFC 5321 §4.4: TCP-info holds the address that we saw, beside the name that was claimed
     literal = "" if peer.startswith("unix:") else f"[IPv6:{peer}]" if ":" in peer else f"[{peer}]"
     claimed = helo if _HELO.match(helo) else ""
     source = claimed or literal or "localhost"
     comment = f" ({literal})" if literal and claimed else "" if literal else " (local socket)"
-    secured = ""
-    if version and _CIPHER.match(version) and (not cipher or _CIPHER.match(cipher)):
-        secured = f"\r\n\t(version={version}{' cipher=' + cipher if cipher else ''})"
+    if secured:
+        secured = f"\r\n\t{secured}"
     return f"Received: from {source}{comment}\r\n\tby {hostname} with {protocol}{secured}\r\n\tid "

@@ -5,6 +5,7 @@ The one invariant: what is read back is what was written, or an error; a row nev
 
 from __future__ import annotations
 
+import base64
 import json
 from typing import Any
 
@@ -15,7 +16,7 @@ __all__ = ["read_session", "write_session"]
 
 
 def write_session(session: Session) -> bytes:
-    """The session as JSON. The client's certificate is left out: the identity that came of it is what counts."""
+    """The session as JSON. Of TLS is kept what rules may ask; who the client is stands in the identity."""
     tls, identity = session.tls, session.identity
     return json.dumps(
         {
@@ -28,7 +29,7 @@ def write_session(session: Session) -> bytes:
             "hostname": session.hostname,
             "helo": session.helo,
             "protocol": session.protocol,
-            "tls": None if tls is None else [tls.version, tls.cipher, tls.cipher_bits],
+            "tls": None if tls is None else _write_tls(tls),
             "identity": None if identity is None else [identity.name, list(identity.addresses), identity.mechanism],
             "behind_own_mta": session.behind_own_mta,
         },
@@ -51,12 +52,36 @@ def read_session(data: bytes) -> Session:
             hostname=_text(value["hostname"]),
             helo=_text(value["helo"]),
             protocol=_text(value["protocol"]),
-            tls=None if tls is None else TlsInfo(_text(tls[0]), _text(tls[1]), int(tls[2])),
+            tls=None if tls is None else _read_tls(tls),
             identity=None if identity is None else Identity(_text(identity[0]), tuple(map(_text, identity[1])), _text(identity[2])),
             behind_own_mta=value["behind_own_mta"] is True,
         )
     except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError) as error:
         raise Tampered("the session of a waiting row cannot be read", hint="look at it with mailsec queue show") from error
+
+
+def _write_tls(tls: TlsInfo) -> list[Any]:
+    certificates = [None if der is None else base64.b64encode(der).decode("ascii") for der in (tls.peer_certificate, tls.own_certificate)]
+    return [tls.version, tls.cipher, tls.cipher_bits, tls.server_name, tls.group, tls.resumed, tls.peer_verified, *certificates]
+
+
+def _read_tls(value: list[Any]) -> TlsInfo:
+    version, cipher, bits, *rest = value
+    if not rest:  # written by a mailsec that kept no more
+        return TlsInfo(_text(version), _text(cipher), int(bits))
+    name, group, resumed, verified, shown, own = rest
+    peer, ours = (None if text is None else base64.b64decode(_text(text), validate=True) for text in (shown, own))
+    return TlsInfo(
+        _text(version),
+        _text(cipher),
+        int(bits),
+        peer_certificate=peer,
+        peer_verified=verified is True,
+        server_name=_text(name),
+        group=_text(group),
+        resumed=resumed is True,
+        own_certificate=ours,
+    )
 
 
 def _text(value: object) -> str:

@@ -75,6 +75,8 @@ class WireProtocol(Protocol):
         self._judge = judge
         self._aborted = ""
         """Why we ended the connection ourselves."""
+        self.handshake_failed = ""
+        """Why no TLS session came of a handshake that was begun."""
         self._on_lost = on_lost
         self._out: list[bytes] = []
         self._input: list[bytes] = []
@@ -180,6 +182,7 @@ class WireProtocol(Protocol):
             asked.cancel()
         if self._handshake is not None:
             self._handshake.cancel()
+            self.handshake_failed = why_ended(reason)
         try:
             for request in self.core.connection_lost(self._aborted or why_ended(reason)):
                 if type(request) is Ask:

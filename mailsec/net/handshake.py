@@ -44,6 +44,11 @@ class Handshake:
         """The library is content; now see who is there."""
         try:
             info = tls_info(connection, verified=check_peer(connection, self._request))
+        except MailsecError as error:
+            _log.warning("tls-refused", error=error.message, hint=error.hint)
+            self._refuse(error)
+            return
+        try:
             judged = info if self._judge is None else self._judge(info)
         except MailsecError as error:
             self._refuse(error)
@@ -69,7 +74,6 @@ class Handshake:
     def _refuse(self, error: MailsecError) -> None:
         if not self._over:
             self._over = True
-            _log.warning("tls-refused", error=error.message, hint=error.hint)
             self._refused(error)
 
     def _failed(self, failure: Failure) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from ipaddress import ip_address
 from typing import Any
 
@@ -106,6 +107,8 @@ class Listeners:
         )
 
         def lost(connection: WireProtocol) -> None:
+            if connection.handshake_failed:
+                self.pipeline.tls_failed(session, connection.handshake_failed)
             self._lost(connection, group)
 
         connection = WireProtocol(
@@ -114,6 +117,7 @@ class Listeners:
             clock=self.reactor,
             tls=tls,
             session_timeout=limits.session_timeout,
+            judge=partial(self.pipeline.admit_tls, session),
             on_lost=lost,
         )
         self.connections.add(connection)
