@@ -28,7 +28,7 @@ from mailsec.app.config.render import render
 from mailsec.app.demo.world import HOSTNAME, World
 from mailsec.model.queue import QueueEntry
 from mailsec.store.spool_queue import list_queue
-from tests.peers.postfix import free_port
+from tests.peers.postfix import free_ports
 
 __all__ = ["PROJECT", "Gateway", "alive", "namespace_why_not", "until"]
 
@@ -92,8 +92,8 @@ class Gateway(World):
             shutil.copy2(people.directory / name, directory / name)
         self.password = people.password
         self.carol, self.stranger = people.carol, people.stranger  # type: ignore[attr-defined]
-        for name in ("submission", "trusted", "internet", *(str(one["name"]) for one in listeners)):
-            self.ports[name] = free_port()
+        names = ["submission", "trusted", "internet", *(str(one["name"]) for one in listeners)]
+        self.ports |= dict(zip(names, free_ports(len(names)), strict=True))
         tls = {"tls": "starttls", "certificate": "Server-Cert"}
         own: list[dict[str, Any]] = [
             {"name": "submission", "origin": "submission", **tls, "tls": "starttls-required"},

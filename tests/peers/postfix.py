@@ -16,7 +16,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-__all__ = ["Postfix", "free_port", "processes_below", "wait_for_port", "why_not"]
+__all__ = ["Postfix", "free_port", "free_ports", "processes_below", "wait_for_port", "why_not"]
 
 MAIN_CF = """\
 compatibility_level = 3.6
@@ -75,6 +75,15 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+def free_ports(count: int) -> list[int]:
+    """Several at once, each another one."""
+    with contextlib.ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [probe.getsockname()[1] for probe in probes]
 
 
 def wait_for_port(port: int, seconds: float = 20.0, process: subprocess.Popen[bytes] | None = None) -> None:
