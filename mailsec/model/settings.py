@@ -12,10 +12,55 @@ from mailsec.model.limits import DEFAULT_LIMITS, Limits
 from mailsec.model.session import Origin
 from mailsec.model.tls import TlsPeer, TlsPolicy
 
-__all__ = ["GatewaySettings", "ListenerSettings", "NextHop", "RelaySettings", "RevocationSettings", "TlsMode"]
+__all__ = [
+    "GatewaySettings",
+    "ListenerSettings",
+    "MailboxSettings",
+    "NextHop",
+    "RelaySettings",
+    "RevocationSettings",
+    "TlsMode",
+    "Upstream",
+]
 
 TlsMode = str
 """Listeners: "none", "starttls" (offered), "starttls-required", "implicit". Next hops: "none", "opportunistic", "required", "verified"."""
+
+
+@dataclass(frozen=True, slots=True)
+class Upstream:
+    """A mailbox's server."""
+
+    host: str
+    """A name or an address; in `MailboxSettings.allowed` also "*" (any) and ".example.org" (any below it)."""
+    port: int = 995
+    """0 in `MailboxSettings.allowed`: 995, or 110 with STLS."""
+    implicit_tls: bool = True
+    """TLS at once (RFC 8314 §3.1), not by STLS."""
+    tls: TlsMode = "verified"
+    """ "none" (loopback only), "required" or "verified"."""
+    domains: tuple[str, ...] = ()
+    """The domains whose addresses its logins are; a login that is no address is one in the first."""
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class MailboxSettings:
+    """What a listener for mailboxes reads from."""
+
+    upstream: Upstream | None = None
+    """Where a login belongs that names no server."""
+    allowed: tuple[Upstream, ...] = ()
+    """Servers that a user name may name."""
+    networks: tuple[str, ...] = ()
+    """Networks that these may lie in though they are not public."""
+    separator: str = "#"
+    """What stands between the login and the server in a user name."""
+    on_failure: str = "header"
+    """ "header": what cannot be opened or believed comes as it is, with its verdict; "notice": behind a notice, attached."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +85,8 @@ class ListenerSettings:
     """Bare CR and LF become CRLF instead of a refusal: for trusted peers."""
     service: str = ""
     """The name of a plugin's TcpService, for protocols that are neither smtp nor pop3."""
+    mailbox: MailboxSettings | None = None
+    """For the protocol "pop3"."""
     certificates: tuple[str, ...] = ()
     """Nicknames and "file:DIR" of server certificates; the first is shown to who asks for no name. `certificate` is the first, too."""
     tls_policy: TlsPolicy = field(default_factory=TlsPolicy)
@@ -132,5 +179,7 @@ class GatewaySettings:
     relay: RelaySettings
     limits: Limits = field(default=DEFAULT_LIMITS)
     revocation: RevocationSettings = field(default_factory=RevocationSettings)
+    reprocess_address: str = ""
+    """Where people send mail to have it opened and judged again; empty: nowhere."""
     plugins: Mapping[str, object] = field(default_factory=dict)
     """`[plugin.NAME]` by name, each read by the model that its plugin brings (`register_config_models`)."""
