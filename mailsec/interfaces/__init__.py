@@ -13,7 +13,7 @@ from mailsec.interfaces.keys import CryptoBackend, Hash, KeyHandle, KeyStore
 from mailsec.interfaces.people import Authenticator, CertificateDirectory, Credentials, FoundCertificate, RecipientDirectory
 from mailsec.interfaces.protocols import Conversation, ProtocolCore, ReactorService, TcpService
 from mailsec.interfaces.runtime import Runtime, Scratch, Signal, Task, Work, run_now
-from mailsec.interfaces.storage import CertificateDatabase, Spool
+from mailsec.interfaces.storage import CertificateDatabase, SealKeys, Spool
 from mailsec.interfaces.tokens import TokenHost
 
 __all__ = [
@@ -37,6 +37,7 @@ __all__ = [
     "RevocationSource",
     "Runtime",
     "Scratch",
+    "SealKeys",
     "Signal",
     "Spool",
     "Task",

@@ -9,9 +9,10 @@ from typing import Protocol
 from mailsec.interfaces.runtime import Scratch
 from mailsec.model.address import Address
 from mailsec.model.queue import NewEntry
+from mailsec.model.seal import SealKey
 from mailsec.model.trust import Anchor, CertificateEntry, TrustFlags, UserEntry
 
-__all__ = ["CertificateDatabase", "Spool"]
+__all__ = ["CertificateDatabase", "SealKeys", "Spool"]
 
 
 class CertificateDatabase(Protocol):
@@ -51,6 +52,18 @@ class CertificateDatabase(Protocol):
     def users(self) -> Sequence[UserEntry]: ...
 
     def check_password(self, login: str, password: bytes) -> UserEntry | None: ...
+
+
+class SealKeys(Protocol):
+    """The keys with which the gateway seals what it delivers."""
+
+    async def current(self) -> SealKey:
+        """The key to seal with now; raise StoreError where there is none to be had."""
+        ...
+
+    async def find(self, key_id: str) -> SealKey | None:
+        """The key called that; None where it is not known here."""
+        ...
 
 
 class Spool(Protocol):
