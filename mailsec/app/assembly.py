@@ -16,9 +16,11 @@ from mailsec.app.evidence_cache import DatabaseEvidence
 from mailsec.app.evidence_refresh import EvidenceRefresh
 from mailsec.app.hardening import fitting, raise_descriptors
 from mailsec.app.own_certificates import OwnCertificates
+from mailsec.app.seal_keys import DatabaseSealKeys
 from mailsec.app.truststore import ConfiguredTrust
 from mailsec.app.wiring import compile_rules, load_plugins, plugin_settings
 from mailsec.builtin.log import LogPlugin
+from mailsec.builtin.mailbox import MailboxPlugin
 from mailsec.builtin.revocation import RevocationPlugin
 from mailsec.builtin.rules import RulesPlugin
 from mailsec.builtin.software import SoftwarePlugin
@@ -33,6 +35,7 @@ from mailsec.net.tls import ServerTls
 from mailsec.plugins import PluginManager
 from mailsec.store.certdb import CertDb
 from mailsec.store.evidence import EvidenceStore
+from mailsec.store.seal_keys import SealKeyStore
 from mailsec.store.spool import SqliteSpool
 
 __all__ = ["BUILT_IN", "Parts", "assemble", "fetch_rules", "make_pipeline"]
@@ -42,6 +45,7 @@ BUILT_IN: dict[str, type] = {
     "rules": RulesPlugin,
     "revocation": RevocationPlugin,
     "refresh": EvidenceRefresh,
+    "mailbox": MailboxPlugin,
     "log": LogPlugin,
     "software": SoftwarePlugin,
 }
@@ -104,6 +108,7 @@ def make_pipeline(
         RulesPlugin(compile_rules(configuration)),
         RevocationPlugin(),
         EvidenceRefresh(store, runtime, settings.revocation),
+        MailboxPlugin(),
         LogPlugin(),
         SoftwarePlugin(),
     )
@@ -111,8 +116,9 @@ def make_pipeline(
     settings = replace(settings, plugins=plugin_settings(configuration, plugins))
     trust = ConfiguredTrust(database_plugin, configuration.trust.anchor_files, configuration.tls.client_anchor_files)
     evidence = DatabaseEvidence(store, runtime, grace=timedelta(days=settings.revocation.grace_days))
+    seals = DatabaseSealKeys(SealKeyStore(database), runtime)
     return plugins, Pipeline(
-        settings, runtime=runtime, plugins=plugins, spool=spool, trust=trust, evidence=evidence, partners=database_plugin
+        settings, runtime=runtime, plugins=plugins, spool=spool, trust=trust, evidence=evidence, partners=database_plugin, seals=seals
     )
 
 

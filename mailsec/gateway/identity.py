@@ -29,8 +29,8 @@ _NOT_YOURS = Reply(550, "5.7.1", "you may not use the address in From, Sender, R
 
 
 def identity_of(session: Session, reverse_path: Address | None) -> Identity | None:
-    """Who is responsible: whoever logged in on `submission`, the MAIL FROM address on `trusted`; nobody elsewhere."""
-    if session.origin is Origin.SUBMISSION:
+    """Who is responsible: whoever logged in on `submission`, the MAIL FROM address on `trusted`, a mailbox's owner; nobody on `internet`."""
+    if session.origin in (Origin.SUBMISSION, Origin.MAILBOX):
         return session.identity
     if session.origin is Origin.TRUSTED and reverse_path is not None:
         return _sender(reverse_path)

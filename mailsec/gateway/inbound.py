@@ -12,6 +12,7 @@ from mailsec.gateway.annotation import annotate, check_first_line, names_of
 from mailsec.gateway.explanation import Steps, note
 from mailsec.gateway.groups import split_groups, transaction_for
 from mailsec.gateway.outcomes import LATER
+from mailsec.gateway.seal import sealed
 from mailsec.gateway.settling import DELIVER, settle
 from mailsec.gateway.stripping import strip
 from mailsec.gateway.tools import Tools
@@ -25,12 +26,12 @@ __all__ = ["handle_inbound"]
 
 
 async def handle_inbound(tools: Tools, received: Transaction, steps: Steps | None = None, *, resumed: bool = False) -> list[Outcome]:
-    """The outcomes of one transaction of `internet` or `mailbox`, by groups of recipients. Raise MailsecError: nothing is accepted."""
+    """The outcomes of one transaction of `internet`, by groups of recipients. Raise MailsecError: nothing is accepted."""
     transaction = strip(tools, received)
     everybody = tuple(recipient.address for recipient in received.envelope.recipients)
 
     keys: list[KeyHandle] = []
-    if resumed or received.session.origin is Origin.MAILBOX:
+    if resumed:
         keys = await tools.keys.keys_to_open(everybody) if tools.keys.stores else []
     result, verdict = await tools.evidence.examine(transaction.message, keys)
     note(steps, "verdict", describe(verdict), reason=verdict.reasons[0] if verdict.reasons else None)
@@ -54,6 +55,10 @@ async def handle_inbound(tools: Tools, received: Transaction, steps: Steps | Non
         # what was opened is delivered open; everything else exactly as it came
         segments = Segments.of(message.octets if result.clear is None else without_forged_results(tools, received, result.clear))
         segments = await annotate(tools, transaction, recipients, verdict, segments, names_of(message))
+        if tools.seals is not None and steps is None:
+            arguments = segments, await tools.seals.current(), tools.runtime.now(), tools.settings.authserv_id, tools.limits
+            large = len(segments) > tools.limits.bulk_threshold
+            segments = await tools.runtime.in_thread(sealed, *arguments, lane="bulk") if large else sealed(*arguments)
         outcomes.append(Outcome(recipients, decision, segments, verdict, findings, secret=is_secret(result), rule=decision.rule))
     return outcomes
 

@@ -21,6 +21,7 @@ from mailsec.gateway.identity import certified, identity_of
 from mailsec.gateway.inbound import handle_inbound
 from mailsec.gateway.inquiry import EvidenceCache
 from mailsec.gateway.keyring import KeyRing, need_of
+from mailsec.gateway.mailbox import Copy, handle_mailbox, retrieve
 from mailsec.gateway.notices import Notices
 from mailsec.gateway.outbound import handle_outbound
 from mailsec.gateway.outcomes import Receipt, is_told, must_report, receipt_of, rows_of
@@ -38,6 +39,7 @@ from mailsec.interfaces import (
     Outcome,
     ReactorService,
     Runtime,
+    SealKeys,
     Spool,
     TcpService,
 )
@@ -45,7 +47,7 @@ from mailsec.mime.index import index_message
 from mailsec.model.address import NULL_PATH, Address
 from mailsec.model.octets import Octets
 from mailsec.model.queue import SpooledEntry
-from mailsec.model.session import Envelope, Identity, Session, TlsInfo, Transaction
+from mailsec.model.session import Envelope, Identity, Origin, Session, TlsInfo, Transaction
 from mailsec.model.settings import GatewaySettings, ListenerSettings
 from mailsec.model.verdict import Event
 from mailsec.plugins import PluginManager
@@ -59,7 +61,8 @@ class Pipeline:
     """One for each worker; it is the `interfaces.Gateway` that plugins are given, too.
 
     `plugins` is loaded; everything but runtime, spool and trust comes from the plugins' providers. `engine` replaces S/MIME for tests;
-    `evidence` keeps evidence for all workers; `partners` knows what is agreed with correspondents.
+    `evidence` keeps evidence for all workers; `partners` knows what is agreed with correspondents; with `seals` what is delivered is sealed, and
+    known again in mailboxes.
     """
 
     def __init__(
@@ -73,6 +76,7 @@ class Pipeline:
         engine: Engine | None = None,
         evidence: EvidenceCache | None = None,
         partners: PartnerBook | None = None,
+        seals: SealKeys | None = None,
     ) -> None:
         self.settings = settings
         self.runtime = runtime
@@ -112,6 +116,7 @@ class Pipeline:
             desk,
             Correspondents(Directories(self.directories, runtime, settings.limits), desk, runtime),
             partners,
+            seals,
         )
         self._sessions: dict[str, tuple[Session, Identity | None, Session]] = {}
         self._records = bool(plugins.implementations("record_event"))
@@ -268,6 +273,37 @@ class Pipeline:
         for outcome in await self._outcomes(transaction):
             yield outcome
 
+    async def retrieve(self, session: Session, octets: Octets, *, loose: bool = False) -> Copy:
+        """The reader's copy of a message of a mailbox. Raise MailsecError where there can be none now."""
+        copy, transaction = await retrieve(self._tools, session, octets, loose=loose, begin=self.begin, process=self.process)
+        if self._records:
+            self.plugins.record(
+                Event(
+                    "retrieved",
+                    self.runtime.now(),
+                    {
+                        "id": transaction.id if transaction is not None else "",
+                        "message_id": message_id(transaction) if transaction is not None else "",
+                        "size": len(octets),
+                        "listener": session.listener,
+                        "peer": session.peer,
+                        "user": session.identity.name if session.identity is not None else "",
+                        "upstream": session.upstream,
+                        "verdict": "sealed" if copy.sealed else copy.verdict.word.value if copy.verdict is not None else "",
+                    },
+                )
+            )
+        return copy
+
+    async def owner(self, session: Session, login: str) -> Identity | None:
+        """Whose mailbox it is that `login` reads at `session.upstream`, as the first authenticator says who knows; None: nobody's."""
+        for authenticator in self.authenticators:
+            if "UPSTREAM" in authenticator.mechanisms:
+                identity = await authenticator.authenticate(Credentials("UPSTREAM", login, b""), session)
+                if identity is not None:
+                    return identity
+        return None
+
     async def explain(self, transaction: Transaction) -> Explanation:
         """What would happen, step by step; nothing is signed, stored, sent or recorded."""
         steps: Steps = []
@@ -277,10 +313,13 @@ class Pipeline:
     async def _outcomes(self, transaction: Transaction, steps: Steps | None = None, *, resumed: bool = False) -> list[Outcome]:
         everybody = tuple(recipient.address for recipient in transaction.envelope.recipients)
         try:
-            self.admission.check_message(transaction.message)
-            check_first_line(transaction.message)
+            if transaction.session.origin is not Origin.MAILBOX:  # what lies in a mailbox has been accepted
+                self.admission.check_message(transaction.message)
+                check_first_line(transaction.message)
             if transaction.session.origin.outbound:
                 return await handle_outbound(self._tools, transaction, steps)
+            if transaction.session.origin is Origin.MAILBOX:
+                return await handle_mailbox(self._tools, transaction, steps)
             return await handle_inbound(self._tools, transaction, steps, resumed=resumed)
         except KeyUnavailable as error:
             return [Outcome(everybody, DELIVER, None, None, need=need_of(error, "keys"))]

@@ -8,7 +8,7 @@ from mailsec.gateway.correspondents import Correspondents, PartnerBook
 from mailsec.gateway.engine import Engine
 from mailsec.gateway.evidence import EvidenceDesk
 from mailsec.gateway.keyring import KeyRing
-from mailsec.interfaces import Runtime
+from mailsec.interfaces import Runtime, SealKeys
 from mailsec.model.limits import Limits
 from mailsec.model.settings import GatewaySettings
 from mailsec.plugins import PluginManager
@@ -29,3 +29,4 @@ class Tools:
     evidence: EvidenceDesk
     correspondents: Correspondents
     partners: PartnerBook | None = None
+    seals: SealKeys | None = None

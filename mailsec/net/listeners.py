@@ -18,20 +18,16 @@ from twisted.internet import tcp, unix
 from twisted.internet.address import UNIXAddress
 from twisted.internet.protocol import Factory, Protocol
 
-from mailsec.gateway.conversation import SmtpConversation
 from mailsec.gateway.pipeline import Pipeline
 from mailsec.model.session import Session
 from mailsec.model.settings import GatewaySettings, ListenerSettings
+from mailsec.net.conversations import Spoken, spoken_on
 from mailsec.net.driver import WireProtocol
 from mailsec.net.turns import GIVE_WAY, Turn, Turns
-from mailsec.wire.smtp.offers import ServerSettings
-from mailsec.wire.smtp.server import SmtpServer
 
 __all__ = ["Listeners", "open_listeners"]
 
 _log = structlog.get_logger("mailsec.net")
-
-_TOO_MANY = b"421 4.7.0 too many connections from your address\r\n"
 
 
 def open_listeners(
@@ -83,7 +79,7 @@ class Listeners:
 
     # -- one connection -------------------------------------------------------------------------------------------------------
 
-    def connect(self, listener: ListenerSettings, server: ServerSettings, tls: Callable[..., Any] | None, peer: Any) -> Protocol | None:
+    def connect(self, listener: ListenerSettings, spoken: Spoken, tls: Callable[..., Any] | None, peer: Any) -> Protocol | None:
         """The protocol of a new connection; None closes it."""
         if self._closed:
             return None
@@ -93,7 +89,7 @@ class Listeners:
         held = self._per_address.get(group, 0) if group is not None else 0
         if held >= limits.connections_per_address:
             _log.warning("too many connections", peer=host, listener=listener.name, held=held)
-            return _TooMany() if server.tls != "implicit" else None
+            return _TooMany(spoken.too_many) if spoken.too_many else None
         self.accepted += 1
         session = Session(
             id=f"{self._prefix}-{self.accepted:x}",
@@ -111,12 +107,13 @@ class Listeners:
                 self.pipeline.tls_failed(session, connection.handshake_failed)
             self._lost(connection, group)
 
+        core, conversation = spoken.open(session)
         connection = WireProtocol(
-            SmtpServer(server),
-            SmtpConversation(self.pipeline, session),
+            core,
+            conversation,
             clock=self.reactor,
             tls=tls,
-            session_timeout=limits.session_timeout,
+            session_timeout=spoken.session_timeout,
             judge=partial(self.pipeline.admit_tls, session),
             on_lost=lost,
         )
@@ -235,17 +232,10 @@ class _Accept(Factory):
         self.listeners = listeners
         self.listener = listener
         self.tls = tls
-        settings = listeners.settings
-        self.server = ServerSettings(
-            settings.hostname,
-            tls=listener.tls,
-            authenticate=listener.authenticate,
-            normalise=listener.normalise,
-            limits=settings.limits,
-        )
+        self.spoken = spoken_on(listener, listeners.settings, listeners.pipeline)
 
     def buildProtocol(self, addr: Any) -> Protocol | None:
-        return self.listeners.connect(self.listener, self.server, self.tls, addr)
+        return self.listeners.connect(self.listener, self.spoken, self.tls, addr)
 
 
 class _TooMany(Protocol):
@@ -253,8 +243,11 @@ class _TooMany(Protocol):
 
     transport: Any
 
+    def __init__(self, told: bytes) -> None:
+        self._told = told
+
     def connectionMade(self) -> None:
-        self.transport.write(_TOO_MANY)
+        self.transport.write(self._told)
         self.transport.loseConnection()
 
 

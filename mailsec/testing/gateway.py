@@ -9,18 +9,20 @@ from collections.abc import Sequence
 from typing import Any
 
 from mailsec.errors import Reply
+from mailsec.gateway.mailbox import Copy
 from mailsec.gateway.pipeline import Pipeline
 from mailsec.hookspecs import hookimpl
 from mailsec.interfaces import CryptoBackend
 from mailsec.keys.software import SoftwareBackend
+from mailsec.model.octets import octets_of
 from mailsec.model.queue import NewEntry, State
-from mailsec.model.session import Origin
+from mailsec.model.session import Identity, Origin
 from mailsec.model.settings import GatewaySettings, ListenerSettings, NextHop, RelaySettings
 from mailsec.model.verdict import Event
 from mailsec.plugins import PluginManager
 from mailsec.testing import values
 from mailsec.testing.authority import MemoryPartners, MemoryTrust
-from mailsec.testing.memory import MemorySpool
+from mailsec.testing.memory import MemorySealKeys, MemorySpool
 from mailsec.testing.runtime import FakeRuntime
 
 __all__ = ["MemoryGateway", "settings"]
@@ -57,6 +59,7 @@ class MemoryGateway:
         engine: Any = None,
         runtime: FakeRuntime | None = None,
         partners: MemoryPartners | None = None,
+        seals: MemorySealKeys | None = None,
         **changes: Any,
     ) -> None:
         self.settings = settings(**changes)
@@ -80,6 +83,7 @@ class MemoryGateway:
             engine=self.engine,
             trust=trust,
             partners=partners,
+            seals=seals,
         )
 
     def send(self, text: str | bytes, origin: Origin, sender: str | None, *recipients: str, **session: Any) -> Reply:
@@ -99,6 +103,11 @@ class MemoryGateway:
     def arrive(self, text: str | bytes, *recipients: str, sender: str | None = "carol@example.net", **session: Any) -> Reply:
         """A message from the Internet for alice."""
         return self.send(text, Origin.INTERNET, sender, *(recipients or ("alice@example.org",)), **session)
+
+    def retrieve(self, octets: bytes, *, who: Identity | None = None, loose: bool = False, **session: Any) -> Copy:
+        """The copy of a message of the mailbox of `who`; `session` are changes of `testing.values.session`."""
+        reading = values.session(Origin.MAILBOX, who=who, protocol="POP3", **session)
+        return self.runtime.run(self.pipeline.retrieve(reading, octets_of(octets), loose=loose))
 
     def resume(self, row_id: str, attempts: int = 0) -> None:
         """Process a row that waits."""

@@ -1,4 +1,4 @@
-"""Scratch and spool in memory: for tests and for commands on small files.
+"""Scratch, spool and seal keys in memory: for tests and for commands on small files.
 
 The one invariant: they refuse what the real ones refuse (reading before `seal`, ids that repeat), so that a test with them means something.
 """
@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 from mailsec.errors import LocalProtocolError, MailsecError, StorageFull
 from mailsec.model.octets import BytesOctets, Octets, Segments
 from mailsec.model.queue import NewEntry, SpooledEntry, State
+from mailsec.model.seal import SealKey
 
-__all__ = ["MemoryScratch", "MemorySpool", "Row"]
+__all__ = ["MemoryScratch", "MemorySealKeys", "MemorySpool", "Row"]
 
 
 class MemoryScratch:
@@ -46,6 +47,19 @@ class MemoryScratch:
         self._chunks.clear()
         self._sealed = None
         self.discarded = True
+
+
+class MemorySealKeys:
+    """`interfaces.SealKeys` in memory: the first of `keys` seals."""
+
+    def __init__(self, *keys: SealKey) -> None:
+        self.keys = list(keys)
+
+    async def current(self) -> SealKey:
+        return self.keys[0]
+
+    async def find(self, key_id: str) -> SealKey | None:
+        return next((key for key in self.keys if key.id == key_id), None)
 
 
 class Row(NamedTuple):

@@ -26,11 +26,13 @@ from typing import Any
 
 from mailsec.app.config.render import render
 from mailsec.app.demo.world import HOSTNAME, World
+from mailsec.keys.files import pem
 from mailsec.model.queue import QueueEntry
+from mailsec.store.certdb import CertDb
 from mailsec.store.spool_queue import list_queue
 from tests.peers.postfix import free_ports
 
-__all__ = ["PROJECT", "Gateway", "alive", "namespace_why_not", "until"]
+__all__ = ["PROJECT", "Gateway", "alive", "namespace_why_not", "server_certificate", "until"]
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
 _template: World | None = None
@@ -76,6 +78,17 @@ def _people() -> World:
 
         atexit.register(shutil.rmtree, directory, True)
     return _template
+
+
+def server_certificate() -> tuple[bytes, bytes]:
+    """(certificate, private key) in PEM, for other servers on this machine, under the CA of every `Gateway`."""
+    people = _people()
+    password = (people.directory / "passphrase").read_text().strip().removeprefix("internal:")
+    with CertDb.open(str(people.directory / "mailsec.db"), password=password.encode()) as database:
+        entry = database.find("Server-Cert")[0]
+        private_key = database.private_key(entry)
+        assert private_key is not None
+        return pem(entry.der, "CERTIFICATE"), pem(private_key, "PRIVATE KEY")
 
 
 class Gateway(World):

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from mailsec.errors import Reply
 from mailsec.model.limits import Limits
 from mailsec.model.octets import Segments
+from mailsec.model.requests import Ask, Send, Stream
 from mailsec.wire.pop3 import questions
 from mailsec.wire.pop3.questions import Response
 from mailsec.wire.pop3.server import PopSettings
@@ -100,6 +101,21 @@ def test_large_message_is_sent_in_blocks_with_its_dots_doubled():
     assert driver.largest <= 600_000
     body = rest[: -len(b".\r\n+OK\r\n")]
     assert body == message.replace(b"\r\n.", b"\r\n..")
+
+
+def test_client_that_asks_for_everything_and_takes_nothing_is_waited_for():
+    """Small messages by the thousand: somebody must wait, or they pile up in memory."""
+    driver = logged_in(messages=[b"Subject: x\r\n\r\n" + b"x" * 5000 + b"\r\n"])
+    driver.core.receive_data(b"RETR 1\r\n" * 100)
+    said = 0
+    while True:
+        requests = driver.core.answer(driver.answer(questions.Request("RETR", 1)))
+        said += sum(len(one.data) for one in requests if isinstance(one, Send))
+        if isinstance(requests[-1], Stream):
+            break
+        assert said < 100_000
+    assert driver.core.receive_data(b"NOOP\r\n") == []
+    assert isinstance(driver.core.streamed()[-1], Ask)
 
 
 @pytest.mark.parametrize("evil", [b"x\n.\n+OK forged\r\n", b"x\r.\r\r\n", b"x\0\r\n", b"x\r\n.\n"])

@@ -27,6 +27,7 @@ __all__ = [
     "Spool",
     "Tls",
     "Trust",
+    "Upstream",
 ]
 
 
@@ -39,6 +40,16 @@ def _beside(value: str, info: ValidationInfo) -> str:
 def _several(value: Any) -> Any:
     """One string stands for a list of it."""
     return [value] if isinstance(value, str) else value
+
+
+def _upstream(value: Any) -> Any:
+    """A string stands for `{ to = … }`."""
+    return {"to": value} if isinstance(value, str) else value
+
+
+def _upstreams(value: Any) -> Any:
+    """One stands for a list of it."""
+    return [value] if isinstance(value, str | dict) else value
 
 
 def _hop(value: Any) -> Any:
@@ -73,6 +84,8 @@ class Gateway(Section):
     """Where pid, lock and socket files are."""
     drain_timeout: float = Field(default=30.0, ge=0, le=3600)
     """Seconds that workers may take to finish what they have begun when mailsec is stopped."""
+    reprocess_address: str = ""
+    """An address in our domains: who is logged in and sends a message there as an attachment gets it back, opened and judged anew."""
     limits: dict[str, float] = Field(default_factory=dict)
     """Limits that differ from the defaults, by the names of docs/limits.md: { message_size = 50_000_000 }."""
 
@@ -84,20 +97,36 @@ class Database(Section):
     """A file (SQLite), or an SQLAlchemy URL without a password. `mailsec db init` makes it."""
 
 
+class Upstream(Section):
+    """A mailbox's server, where it needs more than its address."""
+
+    to: str = ""
+    """ "pop3s://HOST:PORT" (TLS at once) or "pop3://HOST:PORT" (STLS, which is demanded). In `allowed_upstreams` also "*", any host, and
+    ".example.org", any host below it, on port 995, or on 110 with STLS."""
+    tls: Literal["none", "required", "verified"] = "verified"
+    """ "verified" (a certificate of its name), "required" (any certificate) or "none" (this machine only)."""
+    domains: Several = Field(default_factory=list)
+    """The domains whose addresses its logins are: only then is mail opened, with the keys of that address. A login "alice" is an address in
+    the first; a login that is an address must be in one of them. Name only domains that this server keeps apart."""
+
+
+AnyUpstream = Annotated[Upstream, BeforeValidator(_upstream)]
+
+
 class Listener(Section):
-    """A port that mail comes in by. Its origin decides what may happen to the mail, never an address in the mail."""
+    """A port that mail comes in by, or is read by. Its origin decides what may happen to the mail, never an address in the mail."""
 
     name: str = ""
     """How logs and rules call it; origin and port by default ("submission-587")."""
     address: str
     """ "HOST:PORT", "[IPV6]:PORT" or "unix:PATH"."""
-    protocol: Literal["smtp"] = "smtp"
-    """What is spoken there."""
-    origin: Literal["submission", "trusted", "internet"]
+    protocol: Literal["smtp", "pop3"] = "smtp"
+    """What is spoken there: "smtp", or "pop3" for the origin "mailbox"."""
+    origin: Literal["submission", "trusted", "internet", "mailbox"]
     """Who comes there: "submission", people who authenticate themselves; "trusted", a mail server that has checked its users; "internet",
-    anybody. Only mail from the first two is signed; mail from the last is verified, whatever it says."""
+    anybody; "mailbox", people who read their mail. Only mail from the first two is signed; the rest is verified, whatever it says."""
     tls: Literal["none", "starttls", "starttls-required", "implicit"] = "none"
-    """Encryption: "none", "starttls" (offered), "starttls-required" or "implicit". Passwords are taken under TLS only."""
+    """Encryption: "none", "starttls" (offered; STLS in POP3), "starttls-required" or "implicit". Passwords are taken under TLS only."""
     certificate: Several = Field(default_factory=list)
     """The server certificate: its nickname in the database, or "file:DIR" (a directory with certificates and keys in PEM, read again when
     it changes). Several in a list: one is chosen by the name that a client asks for, and by the keys that it can check (RSA, ECDSA)."""
@@ -126,6 +155,17 @@ class Listener(Section):
     """For "internet": "own-mta" where only our own mail server connects there, whose Authentication-Results are then kept."""
     normalise: bool = False
     """Make CRLF of a bare CR or LF, where peers send such; otherwise mail with one is refused."""
+    upstream: AnyUpstream = Upstream()
+    """For "mailbox": the server with the mailboxes, "pop3s://mail.example.org", or { to = "…", domains = ["example.org"] }."""
+    allowed_upstreams: Annotated[list[AnyUpstream], BeforeValidator(_upstreams)] = Field(default_factory=list)
+    """For "mailbox": servers that people may name in their user name, as in "alice#pop.example.org:995"; written as `upstream`."""
+    upstream_networks: Several = Field(default_factory=list)
+    """For "mailbox": networks that such servers may lie in though they are not public: "10.1.0.0/16"."""
+    separator: str = "#"
+    """For "mailbox": the sign between login and server in a user name."""
+    on_failure: Literal["header", "notice"] = "header"
+    """For "mailbox": mail that cannot be opened or is not accepted comes as it is with its verdict in the "header", or behind a "notice",
+    attached."""
 
 
 class Tls(Section):
@@ -210,7 +250,9 @@ class Match(Section):
 
     listener: Several = Field(default_factory=list)
     """Names of listeners."""
-    origin: Annotated[list[Literal["submission", "trusted", "internet"]], BeforeValidator(_several)] = Field(default_factory=list)
+    origin: Annotated[list[Literal["submission", "trusted", "internet", "mailbox"]], BeforeValidator(_several)] = Field(
+        default_factory=list
+    )
     """Origins of listeners."""
     user: Several = Field(default_factory=list)
     """Logins."""

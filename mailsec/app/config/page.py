@@ -12,7 +12,7 @@ from typing import Any
 from pydantic_core import PydanticUndefined
 
 from mailsec.app.config.load import LISTS, SECTIONS
-from mailsec.app.config.models import Hop, Section
+from mailsec.app.config.models import Hop, Section, Upstream
 from mailsec.app.config.render import toml
 
 __all__ = ["page"]
@@ -35,6 +35,8 @@ def page() -> str:
         lines += _section(f"[[{name}]]" if name in LISTS else f"[{name}]", model)
         for setting, inner in _nested(model):
             lines += _section(f"`{setting}` of [[{name}]]" if name in LISTS else f"`{setting}` of [{name}]", inner)
+        if name == "listener":
+            lines += _section("An upstream: `{ to = … }`", Upstream)
         if name == "relay":
             lines += _section("A next hop: `{ to = … }`", Hop)
     lines += ["## [plugin.NAME]\n", "Settings of an enabled plugin; its documentation lists them.\n"]
@@ -53,7 +55,7 @@ def _section(title: str, model: type[Section]) -> Iterator[str]:
 
 def _nested(model: type[Section]) -> Iterator[tuple[str, type[Section]]]:
     for name, field in model.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, Section) and field.annotation is not Hop:
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section) and field.annotation not in (Hop, Upstream):
             yield name, field.annotation
 
 

@@ -15,6 +15,7 @@ from mailsec.app.config import models
 from mailsec.app.config.addresses import Endpoint, is_domain, parse_endpoint, parse_hop
 from mailsec.app.config.evidence import find_revocation_problems
 from mailsec.app.config.lines import Path
+from mailsec.app.config.mailboxes import find_mailbox_problems
 from mailsec.app.config.problems import Problem, near
 from mailsec.app.config.tls import find_tls_problems
 from mailsec.errors import AddressError
@@ -40,10 +41,14 @@ def find_problems(sections: Mapping[str, Any], plugin_tables: Mapping[str, Any])
     endpoints = [_listener(index, listener, problems) for index, listener in enumerate(listeners) if listener is not None]
     if not listeners:
         problems.append(Problem((), "there is no [[listener]]: nothing would be received"))
+    known = [endpoint for endpoint in endpoints if endpoint]
+    for index, listener in enumerate(listeners):
+        if listener is not None:
+            problems.extend(find_mailbox_problems(index, listener, lambda host, port: _is_ours(NextHop("", host, port), known)))
     _clashes(listeners, problems)
     _rules(sections["rule"], listeners, problems)
     if sections["relay"] is not None:
-        _relay(sections["relay"], [endpoint for endpoint in endpoints if endpoint], problems)
+        _relay(sections["relay"], known, problems)
         if sections["gateway"] is not None:
             _postmaster(sections["gateway"], sections["relay"], problems)
     problems.extend(find_tls_problems(sections))
@@ -100,6 +105,15 @@ def _gateway(gateway: models.Gateway, listeners: Sequence[models.Listener | None
         problems.append(Problem(("gateway", "authserv_id"), f'"{gateway.authserv_id}" is no domain name (RFC 8601 §2.5)'))
     if gateway.postmaster and not _is_address(gateway.postmaster):
         problems.append(Problem(("gateway", "postmaster"), f'"{gateway.postmaster}" is no address', "write it as name@domain"))
+    if gateway.reprocess_address:
+        domain = normalise_domain(gateway.reprocess_address.rpartition("@")[2])
+        ours = [normalise_domain(one) for one in gateway.domains]
+        if not _is_address(gateway.reprocess_address):
+            problems.append(
+                Problem(("gateway", "reprocess_address"), f'"{gateway.reprocess_address}" is no address', "write it as name@domain")
+            )
+        elif domain not in ours and not any(one.startswith(".") and domain.endswith(one) for one in ours):
+            problems.append(Problem(("gateway", "reprocess_address"), f'"{gateway.reprocess_address}" is not in one of our domains'))
     _limits(gateway.limits, problems)
 
 

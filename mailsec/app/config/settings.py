@@ -6,6 +6,7 @@ from dataclasses import fields, replace
 
 from mailsec.app.config.addresses import parse_hop
 from mailsec.app.config.load import Configuration
+from mailsec.app.config.mailboxes import mailbox_settings
 from mailsec.app.config.models import Gateway, Hop, Revocation
 from mailsec.app.config.semantics import listener_name
 from mailsec.app.config.surroundings import read_anchor_file
@@ -32,6 +33,7 @@ def gateway_settings(configuration: Configuration) -> GatewaySettings:
         relay=_relay(configuration),
         limits=_limits(configuration),
         revocation=_revocation(configuration.revocation),
+        reprocess_address=gateway.reprocess_address,
     )
 
 
@@ -52,6 +54,7 @@ def _listeners(configuration: Configuration) -> tuple[ListenerSettings, ...]:
             behind_own_mta=listener.behind == "own-mta",
             authenticate=listener.origin == "submission",
             normalise=listener.normalise,
+            mailbox=mailbox_settings(listener),
             **listener_tls(configuration.tls, listener),
         )
         for listener in configuration.listeners

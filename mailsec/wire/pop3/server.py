@@ -62,6 +62,10 @@ class PopServer:
         self._at = 0
         self._answered: Callable[[Any], None] | None = None
         self._streaming = False
+        self._unpaced = 0
+        """Octets of messages that were said since somebody waited for the client to take them."""
+        self._armed = False
+        """True while the deadline of the next command runs."""
         self._name: bytes | None = None
         """What USER said, where nothing came since."""
         self._utf8 = False
@@ -108,7 +112,7 @@ class PopServer:
             return []
         # RFC 2595 §4: what was said before the handshake is discarded.
         self.tls = info
-        self._name, self._utf8 = None, False
+        self._name, self._utf8, self._armed = None, False, False
         self._buffer, self._at = b"", 0
         if self.settings.tls == "implicit":
             self._greet()
@@ -179,6 +183,10 @@ class PopServer:
         self._say(Response(True, f"{self.settings.hostname} POP3 ready"))
 
     def _wait(self) -> None:
+        if self._armed:
+            # Attack: an octet a minute. The time is that of a whole command.
+            return
+        self._armed = True
         # RFC 1939 §3: at least ten minutes for whoever has logged in.
         limits = self._limits
         self._requests.append(Deadline(limits.mailbox_timeout if self.state is State.TRANSACTION else limits.command_timeout))
@@ -212,6 +220,7 @@ class PopServer:
                 self._close()
                 return
             self._at = end + 1
+            self._armed = False
             line = buffer[at : end - 1]
             if state is State.SASL:
                 self._sasl_response(line)
@@ -352,8 +361,8 @@ class PopServer:
     def _send_lines(self, response: Response) -> None:
         lines = response.body or Segments(())
         if len(lines) > _SMALL:
-            self._say(response if response.text else words.OK)
-            self._streaming = True
+            self._say(response)
+            self._streaming, self._unpaced = True, 0
             self._requests.append(Deadline(self._limits.data_timeout))
             # RFC 1939 §3: byte-stuffing is that of SMTP. Where it cannot be done the connection is reset, without an end of the message.
             self._requests.append(Stream(stuffed(lines)))
@@ -363,7 +372,15 @@ class PopServer:
         except LocalProtocolError:
             self._say(words.UNSENDABLE)
             return
-        self._requests.append(Send(encode_response(response) + whole))
+        whole = encode_response(response) + whole
+        self._unpaced += len(whole)
+        if self._unpaced > _SMALL:
+            # Attack: a client that asks for all messages at once and takes none. A stream waits until it has taken them.
+            self._unpaced = 0
+            self._streaming = True
+            self._requests += [Deadline(self._limits.data_timeout), Stream((whole,))]
+        else:
+            self._requests.append(Send(whole))
 
     def _quit(self, argument: bytes) -> None:
         _no_argument(argument)

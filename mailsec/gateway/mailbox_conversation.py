@@ -1,0 +1,264 @@
+"""The gateway's half of a POP3 session: answers `wire.pop3.questions` of a reader from the mailbox's own server.
+
+The one invariant: a message is deleted there only after the reader has said QUIT here. DELE is noted; what was noted goes out with QUIT, and
+a session that ends otherwise, on either side, deletes nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Iterator
+from dataclasses import replace
+
+from mailsec.errors import LimitExceeded, LocalProtocolError, MailsecError
+from mailsec.gateway.mailbox import Copy
+from mailsec.gateway.mailbox_login import addresses_of, place_of
+from mailsec.gateway.mailbox_upstream import UpstreamSession
+from mailsec.gateway.pipeline import Pipeline
+from mailsec.gateway.top import top_of
+from mailsec.interfaces import Scratch
+from mailsec.model.octets import Segments
+from mailsec.model.session import Session
+from mailsec.model.settings import MailboxSettings
+from mailsec.model.verdict import Event
+from mailsec.wire.pop3.client import PopClientSettings
+from mailsec.wire.pop3.questions import Connected, Login, Request, Response
+
+__all__ = ["MailboxConversation"]
+
+_STATUS = re.compile(r"([0-9]{1,10}) ([0-9]{1,18})(?: |\Z)")
+_ENTRY = re.compile(rb"([0-9]{1,10})[ \t]")
+_AT_ONCE = 100
+"""DELEs that are sent together."""
+
+_GONE = Response(False, "the mailbox is not reachable any more", "SYS/TEMP", closing=True)
+_NO_SUCH = Response(False, "no such message")
+_DELETED = Response(False, "that message was deleted")
+_NOT_READ = Response(False, "the mailbox's server said something else")
+_NOT_NOW = Response(False, "the message cannot be shown now, try again later", "SYS/TEMP")
+_TOO_LARGE = Response(False, "the message is larger than is handled here", "SYS/PERM")
+_NOT_ALL_DELETED = Response(False, "some deleted messages were not removed")
+
+
+class MailboxConversation:
+    """One for each connection; an `interfaces.Conversation`."""
+
+    def __init__(self, pipeline: Pipeline, session: Session, settings: MailboxSettings) -> None:
+        self.session = session
+        """As it is known at this moment."""
+        self._pipeline = pipeline
+        self._settings = settings
+        self._upstream: UpstreamSession | None = None
+        self._deleted: dict[int, int] = {}
+        """Numbers of messages that are to be deleted, with their sizes as the server gives them."""
+        self._kept: tuple[int, Copy, Scratch] | None = None
+        """The message that was shown last: a client that asks for its TOP wants it whole next."""
+        self._quitting = False
+
+    def ask(self, question: object) -> object | Awaitable[object]:
+        """Answer at once where nothing must be waited for."""
+        if isinstance(question, Request):
+            return self._answer(question)
+        if isinstance(question, Login):
+            return self._log_in(question)
+        if isinstance(question, Connected):
+            self.session = replace(self.session, tls=question.tls, protocol="POP3")
+            return self._pipeline.admit_connection(self.session)
+        raise LocalProtocolError(f"an unknown question: {type(question).__name__}")
+
+    def body(self, chunk: bytes | memoryview) -> None:
+        """Nothing is received by this side."""
+
+    def end_of_body(self) -> None:
+        """Nothing is received by this side."""
+
+    def closed(self) -> None:
+        """The reader is gone. Without their QUIT the mailbox stays as it is; a QUIT that is on its way is finished."""
+        self._forget()
+        if self._upstream is not None and not self._quitting:
+            self._upstream.abort()
+
+    # -- login ----------------------------------------------------------------------------------------------------------------
+
+    async def _log_in(self, question: Login) -> Response | None:
+        credentials, runtime = question.credentials, self._pipeline.runtime
+        # RFC 4616 §2: the authorisation identity says as whom to act; nobody acts as somebody else here.
+        if credentials.authorisation not in ("", credentials.login):
+            return None
+        place = place_of(self._settings, credentials.login)
+        upstream = place.upstream
+        session = replace(self.session, tls=question.tls, upstream=str(upstream))
+        settings = PopClientSettings(
+            place.login,
+            credentials.secret,
+            tls=upstream.tls,
+            server_name=upstream.host,
+            implicit_tls=upstream.implicit_tls,
+            utf8=question.utf8,
+            limits=self._pipeline.settings.limits,
+        )
+        opened = UpstreamSession(runtime, connect_timeout=self._pipeline.settings.relay.connect_timeout)
+        self._upstream = opened
+        try:
+            await opened.open(await addresses_of(runtime, place, self._settings), settings)
+        except MailsecError as error:
+            self._upstream = None
+            return self._refused(session, opened, error)
+        # The password was right: only now somebody is asked whose mailbox this is.
+        self.session = replace(session, identity=await self._pipeline.owner(session, place.login))
+        self._record("mailbox opened")
+        return Response(True, "logged in")
+
+    def _refused(self, session: Session, opened: UpstreamSession, error: MailsecError) -> Response:
+        ended = opened.ended
+        self.session = session
+        self._record("login refused", reason=error.message, hint=error.hint)
+        if ended is not None and ended.login_refused and ended.response is not None:
+            # RFC 3206 §4: what the server says of the credentials is for the reader; without a code it means that they are wrong.
+            return Response(False, ended.response.text or "login refused", ended.response.code or "AUTH")
+        return Response(False, "the mailbox's server cannot be reached now", "SYS/TEMP" if error.temporary else "SYS/PERM")
+
+    def _record(self, name: str, **more: str) -> None:
+        session = self.session
+        fields = {
+            "listener": session.listener,
+            "peer": session.peer,
+            "upstream": session.upstream,
+            "user": session.identity.name if session.identity is not None else "",
+        }
+        self._pipeline.plugins.record(Event(name, self._pipeline.runtime.now(), fields | more))
+
+    # -- commands -------------------------------------------------------------------------------------------------------------
+
+    async def _answer(self, request: Request) -> Response:
+        upstream = self._upstream
+        if upstream is None or upstream.has_ended():
+            return _GONE
+        if request.number and request.number in self._deleted:
+            return _DELETED
+        try:
+            return await self._carry_out(upstream, request)
+        except MailsecError:
+            # The server's end is told; a message that cannot be shown leaves the session as it is.
+            if upstream.has_ended():
+                return _GONE
+            raise
+
+    async def _carry_out(self, upstream: UpstreamSession, request: Request) -> Response:
+        match request.verb:
+            case "RETR" | "TOP":
+                return await self._show(upstream, request)
+            case "STAT":
+                return self._without_deleted((await upstream.request(request))[0])
+            case "LIST" | "UIDL" if not request.number:
+                return await self._list(upstream, request)
+            case "DELE":
+                return await self._delete(upstream, request)
+            case "RSET":
+                self._deleted.clear()
+                return Response(True)
+            case "QUIT":
+                return await self._quit(upstream)
+            case _:
+                return _passed((await upstream.request(request))[0])
+
+    def _without_deleted(self, response: Response) -> Response:
+        if not self._deleted or not response.ok:
+            return _passed(response)
+        match = _STATUS.match(response.text)
+        if match is None:
+            return _NOT_READ
+        count, octets = int(match[1]) - len(self._deleted), int(match[2]) - sum(self._deleted.values())
+        return Response(True, f"{max(count, 0)} {max(octets, 0)}")
+
+    async def _list(self, upstream: UpstreamSession, request: Request) -> Response:
+        scratch = self._pipeline.runtime.scratch()
+        (response,) = await upstream.request(replace(request, into=scratch))
+        if not response.ok:
+            scratch.discard()
+            return _passed(response)
+        # The octets live as long as somebody reads them: a scratch in memory, or a file that is closed behind its last reader.
+        listed, deleted = Segments.of(scratch.seal()), frozenset(self._deleted)
+        if not deleted:
+            return Response(True, body=listed)
+        kept = sum(map(len, _left(listed, deleted)))
+        return Response(True, body=Segments.produced(kept, lambda: _left(listed, deleted)))
+
+    async def _delete(self, upstream: UpstreamSession, request: Request) -> Response:
+        # RFC 1939 §5: the message is deleted in the UPDATE state. That it is there, and how large, is asked now.
+        (response,) = await upstream.request(Request("LIST", request.number))
+        if not response.ok:
+            return _passed(response)
+        match = _STATUS.match(response.text)
+        if match is None or int(match[1]) != request.number:
+            return _NOT_READ
+        self._deleted[request.number] = int(match[2])
+        return Response(True, "will be deleted")
+
+    async def _quit(self, upstream: UpstreamSession) -> Response:
+        self._quitting = True
+        self._forget()
+        failed = False
+        numbers = sorted(self._deleted)
+        for start in range(0, len(numbers), _AT_ONCE):
+            responses = await upstream.request(*[Request("DELE", number) for number in numbers[start : start + _AT_ONCE]])
+            failed = failed or not all(response.ok for response in responses)
+        response = await upstream.quit()
+        if not response.ok or failed:
+            return _NOT_ALL_DELETED
+        return Response(True, "goodbye")
+
+    # -- messages -------------------------------------------------------------------------------------------------------------
+
+    async def _show(self, upstream: UpstreamSession, request: Request) -> Response:
+        if self._kept is None or self._kept[0] != request.number:
+            self._forget()
+            refused = await self._fetch(upstream, request.number)
+            if refused is not None:
+                return refused
+        assert self._kept is not None
+        copy = self._kept[1]
+        if request.verb == "TOP":
+            return Response(True, body=top_of(copy, request.lines, self._pipeline.settings.limits))
+        return Response(True, f"{len(copy.segments)} octets", body=copy.segments)
+
+    async def _fetch(self, upstream: UpstreamSession, number: int) -> Response | None:
+        """Take the message out of the mailbox and make the reader's copy; a response where that cannot be."""
+        pipeline = self._pipeline
+        scratch = pipeline.runtime.scratch()
+        limit = pipeline.settings.limits.message_size
+        (response,) = await upstream.request(Request("RETR", number, into=scratch, limit=limit))
+        if not response.ok:
+            scratch.discard()
+            if isinstance(response.error, LimitExceeded):
+                return _TOO_LARGE
+            return _NOT_NOW if response.error is not None else _passed(response)
+        copy = await pipeline.retrieve(self.session, scratch.seal(), loose=response.loose)
+        self._kept = (number, copy, scratch)
+        return None
+
+    def _forget(self) -> None:
+        """Let go of the message that was shown last. Its file closes when its last reader lets go of it."""
+        self._kept = None
+
+
+def _passed(response: Response) -> Response:
+    """A response of the mailbox's server, for the reader."""
+    return Response(response.ok, response.text, response.code)
+
+
+def _left(lines: Segments, deleted: frozenset[int]) -> Iterator[bytes]:
+    """The lines about messages that are not deleted."""
+    held = b""
+    for block in lines:
+        data = held + bytes(block)
+        whole, _, held = data.rpartition(b"\r\n")
+        if whole:
+            yield b"".join(line + b"\r\n" for line in whole.split(b"\r\n") if _number(line) not in deleted)
+    if held and _number(held) not in deleted:
+        yield held
+
+
+def _number(line: bytes) -> int:
+    match = _ENTRY.match(line)
+    return int(match[1]) if match is not None else 0
