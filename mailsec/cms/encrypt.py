@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, x448, x25519
 
@@ -162,7 +163,7 @@ def _ephemeral(spki: bytes, kind: str) -> tuple[bytes, bytes]:
         else:
             own = ec.generate_private_key(peer.curve)
             secret = own.exchange(ec.ECDH(), peer)
-    except (ValueError, TypeError, AttributeError):
+    except (ValueError, TypeError, AttributeError, UnsupportedAlgorithm):
         raise CryptoError("a public key that cannot be agreed with") from None
     public = own.public_key().public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
     if kind.startswith("ec:"):

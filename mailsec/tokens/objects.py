@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from pkcs11.constants import Attribute, ObjectClass
@@ -106,7 +107,7 @@ def import_key(token: Token, private_key: bytes, label: str) -> TokenKey:
     """Put a key (PKCS#8 DER) on the token, with its public key. Raise PrivateKeyError, TokenError, KeyUnavailable."""
     try:
         key: Any = serialization.load_der_private_key(private_key, None)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise PrivateKeyError(f"the private key for {label!r} cannot be read") from error
     spki = key.public_key().public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
     facts, identifier = facts_of(spki), key_identifier(spki)

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Final
 
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mldsa, mlkem, rsa, x25519
 from cryptography.hazmat.primitives.hashes import SHA256, SHA384, SHA512
 from cryptography.hazmat.primitives.serialization import (
@@ -83,7 +84,7 @@ def public_key_of(private_key: bytes) -> bytes:
     """The SubjectPublicKeyInfo of a PKCS#8 key."""
     try:
         public: Any = load_der_private_key(private_key, None).public_key()
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, UnsupportedAlgorithm):
         raise PrivateKeyError("the private key cannot be read", hint="give it as unencrypted PKCS#8") from None
     der: bytes = public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     return der
@@ -93,7 +94,7 @@ def load_private(private_key: bytes) -> _Signing:
     """A key that signs certificates, requests and lists. Raise PrivateKeyError for one that cannot."""
     try:
         key = load_der_private_key(private_key, None)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, UnsupportedAlgorithm):
         raise PrivateKeyError("the private key cannot be read", hint="give it as unencrypted PKCS#8") from None
     if not isinstance(key, _Signing):
         raise PrivateKeyError("a key of this kind signs nothing", hint="use an RSA, EC, Ed25519 or ML-DSA key")
@@ -104,7 +105,7 @@ def load_public(public_key: bytes) -> Any:
     """A key that a certificate may be issued for. Raise PrivateKeyError for others."""
     try:
         key = load_der_public_key(public_key)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, UnsupportedAlgorithm):
         raise PrivateKeyError("the public key cannot be read", hint="use an RSA, EC, Ed25519, X25519, ML-DSA or ML-KEM key") from None
     if not (signing_usages(key) or encrypting_usages(key)):
         raise PrivateKeyError("certificates are not issued for keys of this kind", hint="use RSA, EC, Ed25519, X25519, ML-DSA or ML-KEM")

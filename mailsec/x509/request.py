@@ -75,7 +75,7 @@ def read_request(der: bytes, *, limits: Limits = DEFAULT_LIMITS) -> CertificateR
         names = [str(attribute.value) for attribute in request.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
         addresses = _addresses(request)
         subject = request.subject.rfc4514_string()
-    except (ValueError, TypeError, UnsupportedAlgorithm, x509.UnsupportedGeneralNameType, x509.DuplicateExtension):
+    except (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion, x509.UnsupportedGeneralNameType, x509.DuplicateExtension):
         raise InputError("not a certificate request that can be read", hint="PKCS#10, as PEM or DER", stage="parse") from None
     # Attack: a request about somebody else's public key. Who has not the private key cannot sign it.
     if not signed:
