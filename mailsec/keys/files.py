@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.serialization import pkcs12
 from mailsec.asn1.reader import INTEGER, SEQUENCE, Element, read_element, read_single
 from mailsec.asn1.values import read_integer, read_octet_string, read_oid, read_string
 from mailsec.errors import Asn1Error, CertificateError, LimitExceeded, PrivateKeyError
+from mailsec.keys.lattice import seed_only
 from mailsec.model.limits import DEFAULT_LIMITS, Limits
 
 __all__ = ["PemBlock", "Pkcs12", "Pkcs12Key", "load_certificates", "load_pkcs12", "load_private_key", "pem", "pem_blocks"]
@@ -133,7 +134,8 @@ def _decrypted(data: bytes, passphrase: bytes | None, limits: Limits) -> bytes:
 
 
 def _checked(data: bytes, limits: Limits) -> bytes:
-    """PKCS#8 as it stands, once it is known to be a key: an RSASSA-PSS key keeps its identifier."""
+    """PKCS#8 as it stands, once it is known to be a key: an RSASSA-PSS key keeps its identifier. Of ML-DSA and ML-KEM keys, the seed."""
+    data = seed_only(data)
     _check_bits(_loaded(serialization.load_der_private_key, data, None, False, limits), limits)
     return data
 
