@@ -7,6 +7,7 @@ RFC 3565 and RFC 5084 (AES), RFC 3394 (key wrap), RFC 4055 and RFC 3560 (OAEP), 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from types import MappingProxyType
 
 from mailsec.algorithms.table import DIGESTS, algorithm_of, digest_of
@@ -182,6 +183,7 @@ def transport_mechanism(algorithm: bytes) -> TransportMechanism:
     return TransportMechanism("rsaes-oaep", digest, mgf_digest, label)
 
 
+@lru_cache(maxsize=32)
 def transport_identifier(mechanism: TransportMechanism) -> bytes:
     """AlgorithmIdentifier of a key transport."""
     if mechanism.kind == "rsaes-pkcs1-v1_5":

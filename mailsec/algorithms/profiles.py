@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
+from mailsec.algorithms.ciphers import CIPHERS, transport_identifier
 from mailsec.algorithms.table import DIGESTS
 from mailsec.asn1 import writer
 from mailsec.errors import CryptoError
+from mailsec.interfaces import KeyHandle
 from mailsec.model.mechanism import SignatureMechanism, TransportMechanism
 from mailsec.model.verdict import Reason
 
@@ -40,17 +42,10 @@ _EVERY: Final = _RSA | _NIST | _BRAINPOOL | _EDWARDS | _ML_DSA | {"ec:secp256k1"
 PKCS1_V1_5: Final = TransportMechanism("rsaes-pkcs1-v1_5")
 OAEP_SHA256: Final = TransportMechanism("rsaes-oaep", "sha256", "sha256")
 
-_CIPHER_OIDS: Final = {
-    "aes-256-gcm": "2.16.840.1.101.3.4.1.46",
-    "aes-128-gcm": "2.16.840.1.101.3.4.1.6",
-    "aes-256-cbc": "2.16.840.1.101.3.4.1.42",
-    "aes-128-cbc": "2.16.840.1.101.3.4.1.2",
-}
-
 
 def _capabilities(*ciphers: str) -> bytes:
-    """DER of sMIMECapabilities: what we can read, best first (RFC 8551 §2.5.2, §2.7)."""
-    return writer.sequence(*(writer.sequence(writer.oid(_CIPHER_OIDS[cipher])) for cipher in ciphers))
+    """Members of sMIMECapabilities: content ciphers that we can read, best first (RFC 8551 §2.5.2, §2.7)."""
+    return b"".join(writer.sequence(writer.oid(CIPHERS[cipher].oid)) for cipher in ciphers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +72,16 @@ class Profile:
     """Keys that are encrypted to; empty for every kind."""
     allow_legacy: bool = False
     """SHA-1, MD5, DSA and short RSA keys are accepted: for mail of long ago, never by default."""
-    capabilities: bytes = _capabilities("aes-256-gcm", "aes-128-gcm", "aes-256-cbc", "aes-128-cbc")
-    """DER of sMIMECapabilities."""
+    kem_digest: str = "sha256"
+    """The hash of the key derivation for ML-KEM keys (RFC 9936 §2.2.1)."""
+    ciphers_read: bytes = _capabilities("aes-256-gcm", "aes-128-gcm", "aes-256-cbc", "aes-128-cbc")
+    """DER of the members of sMIMECapabilities that are content ciphers."""
+
+    def capabilities(self, key: KeyHandle) -> bytes:
+        """DER of sMIMECapabilities: what the holder of `key`, which signs, can read (RFC 8551 §2.5.2)."""
+        # RFC 3560 §3, for keys that can: a token that knows OAEP with SHA-1 only could never open what it has asked for.
+        oaep = key.key_type == "rsa" and self.transport == OAEP_SHA256 and key.can(OAEP_SHA256)
+        return writer.sequence(self.ciphers_read, transport_identifier(OAEP_SHA256) if oaep else b"")
 
     def signature_for(self, key_type: str, bits: int) -> SignatureMechanism:
         """How a key of this type signs; raise CryptoError for keys that do not sign, or not under this profile."""
@@ -138,7 +141,7 @@ class Profile:
 _PROFILES = (
     Profile("default"),
     # Programs of twenty years: nothing newer than AES-128-CBC and PKCS #1 v1.5.
-    Profile("compatible", cipher="aes-128-cbc", capabilities=_capabilities("aes-128-cbc", "aes-256-cbc")),
+    Profile("compatible", cipher="aes-128-cbc", ciphers_read=_capabilities("aes-128-cbc", "aes-256-cbc")),
     Profile("pss", rsa_kind="rsassa-pss", transport=OAEP_SHA256),
     # The rules of the German energy market for mail: RSASSA-PSS, RSAES-OAEP, AES-128-GCM.
     Profile(
@@ -146,7 +149,7 @@ _PROFILES = (
         rsa_kind="rsassa-pss",
         cipher="aes-128-gcm",
         transport=OAEP_SHA256,
-        capabilities=_capabilities("aes-128-gcm", "aes-256-gcm", "aes-128-cbc"),
+        ciphers_read=_capabilities("aes-128-gcm", "aes-256-gcm", "aes-128-cbc"),
     ),
     # BSI TR-02102-1: RSA from 3000 bits with PSS and OAEP, curves from 250 bits, AES in GCM.
     Profile(
@@ -159,7 +162,7 @@ _PROFILES = (
         recipient_keys=frozenset({"rsa"}) | _NIST | _BRAINPOOL | _ML_KEM,
         cipher="aes-256-gcm",
         transport=OAEP_SHA256,
-        capabilities=_capabilities("aes-256-gcm", "aes-128-gcm"),
+        ciphers_read=_capabilities("aes-256-gcm", "aes-128-gcm"),
     ),
     # FIPS 186-5, FIPS 204, SP 800-131A: no brainpool curves. The algorithms only: this build is no validated module.
     Profile(
@@ -176,9 +179,10 @@ _PROFILES = (
         key_types=frozenset(("ml-dsa-87",)),
         digest_strength=192,
         recipient_keys=frozenset(("ml-kem-1024",)),
+        kem_digest="sha384",
         cipher="aes-256-gcm",
         transport=OAEP_SHA256,
-        capabilities=_capabilities("aes-256-gcm"),
+        ciphers_read=_capabilities("aes-256-gcm"),
     ),
     Profile("legacy", rsa_bits=512, digest_strength=0, allow_legacy=True),
 )

@@ -19,22 +19,21 @@ from mailsec.algorithms.ciphers import Cipher, CipherParameters
 from mailsec.cms import rc2
 from mailsec.errors import CryptoError
 from mailsec.interfaces import Scratch
+from mailsec.model.limits import DEFAULT_LIMITS, Limits
 from mailsec.model.octets import BLOCK
 
 __all__ = ["decrypt_into", "encrypt", "encrypted_length", "most_octets"]
-
-_CCM_OCTETS: Final = 16 * 1024 * 1024
-"""Octets of content that CCM is read for: it needs the whole content at once, and its length first."""
 
 _RC2_OCTETS: Final = 1024 * 1024
 """Octets of content that RC2 is read for: about two seconds of computing."""
 _BLOCK_CIPHERS: Final[dict[str, Any]] = {"aes": algorithms.AES, "3des": TripleDES}
 
 
-def most_octets(cipher: Cipher) -> int | None:
+def most_octets(cipher: Cipher, limits: Limits = DEFAULT_LIMITS) -> int | None:
     """Octets of content up to which a cipher is read; None for as many as a message may have."""
     if cipher.mode == "ccm":
-        return _CCM_OCTETS
+        # The whole content at once, and its length first.
+        return limits.whole_content_octets
     return _RC2_OCTETS if cipher.algorithm == "rc2" else None
 
 
@@ -95,13 +94,14 @@ def decrypt_into(
     *,
     associated: bytes = b"",
     tag: bytes = b"",
+    limits: Limits = DEFAULT_LIMITS,
 ) -> bool:
     """Decrypt `length` octets into `scratch`; True where tag or padding are right. Where they are not, nothing in it may be read.
 
     The same work is done for every key, right or wrong: only the end tells.
     """
     mode = parameters.cipher.mode
-    most = most_octets(parameters.cipher)
+    most = most_octets(parameters.cipher, limits)
     if most is not None and length > most:
         raise CryptoError(f"{parameters.cipher.name} over content that is too large")
     if mode == "gcm":

@@ -80,7 +80,7 @@ async def open_content(
         message, hint = f"encrypted with {cipher.name}, which is broken", "allow legacy algorithms to open it"
         reason = Reason("weak-cipher", "policy", message, hint, "RFC 8551 §2.7")
         return Opened(None, algorithm, reasons=(reason,))
-    most = most_octets(cipher)
+    most = most_octets(cipher, limits)
     if most is not None and len(enveloped.content) > most:
         reason = Reason("content-too-large", "limits", f"{cipher.name} over more than {most} octets", "the sender should use AES-GCM")
         return Opened(None, algorithm, reasons=(reason,))
@@ -95,9 +95,9 @@ async def open_content(
         size = len(enveloped.content)
         try:
             if work is None:
-                right = _decrypt(target, enveloped, parameters, content_key)
+                right = _decrypt(target, enveloped, parameters, content_key, limits)
             else:
-                right = await work(size, _decrypt, target, enveloped, parameters, content_key)
+                right = await work(size, _decrypt, target, enveloped, parameters, content_key, limits)
         except BaseException:
             # A full disk, a cancelled task: half of a plaintext stays nowhere.
             target.discard()
@@ -129,7 +129,7 @@ def _attempts(
     return found
 
 
-def _decrypt(target: Scratch, enveloped: EnvelopedData, parameters: CipherParameters, content_key: bytes) -> bool:
+def _decrypt(target: Scratch, enveloped: EnvelopedData, parameters: CipherParameters, content_key: bytes, limits: Limits) -> bool:
     content = enveloped.content
     return decrypt_into(
         target,
@@ -139,6 +139,7 @@ def _decrypt(target: Scratch, enveloped: EnvelopedData, parameters: CipherParame
         len(content),
         associated=enveloped.authenticated_attributes,
         tag=enveloped.tag,
+        limits=limits,
     )
 
 

@@ -46,9 +46,13 @@ async def encrypt_content(
     random: Callable[[int], bytes],
     cipher: str = "aes-256-cbc",
     transport: TransportMechanism = PKCS1_V1_5,
+    kem_digest: str = "sha256",
     limits: Limits = DEFAULT_LIMITS,
 ) -> Segments:
-    """Encrypt to the holders of `certificates`; GCM ciphers give AuthEnvelopedData. Raises CryptoError for a key that cannot receive."""
+    """Encrypt to the holders of `certificates`; GCM ciphers give AuthEnvelopedData. Raises CryptoError for a key that cannot receive.
+
+    Whoever has one of the keys opens it: with a classical and a post-quantum certificate of one person it is as strong as the weaker one.
+    """
     chosen = CIPHERS.get(cipher)
     if chosen is None or chosen.legacy or chosen.mode == "ccm":
         raise CryptoError(f"{cipher} is not written", hint="use aes-256-gcm or aes-256-cbc")
@@ -59,7 +63,7 @@ async def encrypt_content(
     key = random(chosen.key_size)
     # RFC 5084 §3.2: 12 octets of nonce for GCM; the key is fresh, so a random one never repeats with it.
     nonce = random(16 if chosen.mode == "cbc" else 12)
-    infos = [await _recipient_info(load_certificate(der), key, chosen, transport, backend) for der in certificates]
+    infos = [await _recipient_info(load_certificate(der), key, chosen, transport, kem_digest, backend) for der in certificates]
     return _assemble(content, infos, chosen, key, nonce)
 
 
@@ -95,7 +99,7 @@ def _assemble(content: Segments, infos: Sequence[bytes], cipher: Cipher, key: by
 
 
 async def _recipient_info(
-    certificate: Certificate, key: bytes, cipher: Cipher, transport: TransportMechanism, backend: CryptoBackend
+    certificate: Certificate, key: bytes, cipher: Cipher, transport: TransportMechanism, kem_digest: str, backend: CryptoBackend
 ) -> bytes:
     kind = certificate.key_type
     # Never chosen by the size of the key: a wrap as strong as the cipher that it opens.
@@ -120,10 +124,10 @@ async def _recipient_info(
             )[1:]
         )
     if kind in _KEM_OIDS:
-        # RFC 9936 §2.2.1: HKDF with SHA-256, key wrap of at least the strength of the KEM.
+        # RFC 9936 §2.2.1: HKDF, with SHA-256 where nothing else is asked for; a key wrap of at least the strength of the KEM.
         wrap = WRAPS["aes-256-wrap"]
         ciphertext, secret = await backend.encapsulate(certificate.spki)
-        derivation = writer.sequence(writer.oid(_HKDF_BY_DIGEST["sha256"]))
+        derivation = writer.sequence(writer.oid(_HKDF_BY_DIGEST[kem_digest]))
         kek = kem_key(secret, derivation, wrap.identifier, wrap.key_size, None)
         info = writer.sequence(
             writer.integer(0),

@@ -128,7 +128,7 @@ def signer_for(handle: KeyHandle, profile: Profile = PROFILES["default"]) -> Sig
     mechanism = profile.signature_for(handle.key_type, handle.bits)
     if not handle.can(mechanism):
         raise CryptoError(f"the key {handle.name!r} cannot make {mechanism.kind} signatures with {mechanism.digest or 'its own digest'}")
-    return Signer(handle, mechanism, certificate, handle.chain, capabilities=profile.capabilities)
+    return Signer(handle, mechanism, certificate, handle.chain, capabilities=profile.capabilities(handle))
 
 
 async def sign_content(signer: Signer, content_digest: bytes, *, at: datetime) -> bytes:

@@ -151,10 +151,10 @@ class _Checker:
             for _, digest in running:
                 digest.update(block)
             size += len(block)
-            if whole and size <= self.limits.cms_metadata_octets:
+            if whole and size <= self.limits.whole_content_octets:
                 kept.append(bytes(block))
         self.digests = {name: digest.digest() for name, digest in running}
-        if whole and size <= self.limits.cms_metadata_octets:
+        if whole and size <= self.limits.whole_content_octets:
             self.whole = b"".join(kept)
 
     def _compare(self, outside: Iterable[bytes | memoryview], names: list[str]) -> None:
@@ -333,7 +333,10 @@ class _Checker:
             if mechanism.digest:
                 return self._try(certificate, replace(mechanism, prehashed=True), info.signature, self.digests[digest])
             if self.whole is None:
-                raise _Refused("content-too-large", f"{mechanism.kind} without signed attributes over content that is too large")
+                raise _Refused(
+                    "content-too-large",
+                    f"{mechanism.kind} without signed attributes over more than {self.limits.whole_content_octets} octets",
+                )
             return self._try(certificate, mechanism, info.signature, self.whole)
         # RFC 5652 §5.4: the attributes are signed with the tag of a SET OF in place of [0], DER encoded; first as they were received.
         received = b"\x31" + info.signed_attributes.encoding[1:]

@@ -109,6 +109,8 @@ class Limits:
     """RecipientInfos of one EnvelopedData."""
     cms_metadata_octets: int = 4 * _MIB
     """Octets of a CMS structure besides its content: certificates, CRLs, SignerInfos, RecipientInfos."""
+    whole_content_octets: int = 16 * _MIB
+    """Octets of content that must be in memory as a whole: encrypted with CCM, signed with EdDSA or ML-DSA without signed attributes."""
     decompressed_ratio: int = 100
     """Octets out for one octet in, of CompressedData: bombs."""
     decompressed_octets: int = 150 * _MIB

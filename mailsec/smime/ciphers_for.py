@@ -34,6 +34,7 @@ class Choice(NamedTuple):
 
     cipher: str
     transport: TransportMechanism
+    kem_digest: str = "sha256"
 
 
 def read_capabilities(der: bytes | None, limits: Limits = DEFAULT_LIMITS) -> frozenset[str]:
@@ -61,7 +62,9 @@ def choose(profile: Profile, recipients: Sequence[EncryptionRecipient], limits: 
         if certificate.key_type == "rsa":
             rsa.append(capabilities)
     oaep = bool(rsa) and all(_OAEP_OID in capabilities for capabilities in rsa)
-    return Choice(_cipher(profile, known), OAEP_SHA256 if oaep and profile.transport.kind != "rsaes-oaep" else profile.transport)
+    return Choice(
+        _cipher(profile, known), OAEP_SHA256 if oaep and profile.transport.kind != "rsaes-oaep" else profile.transport, profile.kem_digest
+    )
 
 
 def _cipher(profile: Profile, known: Sequence[frozenset[str]]) -> str:
@@ -93,6 +96,8 @@ def unfit(certificate: Certificate, profile: Profile) -> str:
         return "it is not for e-mail"
     if profile.recipient_keys and certificate.key_type not in profile.recipient_keys:
         return f"the profile {profile.name} does not allow keys of the type {certificate.key_type}"
+    if certificate.key_type.startswith("ec:") and certificate.bits < 224:
+        return f"an elliptic curve of {certificate.bits} bits"
     # RFC 8551 §4.2: shorter keys may be found by others.
     if certificate.key_type == "rsa" and certificate.bits < profile.rsa_bits:
         return f"an RSA key of {certificate.bits} bits, and the profile {profile.name} asks for {profile.rsa_bits}"

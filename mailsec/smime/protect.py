@@ -156,6 +156,7 @@ class _Protection:
             random=self.random,
             cipher=choice.cipher,
             transport=choice.transport,
+            kem_digest=choice.kem_digest,
             limits=self.limits,
         )
         # RFC 8551 §3.2.2, §3.4.

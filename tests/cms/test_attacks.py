@@ -21,6 +21,7 @@ from mailsec.cms.verify import verify_signers
 from mailsec.errors import CmsError, LimitExceeded, MailsecError
 from mailsec.interfaces import run_now
 from mailsec.keys.software import SoftwareKey
+from mailsec.model.limits import DEFAULT_LIMITS
 from mailsec.model.mechanism import SignatureMechanism
 from mailsec.x509.certificate import load_certificate
 
@@ -435,3 +436,14 @@ def test_signers_with_many_digests_cost_four_hashes_of_the_content():
     assert results[0].intact and not any(one.intact for one in results[2:])
     assert sorted(Counting.asked) == sorted(names[:4])
     assert [one.reasons[0].code for one in results[-2:]] == ["limit-digests", "limit-digests"]
+
+
+def test_eddsa_without_attributes_over_large_content_is_refused_with_that_reason():
+    """It hashes the content itself, which must be in memory as a whole: above 16 MiB none is spent on it."""
+    assert DEFAULT_LIMITS.whole_content_octets == 16 * 1024 * 1024
+    key = person("ed25519")
+    sha512 = table.digest_identifier("sha512")
+    good = {"key": key, "mechanism": SignatureMechanism("ed25519"), "digest_algorithm": sha512, "digest_algorithms": (sha512,)}
+    cms = build(None, content=CONTENT, **good)
+    assert codes(cms, None, limits=dataclasses.replace(DEFAULT_LIMITS, whole_content_octets=len(CONTENT))) == []
+    assert codes(cms, None, limits=dataclasses.replace(DEFAULT_LIMITS, whole_content_octets=len(CONTENT) - 1)) == ["content-too-large"]

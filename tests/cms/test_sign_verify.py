@@ -58,7 +58,7 @@ def test_what_is_signed_verifies(kind, form, profile):
     assert result.reasons == ()
     assert result.certificate == key.certificate
     assert result.signing_time == AT
-    assert result.capabilities == PROFILES["default"].capabilities
+    assert result.capabilities == PROFILES[profile].capabilities(key)
     if kind.startswith("rsa"):
         assert result.signature == ("rsassa-pss" if profile == "pss" else "rsassa-pkcs1-v1_5")
         assert result.digest == "sha256"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import subprocess
 from collections.abc import Callable
@@ -201,3 +202,36 @@ def test_we_open_what_openssl_encrypts(
     verdict = smime.judge(data, people.ca, keys=[key])
     assert verdict.trusted and verdict.text == "the secret plan", verdict
     assert smime.peel(data, keys=[key]).clear is not None
+
+
+def test_two_keys_of_one_person_for_the_time_of_transition(people: Any, smime: SimpleNamespace, readers: Any, protect: Any) -> None:
+    """Dual-recipient: an RSA and an ML-KEM certificate of Bob; each opens it, so it is no stronger than the classical one."""
+    new = people.ca.person("bob@example.org", "ml-kem-768", usage="encrypt")
+    data = protect(PLAIN, recipient(readers.rsa), recipient(new))
+    for key in (readers.rsa, new):
+        assert smime.peel(data, keys=[key]).text == "the secret plan"
+
+
+def test_cnsa2_is_written_to_ml_kem_1024_only(people: Any, smime: SimpleNamespace, readers: Any, protect: Any) -> None:
+    key = people.ca.person("bob@example.org", "ml-kem-1024", usage="encrypt")
+    signer = people.ca.person("alice@example.org", "ml-dsa-87")
+    data = protect(PLAIN, recipient(key), signers=[signer], profile="cnsa2")
+    cms = base64.b64decode(data[data.index(b"\r\n\r\n") :])
+    # id-alg-hkdf-with-sha384 (RFC 8619 §2), id-aes256-wrap, id-aes256-GCM.
+    for oid in ("1.2.840.113549.1.9.16.3.29", "2.16.840.1.101.3.4.1.45", "2.16.840.1.101.3.4.1.46"):
+        assert writer.oid(oid) in cms
+    verdict = smime.judge(data, people.ca, keys=[key])
+    assert verdict.layers[1].signers[0].signature == "ml-dsa-87" and verdict.text == "the secret plan"
+    for other in (readers.rsa, people.ca.person("bob@example.org", "ml-kem-768", usage="encrypt")):
+        with pytest.raises(Refused, match="cnsa2 does not allow"):
+            protect(PLAIN, recipient(key), recipient(other), profile="cnsa2")
+
+
+def test_what_a_profile_reads_is_told_and_written_by_whoever_answers(people: Any, smime: SimpleNamespace, protect: Any) -> None:
+    """Capabilities that Bob signed come back as the cipher and key transport of what is written to him."""
+    for profile, kind, oaep in (("default", b"authEnveloped-data", False), ("edi-energy", b"authEnveloped-data", True)):
+        signed = smime.sign(PLAIN.replace(b"alice", b"bob"), people.bob, profile=profile)
+        (signer,) = smime.peel(signed).layers[0].signers
+        answer = protect(PLAIN, EncryptionRecipient(people.bob.certificate, signer.capabilities))
+        assert kind in answer and smime.peel(answer, keys=[people.bob]).text == "the secret plan"
+        assert (writer.oid(OAEP) in base64.b64decode(answer[answer.index(b"\r\n\r\n") :])) is oaep
