@@ -118,7 +118,15 @@ def make_pipeline(
     evidence = DatabaseEvidence(store, runtime, grace=timedelta(days=settings.revocation.grace_days))
     seals = DatabaseSealKeys(SealKeyStore(database), runtime)
     return plugins, Pipeline(
-        settings, runtime=runtime, plugins=plugins, spool=spool, trust=trust, evidence=evidence, partners=database_plugin, seals=seals
+        settings,
+        runtime=runtime,
+        plugins=plugins,
+        spool=spool,
+        trust=trust,
+        evidence=evidence,
+        partners=database_plugin,
+        learner=database_plugin if configuration.trust.learn_certificates else None,
+        seals=seals,
     )
 
 

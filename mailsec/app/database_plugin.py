@@ -16,6 +16,7 @@ from mailsec.hookspecs import hookimpl
 from mailsec.interfaces import Credentials, FoundCertificate, KeyHandle, Runtime
 from mailsec.keys.software import SoftwareKey
 from mailsec.model.address import Address
+from mailsec.model.correspondents import Lesson, Sighting
 from mailsec.model.partner import PartnerSettings
 from mailsec.model.session import Identity, Session
 from mailsec.model.trust import Anchor, CertificateEntry, UserEntry
@@ -235,6 +236,15 @@ class DatabasePlugin:
     async def agreed(self, address: Address) -> PartnerSettings:
         """What is agreed with `address`: a `gateway.correspondents.PartnerBook`."""
         return await self._answers.ask(("partner", address.key), self._partners.settings, address)
+
+    async def learn(self, sightings: Sequence[Sighting], anchors: Sequence[bytes]) -> Sequence[Lesson]:
+        """Keep what mail taught: a `gateway.learning.Learner`."""
+        runtime = self._answers.runtime
+
+        def learn() -> Sequence[Lesson]:
+            return Learnt(self._answers.database).learn(sightings, anchors=anchors, at=runtime.now())
+
+        return await runtime.in_thread(learn, lane="database")
 
     async def anchors(self, purpose: str = "email") -> Sequence[Anchor]:
         """Anchors for "email", "tls-server" or "tls-client"."""

@@ -98,6 +98,10 @@ class EvidenceDesk:
         """The signers without keys whose certificates were revoked; the same object where there is none."""
         return await self._own.usable(signers) if self._checks else signers
 
+    async def anchors(self) -> tuple[bytes, ...]:
+        """The certificates that are anchors for e-mail. Raise Unavailable or StoreError where that cannot be said now."""
+        return () if self._trust is None else tuple(anchor.der for anchor in await self._trust.anchors())
+
     async def trusted(self) -> tuple[object, ...]:
         """What trust rests on: the same objects until something changes. Raise Unavailable or StoreError where it cannot be read now."""
         if self._trust is None:

@@ -11,6 +11,7 @@ from dataclasses import replace
 from mailsec.gateway.annotation import annotate, check_first_line, names_of
 from mailsec.gateway.explanation import Steps, note
 from mailsec.gateway.groups import split_groups, transaction_for
+from mailsec.gateway.learning import sightings_of
 from mailsec.gateway.outcomes import LATER
 from mailsec.gateway.seal import sealed
 from mailsec.gateway.settling import DELIVER, settle
@@ -59,7 +60,18 @@ async def handle_inbound(tools: Tools, received: Transaction, steps: Steps | Non
             arguments = segments, await tools.seals.current(), tools.runtime.now(), tools.settings.authserv_id, tools.limits
             large = len(segments) > tools.limits.bulk_threshold
             segments = await tools.runtime.in_thread(sealed, *arguments, lane="bulk") if large else sealed(*arguments)
-        outcomes.append(Outcome(recipients, decision, segments, verdict, findings, secret=is_secret(result), rule=decision.rule))
+        outcomes.append(
+            Outcome(
+                recipients,
+                decision,
+                segments,
+                verdict,
+                findings,
+                secret=is_secret(result),
+                rule=decision.rule,
+                sightings=sightings_of(transaction, result, verdict),
+            )
+        )
     return outcomes
 
 

@@ -21,6 +21,7 @@ from mailsec.gateway.identity import certified, identity_of
 from mailsec.gateway.inbound import handle_inbound
 from mailsec.gateway.inquiry import EvidenceCache
 from mailsec.gateway.keyring import KeyRing, need_of
+from mailsec.gateway.learning import Learner, Learning
 from mailsec.gateway.mailbox import Copy, handle_mailbox, retrieve
 from mailsec.gateway.notices import Notices
 from mailsec.gateway.outbound import handle_outbound
@@ -61,8 +62,8 @@ class Pipeline:
     """One for each worker; it is the `interfaces.Gateway` that plugins are given, too.
 
     `plugins` is loaded; everything but runtime, spool and trust comes from the plugins' providers. `engine` replaces S/MIME for tests;
-    `evidence` keeps evidence for all workers; `partners` knows what is agreed with correspondents; with `seals` what is delivered is sealed, and
-    known again in mailboxes.
+    `evidence` keeps evidence for all workers; `partners` knows what is agreed with correspondents, and `learner` keeps what their mail
+    teaches; with `seals` what is delivered is sealed, and known again in mailboxes.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class Pipeline:
         evidence: EvidenceCache | None = None,
         partners: PartnerBook | None = None,
         seals: SealKeys | None = None,
+        learner: Learner | None = None,
     ) -> None:
         self.settings = settings
         self.runtime = runtime
@@ -118,6 +120,7 @@ class Pipeline:
             partners,
             seals,
         )
+        self._learning = Learning(learner, desk, runtime, plugins, settings.domains)
         self._sessions: dict[str, tuple[Session, Identity | None, Session]] = {}
         self._records = bool(plugins.implementations("record_event"))
 
@@ -243,6 +246,7 @@ class Pipeline:
             if self._records:
                 self._record_failure(session, envelope, len(octets), error, decision.reply)
             return Receipt((), decision.reply, (decision.reply,) * len(envelope.recipients))
+        self._learning.take(outcomes)
         if self._records:
             self._record(transaction, outcomes, receipt.reply)
         return receipt
@@ -354,6 +358,7 @@ class Pipeline:
         else:
             rows = rows_of(transaction, [_waiting_on(outcome) for outcome in outcomes], self._notices, resumed=True)
             await self.spool.commit(rows, replaces=entry.id)
+            self._learning.take(outcomes)
         if self._records:
             self._record(transaction, outcomes, None)
 

@@ -10,6 +10,7 @@ from mailsec.interfaces.keys import KeyHandle
 from mailsec.interfaces.people import FoundCertificate
 from mailsec.interfaces.runtime import Runtime
 from mailsec.model.address import Address
+from mailsec.model.correspondents import Sighting
 from mailsec.model.octets import Segments
 from mailsec.model.session import Identity, Transaction
 from mailsec.model.settings import GatewaySettings
@@ -32,6 +33,8 @@ class Outcome:
     """True where the segments hold what was encrypted on arrival."""
     rule: str = ""
     explanation: Mapping[str, str] = field(default_factory=dict)
+    sightings: tuple[Sighting, ...] = field(default=(), compare=False)
+    """What the message teaches about its author, where it is trusted."""
     header: bytes | None = None
     """What a report about this copy may quote, where that is less than the header as received: fields that were encrypted are not in it."""
 

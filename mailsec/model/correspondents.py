@@ -26,7 +26,7 @@ class Sighting:
     """The From address. What else the certificate names is not learnt."""
     certificate: bytes
     chain: tuple[bytes, ...] = ()
-    """The authorities between it and its anchor, nearest first."""
+    """The authorities between it and its anchor, nearest first; before it was judged, all certificates that came with it."""
     anchor: bytes = b""
     """DER of the anchor where its path ends."""
     capabilities: bytes | None = None

@@ -60,6 +60,7 @@ class MemoryGateway:
         runtime: FakeRuntime | None = None,
         partners: MemoryPartners | None = None,
         seals: MemorySealKeys | None = None,
+        learner: Any = None,
         **changes: Any,
     ) -> None:
         self.settings = settings(**changes)
@@ -84,6 +85,7 @@ class MemoryGateway:
             trust=trust,
             partners=partners,
             seals=seals,
+            learner=learner,
         )
 
     def send(self, text: str | bytes, origin: Origin, sender: str | None, *recipients: str, **session: Any) -> Reply:

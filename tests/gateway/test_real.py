@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
-
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
 
 from mailsec.builtin.rules import RulesPlugin
 from mailsec.keys.software import SoftwareKey
@@ -18,7 +14,8 @@ from mailsec.rules.ruleset import RuleSet, compile_rule
 from mailsec.testing import values
 from mailsec.testing.authority import Authority, MemoryKeys, MemoryTrust
 from mailsec.testing.gateway import MemoryGateway
-from mailsec.x509.issue import IssuedBy, issue_mail, make_key, public_key_of
+from mailsec.x509.issue import issue_mail, make_key, public_key_of
+from tests.gateway.chains import authority_called
 
 OWN = "From: Alice <alice@example.org>\nTo: bob@example.net\nSubject: hi\nDate: Thu, 1 Jan 2026 12:00:00 +0000\nMessage-ID: <1@x>\n\nbody\n"
 
@@ -141,20 +138,6 @@ def test_explain_of_a_signed_message_tells_the_verdict(authority):
     explanation = gate.runtime.run(gate.pipeline.explain(transaction))
     assert explanation.steps[0].name == "verdict" and explanation.steps[0].text.startswith("smime=pass")
     assert gate.rows == []
-
-
-def authority_called(name: str, above: IssuedBy | None, at: datetime) -> IssuedBy:
-    """An authority, under another one or under none. (`make_ca` makes authorities that may have none below them.)"""
-    key = make_key("ec-p256")
-    private = serialization.load_der_private_key(key, None)
-    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
-    issuer = subject if above is None else x509.load_der_x509_certificate(above.certificate).subject
-    builder = x509.CertificateBuilder().subject_name(subject).issuer_name(issuer).public_key(private.public_key()).serial_number(77)
-    builder = builder.not_valid_before(at).not_valid_after(at + timedelta(days=3650))
-    builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-    builder = builder.add_extension(x509.SubjectKeyIdentifier.from_public_key(private.public_key()), critical=False)
-    signer = private if above is None else serialization.load_der_private_key(above._key, None)
-    return IssuedBy(builder.sign(signer, hashes.SHA256()).public_bytes(serialization.Encoding.DER), key)
 
 
 def test_an_authority_at_hand_helps_a_sender_who_left_it_out_and_is_not_believed_itself(authority):

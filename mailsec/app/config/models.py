@@ -206,6 +206,9 @@ class Trust(Section):
 
     anchor_files: list[File] = Field(default_factory=list)
     """Files of CA certificates (PEM or DER) that are anchors for e-mail, for all domains."""
+    learn_certificates: bool = True
+    """Keep the certificates of correspondents whose signed mail is trusted, to encrypt for them, and what their programs can read. A
+    certificate with another key than the one in use waits for somebody to accept it."""
 
 
 class Revocation(Section):

@@ -1,0 +1,149 @@
+"""Certificates and capabilities of correspondents, learnt from their signed mail beside the mail: in batches, and only what is new.
+
+The one invariant: only a signature that is intact, trusted and not refused by policy teaches anything, and only about its From address. What
+is learnt is judged again for encryption, here and at every use; whether it may take the place of what is in use is for the store to say.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Protocol
+
+import structlog
+
+from mailsec.algorithms.profiles import PROFILES
+from mailsec.errors import MailsecError
+from mailsec.gateway.admission import Domains
+from mailsec.gateway.evidence import EvidenceDesk
+from mailsec.interfaces import Outcome, Runtime
+from mailsec.model.correspondents import Lesson, Sighting
+from mailsec.model.session import Transaction
+from mailsec.model.verdict import Event, SmimeResult, SmimeWord, Verdict
+from mailsec.pki.identity import matches
+from mailsec.plugins import PluginManager
+from mailsec.smime.ciphers_for import unfit
+from mailsec.smime.identity import read_author
+from mailsec.x509.certificate import load_certificate
+
+__all__ = ["Learner", "Learning", "sightings_of"]
+
+_log = structlog.get_logger("mailsec.learning")
+
+_BATCH = 100
+_MOST_WAITING = 1000
+_AGAIN = 86_400.0
+"""Seconds after which the same sighting is written down again: when a certificate was last seen is known to the day."""
+_MOST_REMEMBERED = 20_000
+
+Mark = tuple[str, bytes, bytes]
+
+
+class Learner(Protocol):
+    """What keeps lessons: the database."""
+
+    async def learn(self, sightings: Sequence[Sighting], anchors: Sequence[bytes]) -> Sequence[Lesson]:
+        """Take in what was seen; `anchors` are those for e-mail. Raise StoreError where that cannot be done now."""
+        ...
+
+
+def sightings_of(transaction: Transaction, result: SmimeResult, verdict: Verdict) -> tuple[Sighting, ...]:
+    """What a message teaches about its author: certificates that can be encrypted to, and what their holder reads."""
+    if verdict.word is not SmimeWord.PASS or not verdict.trusted:
+        return ()
+    author = read_author(transaction.message).address
+    if author is None:
+        return ()
+    found: dict[bytes, Sighting] = {}
+    for layer, report in zip(result.layers, verdict.layers, strict=True):
+        for signer, told in zip(layer.signers, report.signers, strict=False):
+            if signer.certificate is None or not told.trusted or told.matches_from is not True:
+                continue
+            signed_at = min(signer.signing_time or transaction.received_at, transaction.received_at)
+            # RFC 8551 §2.5.3: who has another certificate for encryption sends it along. It needs no less than the signer's own.
+            for der in (signer.certificate, *layer.certificates):
+                certificate = load_certificate(der)
+                if der not in found and matches(certificate, author) and any(not unfit(certificate, one) for one in PROFILES.values()):
+                    found[der] = Sighting(author, der, layer.certificates, b"", signer.capabilities, signed_at)
+    return tuple(found.values())
+
+
+class Learning:
+    """One for each worker. Without a `learner` nothing is learnt."""
+
+    def __init__(
+        self, learner: Learner | None, evidence: EvidenceDesk, runtime: Runtime, plugins: PluginManager, domains: Sequence[str] = ()
+    ) -> None:
+        self._learner = learner
+        self._evidence = evidence
+        self._runtime = runtime
+        self._plugins = plugins
+        self._own = Domains(domains)
+        self._told: dict[Mark, float] = {}
+        self._waiting: list[Sighting] = []
+        self._working = False
+
+    def take(self, outcomes: Iterable[Outcome]) -> None:
+        """Learn from what was committed; never waits, never fails."""
+        if self._learner is None:
+            return
+        now = self._runtime.monotonic()
+        for outcome in outcomes:
+            for sighting in outcome.sightings:
+                # Our own people's certificates come from their administrator.
+                if sighting.address in self._own or now < self._told.get(_mark(sighting), now):
+                    continue
+                if len(self._waiting) < _MOST_WAITING:
+                    self._remember(_mark(sighting), now + _AGAIN)
+                    self._waiting.append(sighting)
+        if self._waiting and not self._working:
+            self._working = True
+            self._runtime.start(self._work(), "learn certificates")
+
+    def _remember(self, mark: Mark, until: float) -> None:
+        if len(self._told) >= _MOST_REMEMBERED:
+            self._told.clear()
+        self._told[mark] = until
+
+    async def _work(self) -> None:
+        """What comes while a batch is written is the next batch."""
+        try:
+            while self._waiting:
+                batch, self._waiting = self._waiting[:_BATCH], self._waiting[_BATCH:]
+                try:
+                    await self._learn(batch)
+                except MailsecError as error:
+                    _log.warning("certificates cannot be learnt", error=error.message)
+                    self._forget(batch)
+        finally:
+            self._working = False
+
+    async def _learn(self, batch: Sequence[Sighting]) -> None:
+        assert self._learner is not None
+        usable = []
+        for sighting in batch:
+            path = await self._evidence.recipient(sighting.certificate, sighting.chain)
+            if path.accepted and path.anchor is not None:
+                between = tuple(one.der for one in path.chain[1:-1])
+                usable.append(replace(sighting, chain=between, anchor=path.anchor.der))
+            else:
+                self._forget([sighting])
+        if not usable:
+            return
+        for lesson in await self._learner.learn(usable, await self._evidence.anchors()):
+            if lesson.new:
+                fields = {"address": lesson.address, "certificate": lesson.fingerprint, "state": lesson.state or "used"}
+                self._plugins.record(Event("certificate learnt", self._runtime.now(), {**fields, "reason": lesson.reason}))
+
+    def _forget(self, sightings: Iterable[Sighting]) -> None:
+        for sighting in sightings:
+            self._told.pop(_mark(sighting), None)
+
+
+def _mark(sighting: Sighting) -> Mark:
+    return (
+        sighting.address.key,
+        hashlib.sha256(sighting.certificate).digest(),
+        hashlib.sha256(sighting.capabilities or b"").digest(),
+    )
