@@ -16,13 +16,14 @@ from email.utils import format_datetime
 
 from mailsec.model.address import Address
 from mailsec.model.octets import Segments
-from mailsec.model.queue import NewEntry, State
+from mailsec.model.queue import NewEntry, QueueEntry, State
 from mailsec.model.session import Envelope, Origin, Recipient
 
-__all__ = ["FailedRecipient", "failure_report", "postmaster_report", "wants_report"]
+__all__ = ["FailedRecipient", "failure_report", "overdue_report", "postmaster_report", "wants_report"]
 
 _HEADER_OCTETS = 64 * 1024
 _REPLY_CHARACTERS = 700
+_MOST_SHOWN = 100
 _UNSAFE = re.compile(r"[^\x20-\x7e]+")
 _LONG_LINE = re.compile(rb"[^\n]{998}")
 _XTEXT = re.compile(r"\+([0-9A-F]{2})")
@@ -160,6 +161,45 @@ def postmaster_report(
     )
 
 
+def overdue_report(
+    overdue: Sequence[QueueEntry],
+    *,
+    id: str,
+    at: datetime,
+    hostname: str,
+    postmaster: str,
+    random: Callable[[int], bytes],
+) -> NewEntry:
+    """A row that reminds the postmaster of messages that have waited for a person for long. Nothing in it comes from inside a message."""
+    shown = overdue[:_MOST_SHOWN]
+    text = [f"This is the mail gateway at {hostname}.", "", "These messages are on hold, and nobody has looked after them for days:", ""]
+    for entry in shown:
+        text += [f"    {entry.id}, since {entry.received_at:%Y-%m-%d}, from <{entry.reverse_path}>"]
+        text += [f"        {line}" for line in _wrapped(entry.reason)]
+    if len(overdue) > len(shown):
+        text.append(f"    and {len(overdue) - len(shown)} more")
+    text += [
+        "",
+        "See them:       mailsec queue list",
+        "Try again:      mailsec queue release ID",
+        "Throw away:     mailsec queue delete ID",
+    ]
+    return _report(
+        id=id,
+        recipient=Address.parse(postmaster),
+        subject=f"Mail on hold for long: {len(overdue)}",
+        text=text,
+        status=None,
+        header=b"",
+        at=at,
+        hostname=hostname,
+        postmaster=postmaster,
+        random=random,
+        origin=Origin.TRUSTED,
+        listener="",
+    )
+
+
 def _report(
     *,
     id: str,
@@ -198,11 +238,12 @@ def _report(
         # RFC 6522 §3: the explanation, then the machine-readable part, then what is returned.
         parts.append("Content-Type: message/delivery-status\r\nContent-Description: Delivery report\r\n\r\n" + "\r\n".join(status) + "\r\n")
     returned, encoding = _returned_header(header)
-    parts.append(
-        "Content-Type: text/rfc822-headers\r\nContent-Description: Header of the message\r\n"
-        + (f"Content-Transfer-Encoding: {encoding}\r\n" if encoding else "")
-        + "\r\n"
-    )
+    if header or status is not None:
+        parts.append(
+            "Content-Type: text/rfc822-headers\r\nContent-Description: Header of the message\r\n"
+            + (f"Content-Transfer-Encoding: {encoding}\r\n" if encoding else "")
+            + "\r\n"
+        )
     outer = ("\r\n".join(top) + "\r\n").encode("ascii")
     octets = (
         outer

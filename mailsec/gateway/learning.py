@@ -56,7 +56,7 @@ def sightings_of(transaction: Transaction, result: SmimeResult, verdict: Verdict
     if author is None:
         return ()
     found: dict[bytes, Sighting] = {}
-    for layer, report in zip(result.layers, verdict.layers, strict=True):
+    for layer, report in zip(result.layers, verdict.layers, strict=False):
         for signer, told in zip(layer.signers, report.signers, strict=False):
             if signer.certificate is None or not told.trusted or told.matches_from is not True:
                 continue

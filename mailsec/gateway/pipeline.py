@@ -26,11 +26,11 @@ from mailsec.gateway.mailbox import Copy, handle_mailbox, retrieve
 from mailsec.gateway.notices import Notices
 from mailsec.gateway.outbound import handle_outbound
 from mailsec.gateway.outcomes import Receipt, is_told, must_report, receipt_of, rows_of
-from mailsec.gateway.settling import DELIVER, decision_of
+from mailsec.gateway.settling import DELIVER, decision_of, plain_text
 from mailsec.gateway.tls_words import tls_fields
 from mailsec.gateway.tools import Tools
 from mailsec.gateway.trace import message_id
-from mailsec.gateway.waiting import read_session
+from mailsec.gateway.waiting import read_session, why_waiting
 from mailsec.interfaces import (
     Authenticator,
     CertificateDirectory,
@@ -50,7 +50,7 @@ from mailsec.model.octets import Octets
 from mailsec.model.queue import SpooledEntry
 from mailsec.model.session import Envelope, Identity, Origin, Session, TlsInfo, Transaction
 from mailsec.model.settings import GatewaySettings, ListenerSettings
-from mailsec.model.verdict import Event
+from mailsec.model.verdict import Decision, Event
 from mailsec.plugins import PluginManager
 
 __all__ = ["Pipeline"]
@@ -354,13 +354,32 @@ class Pipeline:
                 await self.spool.commit([self._notices.held(transaction, entry.id, reason, f"{entry.id}.{row.attempts + 1}.report")])
             await self.spool.hold(entry.id, reason)
         elif all(outcome.need or outcome.decision.action == "defer" for outcome in outcomes):
-            await self.spool.postpone(entry.id, need=outcomes[0].need, reason=outcomes[0].decision.reason)
+            if (self.runtime.now() - transaction.received_at).total_seconds() >= self.settings.relay.give_up_after:
+                await self._give_up(transaction, entry.id, outcomes)
+            else:
+                reason = outcomes[0].decision.reason or why_waiting(outcomes[0].need)
+                await self.spool.postpone(entry.id, need=outcomes[0].need, reason=reason)
         else:
             rows = rows_of(transaction, [_waiting_on(outcome) for outcome in outcomes], self._notices, resumed=True)
             await self.spool.commit(rows, replaces=entry.id)
             self._learning.take(outcomes)
         if self._records:
             self._record(transaction, outcomes, None)
+
+    async def _give_up(self, transaction: Transaction, row_id: str, outcomes: Sequence[Outcome]) -> None:
+        """What has waited too long ends in a report to its sender, or on hold with one to the postmaster (promises 1 and 6)."""
+        reasons = [outcome.decision.reason or why_waiting(outcome.need) for outcome in outcomes]
+        if not is_told(transaction):
+            reason = f"it has waited too long: {reasons[0]}"
+            await self.spool.commit([self._notices.held(transaction, row_id, reason, f"{row_id}.{transaction.attempt}.report")])
+            await self.spool.hold(row_id, reason)
+            return
+        refused = []
+        for outcome, reason in zip(outcomes, reasons, strict=True):
+            # RFC 3463 §3.5: X.4.7, it was not delivered in time.
+            reply = Reply(550, "4.4.7", plain_text(f"it has waited too long: {reason}"))
+            refused.append(replace(outcome, need="", decision=Decision("refuse", reply, reply.text, outcome.rule)))
+        await self.spool.commit(rows_of(transaction, refused, self._notices, resumed=True), replaces=row_id)
 
     def _record(self, transaction: Transaction, outcomes: Sequence[Outcome], reply: Reply | None) -> None:
         """One event for each message that was answered. No subject, nothing from inside encryption."""

@@ -1,4 +1,4 @@
-"""The session that a raw or held row came from, written down so that it can be processed again under the rules of that moment.
+"""Rows that wait: why, in words; and the session that they came from, written down so that they can be processed again.
 
 The one invariant: what is read back is what was written, or an error; a row never gains an identity or an origin that it did not have.
 """
@@ -12,7 +12,17 @@ from typing import Any
 from mailsec.errors import Tampered
 from mailsec.model.session import Identity, Origin, Session, TlsInfo
 
-__all__ = ["read_session", "write_session"]
+__all__ = ["read_session", "why_waiting", "write_session"]
+
+_WHY = {
+    "directory": "no directory can say whether the recipient has a certificate to encrypt to",
+    "evidence": "nobody can say whether the recipient's certificate was revoked",
+}
+
+
+def why_waiting(need: str) -> str:
+    """What a need means, for people: the sender may read it."""
+    return "a key is not available" if need.startswith("token:") else _WHY.get(need, "it cannot be processed now")
 
 
 def write_session(session: Session) -> bytes:
