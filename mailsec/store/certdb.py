@@ -33,12 +33,15 @@ from mailsec.store.entry_rows import (
     insert_certificate,
     instant_of,
     patterns_for,
+    seconds_of,
     strings,
     trust_columns,
 )
 from mailsec.store.facts import demand_key_fits, facts_of
+from mailsec.store.intake import Incoming
 from mailsec.store.issued import record
-from mailsec.store.nicknames import check_nickname
+from mailsec.store.ledger import Changes
+from mailsec.store.nicknames import LONGEST, check_nickname, make_nickname
 from mailsec.store.patterns import check_patterns
 from mailsec.store.private_keys import FEW, TABLES, PrivateKeys
 from mailsec.store.schema import assignments, certificate_addresses, certificates, learnt, private_keys
@@ -49,6 +52,7 @@ __all__ = ["CertDb"]
 NO_TRUST = TrustFlags()
 _HAS_TRUST = or_(certificates.c.trust_tls != "", certificates.c.trust_email != "")
 _MOST_AUTHORITIES = 5000
+_MOST_NUMBERED = 20
 
 
 class CertDb(PrivateKeys):
@@ -61,6 +65,15 @@ class CertDb(PrivateKeys):
         with self.reading() as connection:
             found = self._entries(connection)
         return sorted(found, key=lambda entry: (entry.nickname, entry.id))
+
+    def entries_with(self, ids: Sequence[int]) -> Sequence[CertificateEntry]:
+        """The entries with these ids, in their order; those that are gone are left out."""
+        found: dict[int, CertificateEntry] = {}
+        with self.reading() as connection:
+            for start in range(0, len(ids), FEW):
+                for entry in self._entries(connection, certificates.c.id.in_(ids[start : start + FEW])):
+                    found[entry.id] = entry
+        return [found[each] for each in ids if each in found]
 
     def find(self, nickname: str, *, at: datetime | None = None) -> Sequence[CertificateEntry]:
         """Entries called `nickname`: verified ones first, of these our own newest valid one."""
@@ -106,7 +119,7 @@ class CertDb(PrivateKeys):
         self._purpose(purpose)
         found = []
         with self.reading() as connection:
-            self._demand(connection)
+            self.demand(connection)
             for entry, row in self._build(connection, self._rows(connection, _HAS_TRUST)):
                 purposes = anchor_purposes(entry.trust)
                 if entry.verified and purpose in purposes and row["state"] != "blocked":
@@ -117,7 +130,7 @@ class CertDb(PrivateKeys):
         """Certificates that no path may hold (NSS's "p"). Raise Tampered where any row was edited: it may have been such a one."""
         self._purpose(purpose)
         with self.reading() as connection:
-            self._demand(connection)
+            self.demand(connection)
             rows = self._rows(connection)
             if not all(self.authentic("certificates", row) for row in rows):
                 raise Tampered("a certificate row was changed, and may have held a distrust", hint="`mailsec db check` shows which")
@@ -182,28 +195,60 @@ class CertDb(PrivateKeys):
         that has just issued it: it is written into the register in the same transaction (`store.issued`). Raise UsageError for a nickname that
         another subject has, or an e-mail anchor without domains.
         """
-        nickname, domains = check_nickname(nickname), demand_domains(trust, domains)
-        facts = facts_of(certificate)
-        if private_key is not None:
-            demand_key_fits(private_key, facts.spki)
+        item = Incoming(
+            certificate,
+            check_nickname(nickname),
+            trust=trust,
+            domains=domains,
+            private_key=private_key,
+            assigned=assigned,
+            source=source,
+            issuer=issuer,
+        )
         with self.writing() as changes:
-            self._demand(changes.connection)
-            digest = hashlib.sha256(certificate).digest()
-            rows = self._rows(changes.connection, certificates.c.sha256 == digest)
-            if rows:
-                if trust != NO_TRUST:
-                    changes.update("certificates", rows[0], trust_columns(trust, domains))
-                number = int(rows[0]["id"])
-            else:
-                self._demand_nickname(changes.connection, nickname, facts.subject)
-                number = insert_certificate(changes, certificate, digest, facts, nickname, source, at, trust_columns(trust, domains))
-            if private_key is not None:
-                self._add_key(changes, facts.key_id, facts.key_type, private_key, at)
-            if assigned:
-                self._assign(changes, facts.key_id, check_patterns(assigned), "", keep=True)
-            if issuer is not None:
-                record(changes, issuer, certificate, at)
+            self.demand(changes.connection)
+            number, _ = self.take(changes, item, at=at)
             return self._entries(changes.connection, certificates.c.id == number)[0]
+
+    def take(self, changes: Changes, item: Incoming, *, at: datetime) -> tuple[int, bool]:
+        """`add`, within a transaction after `demand`: the id of the entry, and whether it is new. Nothing was written where it raises."""
+        facts = facts_of(item.der)
+        domains = demand_domains(item.trust, item.domains)
+        assigned = check_patterns(item.assigned)
+        if item.private_key is not None:
+            demand_key_fits(item.private_key, facts.spki)
+        connection = changes.connection
+        digest = hashlib.sha256(item.der).digest()
+        columns = {**trust_columns(item.trust, domains), "distrust_after": seconds_of(item.distrust_after)}
+        rows = self._rows(connection, certificates.c.sha256 == digest)
+        if rows:
+            if item.trust != NO_TRUST:
+                changes.update("certificates", rows[0], columns)
+            number = int(rows[0]["id"])
+        else:
+            if item.nickname:
+                nickname = check_nickname(item.nickname)
+                self._demand_nickname(connection, nickname, facts.subject)
+            else:
+                nickname = self.free_nickname(connection, item.suggested, facts.subject)
+            number = insert_certificate(changes, item.der, digest, facts, nickname, item.source, at, {**columns, "state": item.state})
+        if item.private_key is not None:
+            self._add_key(changes, facts.key_id, facts.key_type, item.private_key, at)
+        if assigned:
+            self._assign(changes, facts.key_id, assigned, "", keep=True)
+        if item.issuer is not None:
+            record(changes, item.issuer, item.der, at)
+        return number, not rows
+
+    def free_nickname(self, connection: Connection, suggested: str, subject: bytes) -> str:
+        """`suggested` as a nickname that no other subject has, with a number behind it where one has."""
+        wanted = make_nickname(suggested, "imported")
+        names = [wanted, *(f"{wanted[: LONGEST - 8]} #{number}" for number in range(2, _MOST_NUMBERED))]
+        query = select(certificates.c.nickname, certificates.c.subject).where(certificates.c.nickname.in_(names))
+        owners = {row["nickname"]: row["subject"] for row in fetch(connection, query)}
+        # Whoever has a name has it with one subject. A name that very many want is told apart by the subject instead of by numbers.
+        digest = hashlib.sha256(subject).hexdigest()[:16]
+        return next((name for name in names if owners.get(name, subject) == subject), f"{wanted[: LONGEST - 20]} {digest}")
 
     def set_trust(self, nickname: str, trust: TrustFlags, *, domains: Sequence[str] = ()) -> None:
         """Give every certificate of `nickname` these flags; an e-mail anchor needs the domains that it may vouch for ("*": any)."""
@@ -216,7 +261,7 @@ class CertDb(PrivateKeys):
         """Say for whom the keys of `nickname` are used, instead of whom their certificates name; no patterns: these again."""
         checked = check_patterns(patterns)
         with self.writing() as changes:
-            self._demand(changes.connection)
+            self.demand(changes.connection)
             for key_id in {bytes(row["key_id"]) for row in self._named(changes.connection, nickname)}:
                 self._assign(changes, key_id, checked, usage, keep=False)
 

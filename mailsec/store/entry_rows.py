@@ -27,6 +27,7 @@ __all__ = [
     "instant_of",
     "key_place",
     "patterns_for",
+    "seconds_of",
     "strings",
     "trust_columns",
 ]
@@ -35,17 +36,18 @@ PURPOSES: Final = ("email", "tls-server", "tls-client")
 
 
 def insert_certificate(
-    changes: Changes, der: bytes, digest: bytes, facts: Facts, nickname: str, source: str, at: datetime, trust: dict[str, str]
+    changes: Changes, der: bytes, digest: bytes, facts: Facts, nickname: str, source: str, at: datetime, columns: Mapping[str, Any]
 ) -> int:
+    """Add a certificate and the addresses that it names; `columns` are its trust, and what else differs from nothing."""
     number = changes.insert(
         "certificates",
         {
             "sha256": digest,
             "der": der,
             "nickname": nickname,
-            **trust,
             "distrust_after": None,
             "state": "",
+            **columns,
             "subject": facts.subject,
             "key_id": facts.key_id,
             "not_before": seconds_of(facts.not_before),

@@ -15,6 +15,9 @@ from mailsec.x509.certificate import load_certificate
 __all__ = ["Facts", "demand_key_fits", "facts_of", "key_id_of"]
 
 
+_LONGEST_KEY = 64 * 1024
+
+
 @dataclass(frozen=True, slots=True)
 class Facts:
     """What is indexed of one certificate."""
@@ -56,6 +59,8 @@ def facts_of(der: bytes, *, limits: Limits = DEFAULT_LIMITS) -> Facts:
 
 def demand_key_fits(private_key: bytes, spki: bytes) -> None:
     """Raise PrivateKeyError where a PKCS#8 key cannot be read, or does not belong to `spki`."""
+    if len(private_key) > _LONGEST_KEY:
+        raise PrivateKeyError("the private key has more than 64 KiB", hint="import one key at a time")
     try:
         key = load_der_private_key(private_key, None)
         fits = key.public_key() == load_der_public_key(spki)

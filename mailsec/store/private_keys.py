@@ -14,7 +14,7 @@ from typing import Final
 
 from sqlalchemy import Connection, select
 
-from mailsec.errors import KeyUnavailable, PrivateKeyError, Tampered, UsageError
+from mailsec.errors import KeyUnavailable, Tampered, UsageError
 from mailsec.store.connection import fetch
 from mailsec.store.entry_rows import instant_of, key_place
 from mailsec.store.facts import demand_key_fits, key_id_of
@@ -100,7 +100,7 @@ class PrivateKeys(Users):
         key_id = key_id_of(spki)
         facts = key_facts(spki)
         with self.writing() as changes:
-            self._demand(changes.connection)
+            self.demand(changes.connection)
             self._add_key(changes, key_id, facts.type, private_key, at)
         return key_id
 
@@ -110,7 +110,7 @@ class PrivateKeys(Users):
             row = next(iter(fetch(connection, select(private_keys).where(private_keys.c.key_id == key_id))), None)
             if row is None:
                 return None
-            self._demand(connection)
+            self.demand(connection)
             if not self.authentic("private_keys", row):
                 who = name or key_id.hex()[:16]
                 raise Tampered(f"the private key of {who} was changed", hint="`mailsec db check` shows what was changed")
@@ -127,12 +127,12 @@ class PrivateKeys(Users):
             raise UsageError(f"there is no usage {usage!r}", hint="sign, decrypt, or neither for both")
         checked = check_patterns(patterns)
         with self.writing() as changes:
-            self._demand(changes.connection)
+            self.demand(changes.connection)
             self._assign(changes, key_id, checked, usage, keep=False)
 
     # -- within a transaction ----------------------------------------------------------------------------------------------
 
-    def _demand(self, connection: Connection) -> None:
+    def demand(self, connection: Connection) -> None:
         """Raise Tampered where rows are missing or foreign: then nothing here may be believed."""
         self._unlocked()
         if problem := self.problem(connection, *TABLES):
@@ -156,8 +156,6 @@ class PrivateKeys(Users):
             if not self.authentic("private_keys", row):
                 raise Tampered("the private key that is there was changed", hint="`mailsec db check` shows what was changed")
             return
-        if len(private_key) > 64 * 1024:
-            raise PrivateKeyError("the private key has more than 64 KiB", hint="import one key at a time")
         number = changes.next_id("private_keys")
         sealed = self._unlocked().seal("private key", private_key, key_place(number, key_id))
         values = {"id": number, "key_id": key_id, "key_type": key_type, "sealed": sealed, "created_at": int(at.timestamp())}

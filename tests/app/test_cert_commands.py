@@ -225,6 +225,27 @@ def test_import_of_certificates_and_keys(mailsec, database, ca, folder):
         assert code == expected and err.startswith("mailsec: error: ") and not out
 
 
+def test_many_certificates_are_imported_and_a_bad_one_stops_none(mailsec, database, folder, monkeypatch):
+    from mailsec.keys.files import pem
+    from mailsec.testing.authority import Authority
+    from mailsec.x509.private_keys import make_key, public_key_of
+
+    monkeypatch.setattr("mailsec.store.intake.BATCH", 7)
+    authority, public = Authority(), public_key_of(make_key("ec-p256"))
+    ders = [authority.certify(public, f"person{number}@example.org") for number in range(30)]
+    (folder / "many.pem").write_bytes(
+        b"text between\n".join(pem(der, "CERTIFICATE") for der in [*ders[:20], b"\x30\x03\x02\x01\x01", *ders])
+    )
+    code, out, err = mailsec("cert", "import", "many.pem", "-d", database, "--json")
+    told = json.loads(out)
+    assert code == 1 and (told["new"], told["known"], told["refused"]) == (30, 20, 1)
+    assert err.count("not imported") == 1 and len(told["certificates"]) == 30
+    assert mailsec("db", "check", "-d", database)[0] == 0
+    assert len(answer(mailsec("cert", "list", "-d", database, "--json"))["certificates"]) == 30
+    code, out, _ = mailsec("cert", "import", "many.pem", "-d", database)
+    assert "and 10 others" in out
+
+
 # -- p12 --------------------------------------------------------------------------------------------------------------------------
 
 

@@ -1,31 +1,35 @@
-"""`mailsec cert import`: certificates, and a private key, from files into the database."""
+"""`mailsec cert import`: certificates, one or a hundred thousand, and a private key, from files into the database."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
+from itertools import chain, islice
 
 import click
 
 from mailsec.app.commands.cert import anchor_options, described, trust_flags, warn_if_no_ca
 from mailsec.app.options import DatabaseChoice, database_options
-from mailsec.app.output import Output, json_option
-from mailsec.errors import PrivateKeyError, UsageError
+from mailsec.app.output import Output, json_option, plural
+from mailsec.errors import MailsecError, PrivateKeyError, UsageError
 from mailsec.model.trust import CertificateEntry, TrustFlags
 from mailsec.store.certdb import CertDb
-from mailsec.store.nicknames import check_nickname, free_nickname, make_nickname
+from mailsec.store.intake import Incoming, Taken, take_in
+from mailsec.store.nicknames import check_nickname, make_nickname
 
 __all__ = ["add_under_a_free_name", "import_certificates", "nickname_for", "say_imported"]
 
 _COMMON_NAME = b"\x55\x04\x03"
 """id-at-commonName (2.5.4.3), as DER has it."""
+_MOST_SHOWN = 20
+_MOST_DESCRIBED = 1000
 
 
 @json_option
 @click.command()
-@click.argument("file")
-@click.option("--nickname", default="", help="What it is called here [its first mail address, host or common name].")
+@click.argument("files", metavar="FILE...", nargs=-1, required=True)
+@click.option("--nickname", default="", help="What the first is called here [its first mail address, host or common name].")
 @click.option("--trust", "flags", metavar="TRUST", default="", help='NSS trust flags, as in ",C," for a mail CA.')
 @anchor_options
 @click.option("--key", "key_file", metavar="FILE", default="", help="The private key that belongs to the first certificate (PEM or DER).")
@@ -35,7 +39,7 @@ _COMMON_NAME = b"\x55\x04\x03"
 @click.pass_obj
 def import_certificates(
     output: Output,
-    file: str,
+    files: tuple[str, ...],
     nickname: str,
     flags: str,
     domains: tuple[str, ...],
@@ -43,41 +47,57 @@ def import_certificates(
     key_password_file: str,
     assigned: tuple[str, ...],
     database: DatabaseChoice,
-) -> None:
-    """Add the certificates in FILE (PEM, DER or PKCS#7); nothing is trusted unless --trust says so."""
+) -> int:
+    """Add the certificates in files (PEM, DER or PKCS#7); nothing is trusted unless --trust says so.
+
+    A certificate that cannot be read, or may not be called so, stops none of the others; the exit code is 1 then.
+    """
+    from mailsec.app.certificate_stream import CertificateFile
     from mailsec.app.databases import domains_from, open_database
-    from mailsec.app.files import naming, read_file
-    from mailsec.keys.files import load_certificates
+    from mailsec.app.progress import progressing
 
     trust = trust_flags(flags) if flags else TrustFlags()
     if nickname:
         check_nickname(nickname)
     if (key_password_file or assigned) and not key_file:
         raise UsageError("--key-password-file and --assign belong to a private key", hint="give it with --key FILE")
-    with naming(file, "a PKCS#12 file is imported with `mailsec p12 import`"):
-        certificates = load_certificates(read_file(file))
-    if len(certificates) > 1 and flags:
+    sources = [CertificateFile(path) for path in files]
+    certificates = (der for source in sources for der in source)
+    first = list(islice(certificates, 2))
+    if len(first) > 1 and flags:
         raise UsageError(
-            f"{file} holds {len(certificates)} certificates, and --trust is for one",
-            hint="import them first, then use `mailsec cert trust`",
+            f"{files[0]} holds several certificates, and --trust is for one", hint="import them first, then use `mailsec cert trust`"
         )
     key = _private_key(key_file, key_password_file) if key_file else None
-    entries = []
+
+    def incoming() -> Iterator[Incoming]:
+        yield Incoming(first[0], nickname, nickname_for(first[0]), trust, domains_from(domains), private_key=key, assigned=assigned)
+        for der in chain(first[1:], certificates):
+            yield Incoming(der, suggested=nickname_for(der))
+
+    taken: list[Taken] = []
+    problems: list[MailsecError] = []
+    number = new = refused = 0
     with open_database(output, database) as opened:
-        for number, der in enumerate(certificates):
-            entries.append(
-                add_under_a_free_name(
-                    opened,
-                    der,
-                    nickname if not number else "",
-                    "",
-                    trust=trust,
-                    domains=domains_from(domains),
-                    key=key if not number else None,
-                    assigned=assigned if not number else (),
-                )
-            )
-    say_imported(output, entries)
+        with progressing(output, "importing", sum(source.size for source in sources)) as show:
+            for one in take_in(opened, incoming(), at=datetime.now(UTC)):
+                number += 1
+                new += one.new
+                if one.problem is not None:
+                    refused += 1
+                    problems = [*problems, one.problem][:_MOST_SHOWN]
+                elif len(taken) < _MOST_DESCRIBED:
+                    taken.append(one)
+                show(sum(source.place for source in sources), f"{number:,} certificates")
+        if refused == number == 1:
+            raise problems[0]
+        for problem in problems:
+            output.warning(f"not imported: {problem.message}", problem.hint)
+        entries = opened.entries_with(list(dict.fromkeys(one.id for one in taken)))
+    say_imported(
+        output, entries, more=max(number - refused - len(taken), 0), counts={"new": new, "known": number - refused - new, "refused": refused}
+    )
+    return 1 if refused else 0
 
 
 def add_under_a_free_name(
@@ -86,31 +106,19 @@ def add_under_a_free_name(
     nickname: str,
     suggested: str,
     *,
-    trust: TrustFlags = TrustFlags(),  # noqa: B008 - frozen
-    domains: Sequence[str] = (),
     key: bytes | None = None,
     assigned: Sequence[str] = (),
     source: str = "imported",
     issuer: bytes | None = None,
 ) -> CertificateEntry:
     """Add a certificate as `nickname`; where none was given, as `suggested` or what it names, with a number where that is taken."""
-    from mailsec.x509.certificate import load_certificate
-
-    if not nickname:
-        subject = load_certificate(der).subject.der
-        taken = {entry.nickname for entry in database.entries() if load_certificate(entry.der).subject.der != subject}
-        nickname = free_nickname(make_nickname(suggested, nickname_for(der)), taken)
-    return database.add(
-        der,
-        nickname,
-        trust=trust,
-        domains=domains,
-        source=source,
-        private_key=key,
-        assigned=assigned,
-        issuer=issuer,
-        at=datetime.now(UTC),
-    )
+    name = make_nickname(suggested, nickname_for(der))
+    item = Incoming(der, nickname, name, private_key=key, assigned=assigned, source=source, issuer=issuer)
+    at = datetime.now(UTC)
+    with database.writing() as changes:
+        database.demand(changes.connection)
+        number, _ = database.take(changes, item, at=at)
+    return database.entries_with([number])[0]
 
 
 def nickname_for(der: bytes) -> str:
@@ -124,17 +132,20 @@ def nickname_for(der: bytes) -> str:
     return make_nickname(next((name for name in names if name), ""), "imported")
 
 
-def say_imported(output: Output, entries: Sequence[CertificateEntry]) -> None:
-    """The answer of an import."""
-    for entry in entries:
+def say_imported(output: Output, entries: Sequence[CertificateEntry], *, more: int = 0, counts: dict[str, int] | None = None) -> None:
+    """The answer of an import; `more` were imported besides these entries."""
+    for entry in entries[:_MOST_SHOWN]:
         warn_if_no_ca(output, entry)
 
     def say() -> None:
-        for entry in dict.fromkeys(entries):
+        shown = list(dict.fromkeys(entries))
+        for entry in shown[:_MOST_SHOWN]:
             what = "with its key" if entry.has_key else f"trust {entry.trust}" if str(entry.trust) != ",," else "not trusted by itself"
             output.text(f'"{entry.nickname}" is here ({what})')
+        if len(shown) + more > _MOST_SHOWN:
+            output.text(f"and {plural(len(shown) + more - _MOST_SHOWN, 'other')}; `mailsec cert list` shows all")
 
-    output.result({"certificates": [described(entry) for entry in entries]}, say)
+    output.result({"certificates": [described(entry) for entry in entries], **(counts or {})}, say)
 
 
 def _private_key(file: str, password_file: str) -> bytes:
