@@ -95,7 +95,10 @@ def import_certificates(
             output.warning(f"not imported: {problem.message}", problem.hint)
         entries = opened.entries_with(list(dict.fromkeys(one.id for one in taken)))
     say_imported(
-        output, entries, more=max(number - refused - len(taken), 0), counts={"new": new, "known": number - refused - new, "refused": refused}
+        output,
+        entries,
+        more=max(number - refused - len(taken), 0),
+        counts={"new": new, "known": number - refused - new, "refused": refused},
     )
     return 1 if refused else 0
 
