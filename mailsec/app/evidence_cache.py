@@ -26,7 +26,8 @@ _log = structlog.get_logger("mailsec.revocation")
 
 _ASKED_FOR = timedelta(days=7)
 """How long a certificate is asked after beside the mail, after a message needed its status."""
-_MOST_LISTS = 128
+_MOST_LIST_OCTETS = 128 * 1024 * 1024
+"""Octets of lists that stay in memory."""
 
 
 def kept_response(certificate: bytes, issuer: bytes, octets: bytes, source: str, at: datetime) -> KeptEvidence | None:
@@ -79,7 +80,7 @@ class DatabaseEvidence:
         for octets in self._store.list_octets(missing) if missing else ():
             self._lists[load_crl(octets).fingerprint] = Evidence("crl", octets, "database", at)
         found += [self._lists[digest] for digest in wanted if digest in self._lists]
-        while len(self._lists) > _MOST_LISTS:
+        while len(self._lists) > 1 and sum(len(item.data) for item in self._lists.values()) > _MOST_LIST_OCTETS:
             self._lists.pop(next(iter(self._lists)), None)
         return found
 

@@ -38,6 +38,8 @@ _BEHIND = timedelta(hours=1)
 """Responses that ended earlier are left to the messages that need them."""
 _LISTS_AHEAD = timedelta(hours=1)
 _AT_ONCE = 4
+_URLS = 2
+"""Responders of one certificate that are asked: attack: one that names a thousand which do not answer."""
 _MOST = 200
 """Questions of one pass."""
 
@@ -92,10 +94,12 @@ class EvidenceRefresh:
         at = self._runtime.now()
         responses, urls = await self._runtime.in_thread(self._due, at, lane="database")
         renewed = 0
-        for start in range(0, len(responses), _AT_ONCE):
-            renewed += sum(await self._runtime.gather([self._response(asked) for asked in responses[start : start + _AT_ONCE]]))
-        for start in range(0, len(urls), _AT_ONCE):
-            renewed += sum(await self._runtime.gather([self._list(url) for url in urls[start : start + _AT_ONCE]]))
+        work = [*((self._response, asked) for asked in responses), *((self._list, url) for url in urls)]
+        for start in range(0, len(work), _AT_ONCE):
+            renewed += sum(await self._runtime.gather([job(subject) for job, subject in work[start : start + _AT_ONCE]]))  # type: ignore[operator]  # each with its own
+            # Many that do not answer take longer than the lease lasts.
+            if not await self._runtime.in_thread(self._take_lease, self._runtime.now(), lane="database"):
+                return renewed
         await self._runtime.in_thread(self._store.expire, at, lane="database")
         return renewed
 
@@ -122,7 +126,7 @@ class EvidenceRefresh:
         certificate, issuer = found
         loaded, authority = load_certificate(certificate), load_certificate(issuer)
         try:
-            brought = await self._source.evidence(EvidenceRequest("ocsp", certificate, issuer, ocsp_urls(loaded)))
+            brought = await self._source.evidence(EvidenceRequest("ocsp", certificate, issuer, ocsp_urls(loaded)[:_URLS]))
         except MailsecError as error:
             _log.info("a response cannot be refreshed", subject=loaded.subject.text, error=error.message)
             return 0
@@ -141,9 +145,13 @@ class EvidenceRefresh:
         except MailsecError as error:
             _log.info("a revocation list cannot be refreshed", url=url, error=error.message)
             return 0
-        for crl in lists:
-            await self._runtime.in_thread(self._keep_list, crl.der, url, self._runtime.now(), lane="database")
-        return len(lists)
+        now = self._runtime.now()
+        # Attack: a list that nobody signed, from the future, which would be the newest for ever.
+        usable = [crl for crl in lists if crl.this_update is not None and crl.this_update <= now]
+        for crl in usable:
+            await self._runtime.in_thread(self._keep_list, crl.der, url, now, lane="database")
+        return len(usable)
 
     def _keep_list(self, octets: bytes, url: str, at: datetime) -> None:
-        self._store.keep_list(octets, url=url, at=at)
+        # Nobody has judged it yet: what is believed until now stays as long as it holds.
+        self._store.keep_list(octets, url=url, at=at, judged=False)

@@ -38,8 +38,9 @@ class Asking:
         try:
             data = await self._runtime.fetch(url, body=body, content_type=content_type)
         except (Unavailable, LimitExceeded) as error:
-            # A status other than 200 is an answer: the host is there, what was asked for is not.
-            self._failed(url if error.stage == "http" else host)
+            # A status other than 200, a redirect to nowhere, too much: the host is there, what was asked for is not. Attack: an address on a
+            # host that others need, at which there is something large.
+            self._failed(url if error.stage == "http" or isinstance(error, LimitExceeded) else host)
             raise Unavailable(error.message, hint=error.hint, stage=error.stage) from None
         except TimeoutError:
             self._failed(host)

@@ -22,6 +22,8 @@ from mailsec.x509.crl import CertificateList, load_crl
 
 __all__ = ["CrlSource", "read_lists"]
 
+_MOST_LISTS = 16
+"""Lists that are taken from one address (RFC 5280 §4.2.1.13: there is one): attack: a hundred thousand small ones in PEM."""
 _KEPT_OCTETS = 64 * 1024 * 1024
 _KEPT_FOR = timedelta(hours=1)
 """How long a list that was fetched serves other certificates without being fetched again, at most."""
@@ -110,7 +112,7 @@ class CrlSource:
         known = self._fetched.get(url)
         if known is not None and now < known[0]:
             return known[1]
-        lists = read_lists(await self._asking.ask(url))
+        lists = read_lists(await self._asking.ask(url))[:_MOST_LISTS]
         if not lists:
             raise Unavailable(f"{url} is no revocation list", stage="revocation")
         ends = [crl.next_update for crl in lists if crl.next_update is not None]

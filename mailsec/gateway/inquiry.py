@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from hashlib import sha256
 from typing import Protocol, TypeVar
 
 from mailsec.errors import MailsecError
@@ -30,7 +31,8 @@ T = TypeVar("T")
 _LOOKED_AT = timedelta(seconds=60)
 """How long an answer stands before what is kept is looked at again: an imported list, a refreshed response."""
 _MOST_KEPT = 2048
-_MOST_LISTS = 256
+_MOST_LIST_OCTETS = 256 * 1024 * 1024
+"""Octets of all lists that stay in memory: attack: an authority whose every certificate names a list of its own, of 10 MiB."""
 _MOST_BROUGHT = 32
 """Pieces of evidence about one message's signers that stay in memory, the newest."""
 _URLS = 2
@@ -94,6 +96,7 @@ class Inquiries:
         self._cache = cache
         self._kept: dict[object, _Kept] = {}
         self._lists: dict[bytes, CertificateList] = {}
+        self._list_octets = 0
         self._flights: dict[_Question, Task[Sequence[Evidence] | MailsecError]] = {}
         self._breakers = Breakers()
 
@@ -138,9 +141,13 @@ class Inquiries:
         crl = self._lists.pop(data, None)
         if crl is None:
             crl = load_crl(data, limits=self._limits)
+            self._list_octets += len(data)
         self._lists[data] = crl
-        if len(self._lists) > _MOST_LISTS:
-            del self._lists[next(iter(self._lists))]
+        while self._list_octets > _MOST_LIST_OCTETS and len(self._lists) > 1:
+            oldest = next(iter(self._lists))
+            del self._lists[oldest]
+            self._list_octets -= len(oldest)
+            self._kept = {key: kept for key, kept in self._kept.items() if all(item.data != oldest for item in kept.brought)}
         return crl
 
     async def known(self, requests: Sequence[EvidenceRequest]) -> Sequence[Evidence]:
@@ -345,10 +352,16 @@ class _Search:
     def _remember(self, key: object) -> None:
         inquiry = self._inquiry
         lacking = {request.certificate for request in inquiry.wanted if not request.optional}
-        self._all.keep([(request, item) for request, item in self._of if request.certificate not in lacking])
+        useless = {item.data for _, item in self._of if item.kind != "issuer" and sha256(item.data).digest() not in inquiry.budget.believed}
+        self._all.keep([(request, item) for request, item in self._of if request.certificate not in lacking and item.data not in useless])
+        # Attack: servers that answer with 10 MiB of nothing. It is not remembered, but for there having been something.
+        evidence = inquiry.evidence
+        if useless:
+            self._doubtful |= {load_certificate(request.certificate).fingerprint for request, item in self._of if item.data in useless}
+            evidence = self._all.evidence_of((item for data, item in self._brought.items() if data not in useless), self._doubtful)
         until = self._all.runtime.now() + _LOOKED_AT
-        brought = tuple(self._brought.values())[-_MOST_BROUGHT:]
-        self._all.remember(key, _Kept(brought, inquiry.evidence, inquiry.intermediates, until, not inquiry.wanted))
+        brought = tuple(item for data, item in self._brought.items() if data not in useless)[-_MOST_BROUGHT:]
+        self._all.remember(key, _Kept(brought, evidence, inquiry.intermediates, until, not inquiry.wanted))
 
 
 _KINDS = frozenset({"ocsp", "crl", "issuer"})

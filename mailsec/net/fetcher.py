@@ -65,6 +65,7 @@ class _Target:
     url: str
     scheme: str
     host: str
+    port: int
 
 
 @implementer(IBodyProducer)
@@ -170,11 +171,12 @@ class _Bounded:
 
 @implementer(IAgentEndpointFactory)
 class _Pinned:
-    """Connects to one address, whatever the name says by now."""
+    """Connects to one address and port, whatever the name says by now, and however Twisted reads the URL."""
 
-    def __init__(self, reactor: Any, address: str, limit: int) -> None:
+    def __init__(self, reactor: Any, address: str, port: int, limit: int) -> None:
         self._reactor = reactor
         self._address = address
+        self._port = port
         self._limit = limit
         self.bounded: _Bounded | None = None
 
@@ -184,7 +186,7 @@ class _Pinned:
         return self.bounded is not None and self.bounded.exhausted
 
     def endpointForURI(self, uri: Any) -> Any:
-        self.bounded = bounded_endpoint(self._reactor, self._address, uri.port, self._limit)
+        self.bounded = bounded_endpoint(self._reactor, self._address, self._port, self._limit)
         wrap: Any = wrapClientTLS
         if uri.scheme == b"https":
             return wrap(optionsForClientTLS(uri.host.decode("ascii")), self.bounded)
@@ -195,13 +197,14 @@ class _Pinned:
 class _Tunnelled:
     """Connects through a proxy that sees nothing but the name: TLS begins behind it."""
 
-    def __init__(self, proxy: _Bounded) -> None:
+    def __init__(self, proxy: _Bounded, port: int) -> None:
         self._proxy = proxy
+        self._port = port
 
     def endpointForURI(self, uri: Any) -> Any:
         wrap: Any = wrapClientTLS
         host = uri.host.decode("ascii")
-        return wrap(optionsForClientTLS(host), Tunnel(self._proxy, host, uri.port))
+        return wrap(optionsForClientTLS(host), Tunnel(self._proxy, host, self._port))
 
 
 def bounded_endpoint(reactor: Any, address: str, port: int, limit: int) -> _Bounded:
@@ -221,18 +224,26 @@ class Fetcher:
     async def fetch(self, url: str, *, body: bytes | None, content_type: str, limit: int) -> bytes:
         """The body of a 200; raise Unavailable for anything else, LimitExceeded for more than `limit` octets."""
         target = self._read(url)
-        for _ in range(_REDIRECTS + 1):
-            answer = await self._ask(target, body, content_type, limit)
+        for hop in range(_REDIRECTS + 1):
+            try:
+                answer = await self._ask(target, body, content_type, limit)
+            except Unavailable as error:
+                if hop:
+                    # The host that was asked is there; where it leads to is not its fault.
+                    raise Unavailable(error.message, hint=error.hint, stage="http") from None
+                raise
             if isinstance(answer, bytes):
                 return answer
             try:
                 following = self._read(urljoin(target.url, answer))
             except ValueError:
-                raise Unavailable(f"{target.host} leads to no URL", stage="fetch") from None
+                raise Unavailable(f"{target.host} leads to no URL", stage="http") from None
+            except Unavailable as error:
+                raise Unavailable(f"{target.host} leads elsewhere: {error.message}", hint=error.hint, stage="http") from None
             if target.scheme == "https" and following.scheme != "https":
-                raise Unavailable(f"{target.host} leads from https to http", stage="fetch")
+                raise Unavailable(f"{target.host} leads from https to http", stage="http")
             target = following
-        raise Unavailable(f"{target.host}: more than {_REDIRECTS} redirects", stage="fetch")
+        raise Unavailable(f"{target.host}: more than {_REDIRECTS} redirects", stage="http")
 
     def _read(self, url: str) -> _Target:
         """A URL that we may ask; raise Unavailable for any other."""
@@ -249,7 +260,7 @@ class Fetcher:
         if not rules.anywhere and rules.ports and number not in rules.ports:
             # A certificate that names http://mail.example.org:25/ makes us talk to other services otherwise.
             raise Unavailable(f"port {number} of {host} is not for HTTP", hint="`allow_ports` of [revocation] names more", stage="fetch")
-        return _Target(url.partition("#")[0], parts.scheme, host)
+        return _Target(url.partition("#")[0], parts.scheme, host, number)
 
     async def _ask(self, target: _Target, body: bytes | None, content_type: str, limit: int) -> bytes | str:
         """The body, or where it has moved to."""
@@ -278,7 +289,7 @@ class Fetcher:
         return is_public(address) and not _is_own(address)
 
     async def _ask_at(self, target: _Target, address: str, body: bytes | None, content_type: str, limit: int) -> bytes | str:
-        pinned = _Pinned(self._reactor, address, limit)
+        pinned = _Pinned(self._reactor, address, target.port, limit)
         agent_class: Any = Agent
         agent = agent_class.usingEndpointFactory(self._reactor, pinned)
         try:
@@ -315,7 +326,7 @@ class Fetcher:
         agent_class: Any = ProxyAgent
         if target.scheme == "https":
             agent_class = Agent
-            agent = agent_class.usingEndpointFactory(self._reactor, _Tunnelled(bounded))
+            agent = agent_class.usingEndpointFactory(self._reactor, _Tunnelled(bounded, target.port))
         else:
             agent = agent_class(bounded, self._reactor)
         try:

@@ -170,7 +170,14 @@ class Resolver:
         local = _from_hosts(host)
         if local:
             return local
-        return [*await self.resolve(host, "A"), *await self.resolve(host, "AAAA")]
+        found = list(await self.resolve(host, "A"))
+        try:
+            return [*found, *await self.resolve(host, "AAAA")]
+        except Unavailable:
+            # Servers that fail for AAAA, and answer for A.
+            if not found:
+                raise
+            return found
 
     async def _ask(self, query: dns.message.Message) -> dns.message.Message:
         why = "no answer"

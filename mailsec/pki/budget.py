@@ -26,7 +26,7 @@ def cost_of(key_type: str, bits: int) -> int:
 class Budget:
     """Counts down from the limits; `exhausted` names the first limit that was hit."""
 
-    __slots__ = ("candidates", "checked", "exhausted", "limits", "signature_checks")
+    __slots__ = ("believed", "candidates", "checked", "exhausted", "limits", "signature_checks")
 
     def __init__(self, limits: Limits = DEFAULT_LIMITS) -> None:
         self.limits = limits
@@ -35,6 +35,8 @@ class Budget:
         self.exhausted = ""
         self.checked: dict[tuple[bytes, bytes], bool] = {}
         """(fingerprint of what was signed, key): whether the signature was right."""
+        self.believed: set[bytes] = set()
+        """SHA-256 of lists and responses that were believed on the way: what is worth keeping."""
 
     def spend_signature_check(self, key_type: str, bits: int) -> bool:
         """Take one check with a key of this type and size; False where not enough is left."""

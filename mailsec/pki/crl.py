@@ -108,6 +108,7 @@ def crl_status(
                     _note("crl-issuer", f"no authority that may sign it vouches for the list of {crl.issuer}", "RFC 5280 §6.3.3 (f)")
                 )
                 continue
+            budget.believed.add(crl.fingerprint)
             try:
                 entry, until, has_delta = _entry(certificate, crl, evidence, issuer, signer, at, since)
             except Asn1Error as error:
@@ -222,14 +223,14 @@ def _unusable(crl: CertificateList, at: datetime, since: datetime) -> Reason | N
 class _Signer:
     """Finds who signed a list, once for each list."""
 
-    __slots__ = ("_backend", "_budget", "_candidates", "_known", "_profile", "_vouches")
+    __slots__ = ("_backend", "_candidates", "_known", "_profile", "_vouches", "budget")
 
     def __init__(self, candidates: Candidates, vouches: Vouches, profile: Profile, backend: CryptoBackend, budget: Budget) -> None:
         self._candidates = candidates
         self._vouches = vouches
         self._profile = profile
         self._backend = backend
-        self._budget = budget
+        self.budget = budget
         self._known: dict[bytes, tuple[Certificate, bytes] | None] = {}
 
     def of(self, crl: CertificateList) -> tuple[Certificate, bytes] | None:
@@ -248,7 +249,7 @@ class _Signer:
         key = issuer.key if spki == issuer.spki else key_facts(spki)
         if algorithm_reason(crl.signature_algorithm, key, "the list", self._profile) is not None:
             return False
-        return bool(is_signed_by(crl.fingerprint, crl.tbs, crl.signature_algorithm, crl.signature, spki, key, self._backend, self._budget))
+        return bool(is_signed_by(crl.fingerprint, crl.tbs, crl.signature_algorithm, crl.signature, spki, key, self._backend, self.budget))
 
 
 def _entry(
@@ -274,6 +275,7 @@ def _entry(
         ):
             newest = delta
     if newest is not None:
+        signer.budget.believed.add(newest.fingerprint)
         until = min(until, newest.next_update) if until and newest.next_update else until
         # RFC 5280 §6.3.3 (i): the delta is asked first, and (k) what it takes off the list is not on it.
         entry = newest.find(certificate.serial, certificate.issuer)

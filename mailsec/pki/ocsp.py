@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import lru_cache
+from hashlib import sha256
 from typing import Final
 
 from mailsec.algorithms.profiles import PROFILES, Profile
@@ -100,9 +101,11 @@ def judge_ocsp(
     # RFC 9654 §2.1: the nonce of the request, where the response has one; a response without is from before the question.
     if rules.nonce is not None and response.nonce is not None and response.nonce != rules.nonce:
         return _unknown("ocsp-replayed", "the response is to another request", "RFC 9654 §2.1")
-    single = next((one for one in response.responses if is_about(one, certificate, issuer)), None)
-    if single is None:
+    about = [one for one in response.responses if is_about(one, certificate, issuer)]
+    if not about:
         return _unknown("ocsp-other-certificate", "the response is about other certificates", "RFC 6960 §3.2 (1)")
+    # Of several answers about one certificate that are current, "revoked" is the one that counts.
+    single = min(about, key=lambda one: (freshness(one, at, rules) is not None, one.status != "revoked"))
     if single.unknown_critical:
         return _unknown("unknown-critical-extension", "the answer has a critical extension that is not known", "RFC 6960 §4.4")
     stale = freshness(single, at, rules)
@@ -113,6 +116,7 @@ def judge_ocsp(
     )
     if isinstance(responder, Reason):
         return Status(Revocation.UNKNOWN, "ocsp", single.this_update, single.next_update, reasons=(responder,))
+    budget.believed.add(sha256(octets).digest())
     until = single.next_update or single.this_update + rules.age_without_end
     if single.status == "good":
         return Status(Revocation.GOOD, "ocsp", single.this_update, until)

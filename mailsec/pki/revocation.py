@@ -20,10 +20,11 @@ from mailsec.pki.crl import addresses, crl_status, distribution_points
 from mailsec.pki.evidence import RevocationEvidence, Status
 from mailsec.pki.ocsp import OcspRules, judge_ocsp
 from mailsec.pki.result import CertificateCheck, PathOptions, PathResult
-from mailsec.pki.signatures import inherit_parameters
+from mailsec.pki.signatures import inherit_parameters, is_signed_by
 from mailsec.x509 import extensions
 from mailsec.x509.certificate import Certificate, load_certificate
 from mailsec.x509.crl import CertificateList
+from mailsec.x509.keys import key_facts
 
 __all__ = ["RevocationCheck", "crl_urls", "names_source", "ocsp_urls"]
 
@@ -179,7 +180,7 @@ class RevocationCheck:
 
         def vouches(signer: Certificate) -> bool:
             # RFC 5280 §6.3.3 (f): the path of the list's signer is valid and has the same anchor.
-            return signer in above or self._vouches(signer, above, anchor, busy, grace)
+            return signer in above or (self._is_appointed(signer, certificate, above) and self._vouches(signer, above, anchor, busy, grace))
 
         return crl_status(
             certificate,
@@ -192,6 +193,28 @@ class RevocationCheck:
             budget=self._budget,
             grace=grace,
         )
+
+    def _is_appointed(self, signer: Certificate, certificate: Certificate, above: tuple[Certificate, ...]) -> bool:
+        """Whether an authority of the certificate's own path signed the signer's certificate: for lists in the issuer's name, the issuer
+        itself (with any of its keys) or the authority above it.
+
+        Attack: an authority elsewhere below the same anchor, limited to its own addresses, makes a namesake and clears whom others revoked.
+        RFC 5280 §6.3.3 (f) asks for the same anchor only.
+        """
+        places = range(len(above))
+        if signer.subject.matches(certificate.issuer):
+            own = [index for index in places if above[index].subject.matches(certificate.issuer)]
+            places = range(min(own[-1] + 2, len(above))) if own else range(0)
+        for index in places:
+            if not signer.issuer.matches(above[index].subject):
+                continue
+            spki = _working_key(above[index:])
+            key = above[index].key if spki == above[index].spki else key_facts(spki)
+            if is_signed_by(
+                signer.fingerprint, signer.tbs, signer.signature_algorithm, signer.signature, spki, key, self._backend, self._budget
+            ):
+                return True
+        return False
 
     def _vouches(
         self, signer: Certificate, above: tuple[Certificate, ...], anchor: Anchor, busy: frozenset[bytes], grace: timedelta

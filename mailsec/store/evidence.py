@@ -104,8 +104,8 @@ class EvidenceStore:
 
     # -- lists ----------------------------------------------------------------------------------------------------------------------
 
-    def keep_list(self, octets: bytes, *, url: str = "", at: datetime, notice: bool = False) -> KeptList:
-        """Keep a list; older ones of the same address go. Raise InputError for what is none.
+    def keep_list(self, octets: bytes, *, url: str = "", at: datetime, notice: bool = False, judged: bool = True) -> KeptList:
+        """Keep a list; older ones of the same address go (if it was not `judged`, those that have ended). Raise InputError for what is none.
 
         `notice` counts it as a change of the database: workers then forget what they know (`CertDb.changes`).
         """
@@ -127,6 +127,8 @@ class EvidenceStore:
                 older = delete(crls).where(crls.c.url == url, crls.c.issuer == crl.issuer.der, crls.c.id != number)
                 if crl.this_update is not None:
                     older = older.where(or_(crls.c.this_update.is_(None), crls.c.this_update <= values["this_update"]))
+                if not judged:
+                    older = older.where(or_(crls.c.next_update.is_(None), crls.c.next_update < int(at.timestamp())))
                 connection.execute(older)
             row = fetch(connection, select(crls).where(crls.c.id == number))[0]
         return _list(row, crl)

@@ -174,6 +174,13 @@ def test_redirects_are_followed_and_each_is_checked(loop, serve):
             fetch(loop, f"http://127.0.0.1:{elsewhere.port}/")
 
 
+def test_a_redirect_to_where_we_do_not_go_is_not_the_fault_of_the_host_that_was_asked(loop, serve):
+    for where in ("http://10.0.0.1/", "ftp://x.example/", "http://[", "http://127.0.0.1:1/"):
+        with pytest.raises(Unavailable) as caught:
+            fetch(loop, f"http://127.0.0.1:{serve(moved(where)).port}/")
+        assert caught.value.stage == "http", where
+
+
 def test_redirects_in_a_circle_end(loop, serve):
     circle = serve(moved("/again"))
     with pytest.raises(Unavailable, match="redirects"):

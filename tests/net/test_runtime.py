@@ -281,6 +281,17 @@ def test_mx_addresses_aliases_and_nothing(loop, resolving, dns_server):
     assert dns_server.questions == before, "kept for its time to live"
 
 
+def test_a_server_that_fails_for_aaaa_does_not_take_the_addresses_of_a(loop, resolving, dns_server):
+    dns_server.table = {
+        ("half.example.", "A"): ["192.0.2.1"],
+        ("half.example.", "AAAA"): ["SERVFAIL"],
+        ("no.example.", "AAAA"): ["SERVFAIL"],
+    }
+    assert loop.call(resolving._resolver.addresses, "half.example") == ["192.0.2.1"]
+    with pytest.raises(Unavailable):
+        loop.call(resolving._resolver.addresses, "no.example")
+
+
 def test_truncated_answer_is_asked_again_over_tcp(loop, resolving, dns_server):
     dns_server.truncate = True
     dns_server.table = {("b.example.", "A"): ["192.0.2.1"]}

@@ -241,7 +241,7 @@ class Revocation(Section):
     """Encrypting for somebody: how many days after its end (nextUpdate) evidence still counts, where no newer can be had."""
     allow_networks: Several = Field(default_factory=list)
     """Networks that may be asked though they are not public: "10.1.0.0/16". Others are refused, whatever a certificate names."""
-    allow_ports: list[Annotated[int, Field(ge=1, le=65535)]] = Field(default_factory=lambda: [80, 443])
+    allow_ports: list[Annotated[int, Field(ge=1, le=65535)]] = Field(default_factory=lambda: [80, 443], min_length=1)
     """Ports that may be asked."""
     proxy: str = ""
     """ "http://HOST:PORT": the proxy for a gateway without a route to the Internet. Names are then resolved there, and which addresses
