@@ -22,6 +22,7 @@ from mailsec.x509.names import Name
 __all__ = ["CertificateList", "IssuingDistributionPoint", "RevokedEntry", "load_crl"]
 
 _MOST_ENTRIES = 1_000_000
+_MOST_MEANINGS = 4096
 _NO_NAME = Name(b"\x30\x00")
 _CRL_REASONS: Final = {
     0: "unspecified",
@@ -37,6 +38,7 @@ _CRL_REASONS: Final = {
 }
 _REASON_CODE = "2.5.29.21"
 _CERTIFICATE_ISSUER = "2.5.29.29"
+_CERTIFICATE_ISSUER_DER = b"\x06\x03\x55\x1d\x1d"
 _KNOWN_ENTRY_EXTENSIONS = frozenset({_REASON_CODE, _CERTIFICATE_ISSUER, "2.5.29.23", "2.5.29.24"})
 
 
@@ -83,8 +85,8 @@ class CertificateList:
     authority_key_id: AuthorityKeyIdentifier | None = None
     readable: bool = False
     problems: tuple[Reason, ...] = ()
-    _read: dict[tuple[object, int], RevokedEntry] = field(default_factory=dict, repr=False)
-    """Entries by issuer and serial, of lists that were read whole."""
+    _read: dict[tuple[object, bytes], tuple[int, str]] = field(default_factory=dict, repr=False)
+    """Of lists that were read whole: issuer and octets of the serial number, to the place of the time, and the reason."""
 
     def __repr__(self) -> str:
         return f"<CertificateList of {self.issuer.text!r}, {self.entries[1] - self.entries[0]} octets of entries>"
@@ -99,18 +101,25 @@ class CertificateList:
         if start == end:
             return None
         # Critical entry extensions change what entries mean (RFC 5280 §5.3): such a list is read whole. They are told by "critical TRUE"
-        # with the tag of extnValue behind it; where a serial number happens to look like that, reading whole is right as well.
-        if self._read or self.der.find(b"\x01\x01\xff\x04", start, end) >= 0:
+        # with the tag of extnValue behind it; where a serial number happens to look like that, reading whole is right as well. So is an
+        # indirect list whose maker forgot that certificateIssuer is critical.
+        indirect = self.distribution_point is not None and self.distribution_point.indirect
+        if (
+            self._read
+            or self.der.find(b"\x01\x01\xff\x04", start, end) >= 0
+            or (indirect and self.der.find(_CERTIFICATE_ISSUER_DER, start, end) >= 0)
+        ):
             if not self._read:
                 self._read.update(_read_all(self.der, start, end, self.issuer))
-            return self._read.get((issuer.key, serial))
+            known = self._read.get((issuer.key, _octets_of(serial)))
+            return None if known is None else self._timed(serial, *known)
         if not issuer.matches(self.issuer):
             return None
         return self._search(serial)
 
     def _search(self, serial: int) -> RevokedEntry | None:
         # The octets of the INTEGER, where a time follows it: an entry that is there is found, whatever stands around it.
-        octets = serial.to_bytes((serial if serial >= 0 else ~serial).bit_length() // 8 + 1, "big", signed=True)
+        octets = _octets_of(serial)
         if len(octets) > 127:
             return None
         pattern = bytes((der.INTEGER, len(octets))) + octets
@@ -126,6 +135,12 @@ class CertificateList:
                     return RevokedEntry(serial, None, "unspecified")
             found = self.der.find(pattern, found + 1, end)
         return None
+
+    def _timed(self, serial: int, place: int, reason: str) -> RevokedEntry:
+        try:
+            return RevokedEntry(serial, der.time(self.der, (self.der[place], place, place + 2, place + 2 + self.der[place + 1])), reason)
+        except Asn1Error:
+            return RevokedEntry(serial, None, reason)
 
     def _entry(self, found: int, after: int, end: int, serial: int) -> RevokedEntry:
         size = self.der[after + 1]
@@ -271,26 +286,82 @@ def _reason_of(found: tuple[Extension, ...]) -> str:
     return "unspecified"
 
 
-def _read_all(data: bytes, start: int, end: int, issuer: Name) -> dict[tuple[object, int], RevokedEntry]:
-    """RFC 5280 §5.3: every entry by its issuer and serial; raise Asn1Error for a critical extension that is not known."""
+def _octets_of(serial: int) -> bytes:
+    """The contents of an INTEGER (X.690 §8.3)."""
+    return serial.to_bytes((serial if serial >= 0 else ~serial).bit_length() // 8 + 1, "big", signed=True)
+
+
+def _read_all(data: bytes, start: int, end: int, issuer: Name) -> dict[tuple[object, bytes], tuple[int, str]]:
+    """RFC 5280 §5.3: every entry by its issuer and serial; raise Asn1Error for a critical extension that is not known.
+
+    One loop without calls for each entry, as a list may hold 100,000; octets of extensions that came before are not read again.
+    """
     current: object = issuer.key
-    found: dict[tuple[object, int], RevokedEntry] = {}
-    for tag, _, first, last in der.split(data, start, end, _MOST_ENTRIES):
-        parts = der.split(data, first, last, 3)
-        if tag != der.SEQUENCE or len(parts) < 2 or parts[0][0] != der.INTEGER:
-            raise Asn1Error("an entry without a serial number")
-        serial = der.integer(data, parts[0][2], parts[0][3])
-        reason = "unspecified"
-        if len(parts) == 3:
-            listed = _entry_extensions(data, parts[2][2], parts[2][3])
-            for extension in listed:
-                # RFC 5280 §5.3: with an entry extension that is critical and unknown, the list is not used at all.
-                if extension.critical and extension.oid not in _KNOWN_ENTRY_EXTENSIONS:
-                    raise Asn1Error(f"an entry with the unknown critical extension {extension.oid}")
-                if extension.oid == _CERTIFICATE_ISSUER:
-                    # RFC 5280 §5.3.3: it holds for this entry and those behind it.
-                    names = extensions.alternative_names(extension.value)
-                    current = next((Name(value).key for kind, value in names if kind == 4), None)
-            reason = _reason_of(listed)
-        found[current, serial] = RevokedEntry(serial, der.time(data, parts[1]), reason)
+    found: dict[tuple[object, bytes], tuple[int, str]] = {}
+    extensions_seen: dict[bytes, tuple[object, str]] = {}
+    place = start
+    try:
+        while place < end:
+            if data[place] != der.SEQUENCE:
+                raise Asn1Error("an entry that is no sequence")
+            size = data[place + 1]
+            content = place + 2
+            if size >= 0x80:
+                content, place = _long(data, place)
+            else:
+                place = content + size
+            serial = content + 2
+            behind = serial + data[content + 1]
+            if data[content] != der.INTEGER or data[content + 1] >= 0x80 or behind == serial:
+                raise Asn1Error("an entry without a serial number")
+            lead = data[serial]
+            if (not lead and behind - serial > 1 and data[serial + 1] < 0x80) or (lead == 0xFF and data[serial + 1] >= 0x80):
+                raise Asn1Error("a serial number with octets too many")
+            after = behind + 2 + data[behind + 1]
+            if data[behind] not in (der.UTC_TIME, der.GENERALIZED_TIME) or after > place or place > end:
+                raise Asn1Error("an entry without a time, or that runs past its list")
+            reason = "unspecified"
+            if after != place:
+                octets = data[after:place]
+                known = extensions_seen.get(octets)
+                if known is None:
+                    if len(extensions_seen) > _MOST_MEANINGS:
+                        extensions_seen.clear()
+                    known = extensions_seen[octets] = _meaning(octets)
+                named, reason = known
+                # RFC 5280 §5.3.3: it holds for this entry and those behind it.
+                if named is not _UNNAMED:
+                    current = named
+            found[current, data[serial:behind]] = (behind, reason)
+            if len(found) > _MOST_ENTRIES:
+                raise Asn1Error(f"more than {_MOST_ENTRIES} entries")
+    except IndexError:
+        raise Asn1Error("the octets end within an entry") from None
     return found
+
+
+_UNNAMED: Final = object()
+
+
+def _long(data: bytes, place: int) -> tuple[int, int]:
+    """Where the contents of an element with a length of several octets begin and end."""
+    count = data[place + 1] & 0x7F
+    size = int.from_bytes(data[place + 2 : place + 2 + count], "big")
+    if not 0 < count <= 4 or size < 0x80:
+        raise Asn1Error("a length that is not DER")
+    return place + 2 + count, place + 2 + count + size
+
+
+def _meaning(octets: bytes) -> tuple[object, str]:
+    """What crlEntryExtensions say: the issuer (`_UNNAMED` where there is no word of it; None where it has no directory name), the reason."""
+    _, _, first, last = der.single(octets, 0, len(octets), der.SEQUENCE, "crlEntryExtensions")
+    named: object = _UNNAMED
+    listed = _entry_extensions(octets, first, last)
+    for extension in listed:
+        # RFC 5280 §5.3: with an entry extension that is critical and unknown, the list is not used at all.
+        if extension.critical and extension.oid not in _KNOWN_ENTRY_EXTENSIONS:
+            raise Asn1Error(f"an entry with the unknown critical extension {extension.oid}")
+        if extension.oid == _CERTIFICATE_ISSUER:
+            names = extensions.alternative_names(extension.value)
+            named = next((Name(value).key for kind, value in names if kind == 4), None)
+    return named, _reason_of(listed)

@@ -59,7 +59,8 @@ def figures() -> dict[str, float]:
     from mailsec.x509 import certificate, der, keys, names
 
     backend = software.SoftwareBackend()
-    caches = (certificate._kept, der._time, keys.key_facts, names._kept_rdns, names._kept_key, names._kept_text, software.load_public_key)
+    known = (certificate._kept, der._time, names._kept_rdns, names._kept_key, names._kept_text, software.load_public_key)
+    caches = (*known, keys.key_facts, keys.has_close_primes)
 
     def forget() -> None:
         for cache in caches:

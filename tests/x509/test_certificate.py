@@ -217,7 +217,7 @@ def test_a_modulus_with_a_small_factor_is_named():
 def test_a_modulus_of_two_neighbours_is_named():
     first = rsa.generate_private_key(65537, 2048).private_numbers().p
     # Factors that are no primes do as well for what is asked here.
-    for distance in (0, 2, 1 << 400):
+    for distance in (0, 2, 1 << 400, 1 << 515):
         assert keys.has_close_primes(rsa_key(first * (first + distance)))
     assert not keys.has_close_primes(rsa_key(first * (first + (1 << 900))))
     private = rsa.generate_private_key(65537, 2048).private_numbers()
