@@ -62,6 +62,9 @@ _FORMS = "key-id no-attributes signing-certificate counter-signed recipient-key-
 _KEYLESS = "password password-aes-128 shared-key"
 _TYPES = "compressed encrypted-data digested authenticated"
 
+_MESSAGES = " ".join(row.name for row in ROWS if row.layers)
+_CMS_ALONE = "it reads and writes CMS objects, no messages"
+
 
 def _by_row(reasons: Mapping[str, str]) -> dict[str, str]:
     return {name: reason for reason, names in reasons.items() for name in names.split()}
@@ -78,14 +81,14 @@ PEERS = (
                 "EdDSA in CMS came with OpenSSL 3.2": "ed25519 ed448",
                 _NO_OPTION: "counter-signed authenticated",
                 "CCM is refused in CMS": _CCM,
-                "Debian builds it without zlib": "compressed",
+                "Debian builds it without zlib": "compressed message-signed-compressed-enveloped",
             }
         ),
         _by_row(
             {
                 _OLD: f"{_PQ} x25519 x448",
                 "EdDSA in CMS came with OpenSSL 3.2": "ed25519 ed448",
-                "Debian builds it without zlib": "compressed",
+                "Debian builds it without zlib": "compressed message-signed-compressed-enveloped",
             }
         ),
     ),
@@ -97,6 +100,7 @@ PEERS = (
             {
                 _OLD: f"{_PQ} ed25519 ed448 x25519 x448 rsa-sha224 {_BRAINPOOL}",
                 "MD5 is disabled": "rsa-md5",
+                _CMS_ALONE: _MESSAGES,
                 _NO_OPTION: f"{_PSS} {_OAEP} oaep-gcm {_GCM} {_CCM} {_FORMS} {_KEYLESS} {_TYPES} two-signers two-signers-detached signed-stream"
                 " encrypted-stream ecdh-gcm ecdh-3des",
                 "cmsutil chooses the cipher itself": "aes-192-cbc aes-256-cbc 3des-cbc rc2-128-cbc rc2-40-cbc",
@@ -106,6 +110,7 @@ PEERS = (
         _by_row(
             {
                 _OLD: f"{_PQ} ed25519 ed448 x25519 x448 {_BRAINPOOL}",
+                _CMS_ALONE: _MESSAGES,
                 "no AuthEnvelopedData": f"{_GCM} oaep-gcm ecdh-gcm",
                 "no RSA OAEP in CMS": _OAEP,
                 "no key agreement with ECDH, and no message that also has such a recipient": f"{_ECDH} two-recipients",
@@ -120,6 +125,7 @@ PEERS = (
         _by_row(
             {
                 _OLD: f"{_PQ} ed25519 ed448 dsa x25519 x448",
+                _CMS_ALONE: _MESSAGES,
                 _NO_OPTION: f"{_PSS} {_OAEP} oaep-gcm {_FORMS} {_KEYLESS} {_TYPES} certs-only {_COFACTORS}",
                 "no AES in GCM or CCM, no RC2": f"{_GCM} {_CCM} rc2-128-cbc rc2-40-cbc ecdh-gcm",
                 "encryption with ECDH fails in gpgsm 2.2": f"{_ECDH} {_DERIVATIONS} two-recipients ecdh-3des",
@@ -129,6 +135,7 @@ PEERS = (
             {
                 _OLD: f"{_PQ} x25519 x448",
                 "gpgsm 2.2 refuses EdDSA and ECDSA on P-521: “DSA requires the hash length to be a multiple of 8 bits”": "ed25519 ed448 ecdsa-p521",
+                _CMS_ALONE: _MESSAGES,
                 "the parameters of GCM are not read (“error getting IV”), from OpenSSL neither": f"{_GCM} oaep-gcm ecdh-gcm",
                 "no RSA OAEP": _OAEP,
                 "decryption with ECDH fails in gpgsm 2.2 (“Invalid session key”), from OpenSSL too": _ECDH,
@@ -140,7 +147,7 @@ PEERS = (
         "Bouncy Castle",
         "Bouncy Castle 1.72",
         True,
-        _by_row({_OLD: f"{_PQ} x25519 x448"}),
+        _by_row({_OLD: f"{_PQ} x25519 x448", "its mail library has no AuthEnvelopedData": "message-auth-enveloped"}),
         _by_row({_OLD: f"{_PQ} x25519 x448", "it has no recipient of key agreement for AuthEnvelopedData": "ecdh-gcm"}),
     ),
 )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 from mailsec.algorithms.profiles import PKCS1_V1_5, PROFILES, Profile
 from mailsec.cms.compressed import compress, decompress, read_compressed_data
@@ -16,20 +18,28 @@ from mailsec.cms.structure import describe
 from mailsec.cms.verify import verify_signers
 from mailsec.interfaces import run_now
 from mailsec.keys.software import SoftwareBackend
+from mailsec.mime.index import index_message
 from mailsec.model.mechanism import TransportMechanism
-from mailsec.model.octets import Octets, Segments
+from mailsec.model.octets import BytesOctets, Octets, Segments
+from mailsec.model.protection import EncryptionRecipient, ProtectionPlan
+from mailsec.model.trust import Anchor
 from mailsec.model.verdict import SignerResult
+from mailsec.smime.assess import assess
+from mailsec.smime.protect import protect_message
+from mailsec.smime.unprotect import unprotect_message
 from mailsec.testing.memory import MemoryScratch
 from tests.cms.people import AT, authority_der, person
-from tests.interop.rows import CONTENT, PASSWORD, SECRET_KEY, SECRET_KEY_ID, SECTIONS, Row
+from tests.interop.rows import CONTENT, ENTITY, PASSWORD, SECRET_KEY, SECRET_KEY_ID, SECTIONS, Row
 
-__all__ = ["read", "write"]
+__all__ = ["head", "read", "write"]
 
 BACKEND = SoftwareBackend()
 
 
 def write(row: Row) -> bytes:
-    """The CMS object that mailsec writes for this row."""
+    """The CMS object, or the message, that mailsec writes for this row."""
+    if row.layers:
+        return _protect(row)
     if row.form == "compressed":
         return compress(Segments((CONTENT,)), MemoryScratch).join()
     if row.form == "certs-only":
@@ -39,7 +49,9 @@ def write(row: Row) -> bytes:
 
 def read(row: Row, cms: bytes) -> None:
     """Read what a peer wrote; AssertionError where that is not the content, or weak algorithms are not refused by default."""
-    if row.form in ("digested", "authenticated", "certs-only"):
+    if row.layers:
+        _unprotect(row, cms)
+    elif row.form in ("digested", "authenticated", "certs-only"):
         told = describe(cms)
         assert told["type"] == {"digested": "DigestedData", "authenticated": "AuthenticatedData", "certs-only": "SignedData"}[row.form], (
             told
@@ -132,3 +144,53 @@ def _decrypt(row: Row, cms: bytes) -> None:
             assert refused.content is None
             assert [reason.code for reason in refused.reasons] == ["weak-cipher"]
     assert run_now(open_content(enveloped, [person("p384", 1)], scratch=MemoryScratch)).content is None
+
+
+async def _work(cost: int, function: Callable[..., Any], *arguments: Any) -> Any:
+    return function(*arguments)
+
+
+def head(row: Row) -> bytes:
+    """The header of a message: its author is the signer."""
+    address = f"{row.people[0]}-0@example.org".encode()
+    return b"From: " + address + b"\r\nTo: " + address + b"\r\nSubject: x\r\nMIME-Version: 1.0\r\n"
+
+
+def _protect(row: Row) -> bytes:
+    key = person(row.people[0])
+    assert key.certificate is not None
+    plan = ProtectionPlan(
+        sign=bool({"signed", "opaque"} & set(row.layers)),
+        encrypt=bool({"enveloped", "auth-enveloped"} & set(row.layers)),
+        signer=key.name,
+        form="opaque" if "opaque" in row.layers else "detached",
+        wrap="triple" if row.layers.count("signed") == 2 else "sign",
+        compress="compressed" in row.layers,
+        profile="fips-algorithms" if "auth-enveloped" in row.layers else "default",
+    )
+    return run_now(
+        protect_message(
+            index_message(BytesOctets(head(row) + ENTITY)),
+            plan,
+            signers=[key],
+            recipients=[EncryptionRecipient(key.certificate)],
+            backend=BACKEND,
+            random=os.urandom,
+            work=_work,
+            at=AT,
+            scratch=MemoryScratch,
+        )
+    ).join()
+
+
+def _unprotect(row: Row, data: bytes) -> None:
+    message = index_message(BytesOctets(data))
+    result = run_now(unprotect_message(message, keys=[person(row.people[0])], backend=BACKEND, scratch=MemoryScratch, work=_work))
+    types = {"signed": "signed-data", "opaque": "signed-data", "enveloped": "enveloped-data", "compressed": "compressed-data"}
+    types["auth-enveloped"] = "auth-enveloped-data"
+    assert [layer.type for layer in result.layers] == [types[layer] for layer in reversed(row.layers)], result
+    assert [layer.detached for layer in result.layers] == [layer == "signed" for layer in reversed(row.layers)]
+    assert result.text is not None, result.reasons
+    assert result.text.split() == ENTITY.partition(b"\r\n\r\n")[2].decode().split()
+    verdict = assess(result, message, anchors=[Anchor(authority_der())], intermediates=(), at=AT, backend=BACKEND)
+    assert verdict.trusted == bool({"signed", "opaque"} & set(row.layers)), verdict.reasons

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["CONTENT", "PASSWORD", "ROWS", "SECRET_KEY", "SECRET_KEY_ID", "SECTIONS", "Row"]
+__all__ = ["CONTENT", "ENTITY", "PASSWORD", "ROWS", "SECRET_KEY", "SECRET_KEY_ID", "SECTIONS", "Row"]
 
 CONTENT = b"Content-Type: text/plain; charset=us-ascii\r\n\r\nread me elsewhere\r\n"
 PASSWORD = "correct horse"
+ENTITY = b"Content-Type: text/plain; charset=us-ascii\r\n\r\n" + b"read me elsewhere\r\n" * 40
+"""What whole messages hold: long enough to be worth compressing."""
 SECRET_KEY = bytes(range(32))
 SECRET_KEY_ID = b"\xc0\xff\xee"
 
@@ -43,6 +45,8 @@ class Row:
     """The key of encrypted content where it is not a person's: "password", "shared-key"."""
     written: bool = True
     """False for what mailsec reads only."""
+    layers: tuple[str, ...] = ()
+    """Of a whole message, from the inside out: "signed", "opaque", "enveloped", "auth-enveloped", "compressed"."""
     legacy: bool = False
     """Read with `--allow-legacy` only; without it refused, and the weak algorithm named."""
 
@@ -52,7 +56,7 @@ class Row:
         return self.section in ("signatures", "forms of signed messages")
 
 
-SECTIONS = ("signatures", "forms of signed messages", "content ciphers", "keys of encrypted content", "other content types")
+SECTIONS = ("signatures", "forms of signed messages", "content ciphers", "keys of encrypted content", "other content types", "messages")
 
 
 def _signatures() -> list[Row]:
@@ -152,6 +156,21 @@ def _others() -> list[Row]:
     ]
 
 
+def _messages() -> list[Row]:
+    section = SECTIONS[5]
+    layers = {
+        "multipart/signed": ("signed",),
+        "application/pkcs7-mime, signed-data": ("opaque",),
+        "enveloped-data": ("enveloped",),
+        "authEnveloped-data": ("auth-enveloped",),
+        "multipart/signed, encrypted": ("signed", "enveloped"),
+        "signed-data, encrypted": ("opaque", "enveloped"),
+        "multipart/signed, compressed, encrypted": ("signed", "compressed", "enveloped"),
+        "triple wrap": ("signed", "enveloped", "signed"),
+    }
+    return [Row(f"message-{'-'.join(found)}", title, section, layers=found) for title, found in layers.items()]
+
+
 _SHA2 = ("sha256", "sha384", "sha512")
 _CURVES = (
     ("p256", "P-256", "sha256"),
@@ -167,4 +186,4 @@ def _named(digest: str) -> str:
     return digest.upper().replace("SHA", "SHA-")
 
 
-ROWS = (*_signatures(), *_forms(), *_ciphers(), *_keys(), *_others())
+ROWS = (*_signatures(), *_forms(), *_ciphers(), *_keys(), *_others(), *_messages())

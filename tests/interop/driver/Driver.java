@@ -70,6 +70,8 @@ public class Driver {
             case "digest": digest(); break;
             case "authenticate": authenticate(); break;
             case "encrypt-data": encryptData(); break;
+            case "message": out(new Messages(this, get("people")).written(file("content"), get("layers").split(","))); break;
+            case "read-message": out(new Messages(this, get("people")).read(file("in"), get("layers").split(","))); break;
             default: throw new IllegalArgumentException(operation);
         }
     }

@@ -6,13 +6,14 @@ import subprocess
 from pathlib import Path
 
 from tests.cms.people import authority_der, person, private_key
+from tests.interop.ours import head
 from tests.interop.peers import PeerError, run
-from tests.interop.rows import CONTENT, PASSWORD, SECRET_KEY, SECRET_KEY_ID, Row
+from tests.interop.rows import CONTENT, ENTITY, PASSWORD, SECRET_KEY, SECRET_KEY_ID, Row
 
 __all__ = ["JARS", "BouncyCastle"]
 
-JARS = [Path("/usr/share/java") / f"{name}.jar" for name in ("bcprov", "bcutil", "bcpkix", "bcmail")]
-DRIVER = Path(__file__).resolve().parents[1] / "driver" / "Driver.java"
+JARS = [Path("/usr/share/java") / f"{name}.jar" for name in ("bcprov", "bcutil", "bcpkix", "bcmail", "javax.mail", "javax.activation")]
+DRIVER = sorted((Path(__file__).resolve().parents[1] / "driver").glob("*.java"))
 
 
 class BouncyCastle:
@@ -23,7 +24,7 @@ class BouncyCastle:
     def __init__(self, folder: Path, *, java: str = "java", javac: str = "javac") -> None:
         self._folder = folder
         path = ":".join(map(str, (*JARS, folder)))
-        run(javac, "-nowarn", "-d", folder, "-cp", path, DRIVER)
+        run(javac, "-nowarn", "-d", folder, "-cp", path, *DRIVER)
         self._machine = subprocess.Popen(
             [java, "-Xshare:auto", "-XX:TieredStopAtLevel=1", "-cp", path, "Driver"],
             stdin=subprocess.PIPE,
@@ -64,6 +65,12 @@ class BouncyCastle:
 
     def write(self, row: Row) -> bytes:
         """What Bouncy Castle makes of the content."""
+        if row.layers:
+            if "auth-enveloped" in row.layers:
+                raise PeerError("no option")
+            (self._folder / "entity").write_bytes(ENTITY)
+            written = self._ask("message", row, content=str(self._folder / "entity"), layers=",".join(row.layers))
+            return head(row) + written
         other = {"compressed": "compress", "digested": "digest", "authenticated": "authenticate", "certs-only": "certs-only"}
         if row.form in other:
             return self._ask(other[row.form], row)
@@ -81,6 +88,8 @@ class BouncyCastle:
         source = self._folder / "in"
         source.write_bytes(cms)
         (self._folder / "outside").write_bytes(outside)
+        if row.layers:
+            return self._ask("read-message", row, **{"in": str(source), "layers": ",".join(row.layers)})
         operation = {"compressed": "uncompress", "certs-only": "list"}.get(row.form, "verify" if row.signed else "decrypt")
         return self._ask(operation, row, **{"in": str(source), "content": str(self._folder / "outside")})
 

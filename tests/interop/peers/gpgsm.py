@@ -94,6 +94,8 @@ class Gpgsm:
         return out.read_bytes()
 
     def _writing(self, row: Row) -> list[str]:
+        if row.layers:
+            raise PeerError("no option")
         if row.section in ("other content types",) or row.how or row.form not in ("", "detached", "stream") or row.padding or row.cofactor:
             raise PeerError("no option")
         people = [self._person(kind) for kind in row.people]
@@ -106,6 +108,8 @@ class Gpgsm:
 
     def read(self, row: Row, cms: bytes, outside: bytes = CONTENT) -> bytes:
         """The content, by `gpgsm`; of a detached signature that is right, what it was given as `outside`."""
+        if row.layers:
+            raise PeerError("no option")
         source, out = self._home / "read", self._home / "out"
         source.write_bytes(cms)
         out.unlink(missing_ok=True)

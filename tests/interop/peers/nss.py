@@ -69,6 +69,8 @@ class Nss:
         return out.read_bytes()
 
     def _writing(self, row: Row) -> list[str]:
+        if row.layers:
+            raise PeerError("no option")
         names = [self._nickname(kind) for kind in row.people]
         if row.form == "certs-only":
             return ["-O", "-r", ",".join(names)]
@@ -82,6 +84,8 @@ class Nss:
 
     def read(self, row: Row, cms: bytes, outside: bytes = CONTENT) -> bytes:
         """The content, by `cmsutil`; `outside` is what a detached signature is for."""
+        if row.layers:
+            raise PeerError("no option")
         (self._folder / "read").write_bytes(cms)
         (self._folder / "outside").write_bytes(outside)
         if not row.signed:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from tests.cms.people import authority_der, pem, person, private_key
+from tests.interop.ours import head
 from tests.interop.peers import PeerError, run
-from tests.interop.rows import CONTENT, PASSWORD, SECRET_KEY, SECRET_KEY_ID, Row
+from tests.interop.rows import CONTENT, ENTITY, PASSWORD, SECRET_KEY, SECRET_KEY_ID, Row
 
 __all__ = ["OpenSsl"]
 
@@ -38,6 +39,8 @@ class OpenSsl:
 
     def write(self, row: Row) -> bytes:
         """What `openssl cms` makes of the content."""
+        if row.layers:
+            return self._message(row)
         if row.form in ("counter-signed", "authenticated"):
             raise PeerError("no option")
         if row.form == "certs-only":
@@ -89,6 +92,8 @@ class OpenSsl:
 
     def read(self, row: Row, cms: bytes, outside: bytes = CONTENT) -> bytes:
         """The content, by `openssl cms` (for certs-only: the certificates that it lists); `outside` is what a detached signature is for."""
+        if row.layers:
+            return self._entity(row, cms)
         (self._folder / "read").write_bytes(cms)
         (self._folder / "outside").write_bytes(outside)
         given = ["-inform", "DER", "-in", "read", "-binary"]
@@ -101,3 +106,30 @@ class OpenSsl:
             return self._cms("-verify", *given, *outside, "-CAfile", "ca.pem", "-purpose", "any")
         found = {self._cms("-decrypt", *given, "-recip", one, "-inkey", key) for one, key in map(self._files, row.people)}
         return found.pop() if len(found) == 1 else b""
+
+    def _message(self, row: Row) -> bytes:
+        certificate, key = self._files(row.people[0])
+        content = ENTITY
+        for layer in row.layers:
+            (self._folder / "entity").write_bytes(content)
+            signing = ["-sign", "-signer", certificate, "-inkey", key, *(["-nodetach"] if layer == "opaque" else [])]
+            cipher = "-aes-256-gcm" if layer == "auth-enveloped" else "-aes-256-cbc"
+            words = {"signed": signing, "opaque": signing, "compressed": ["-compress"]}.get(
+                layer, ["-encrypt", cipher, "-recip", certificate]
+            )
+            self._cms(*words, "-binary", "-crlfeol", "-in", "entity", "-out", "layer")
+            content = (self._folder / "layer").read_bytes()
+        return head(row).replace(b"MIME-Version: 1.0\r\n", b"") + content
+
+    def _entity(self, row: Row, message: bytes) -> bytes:
+        certificate, key = self._files(row.people[0])
+        content = message
+        for layer in reversed(row.layers):
+            (self._folder / "layer").write_bytes(content)
+            verifying = ["-verify", "-CAfile", "ca.pem", "-purpose", "any"]
+            words = {"signed": verifying, "opaque": verifying, "compressed": ["-uncompress"]}.get(
+                layer, ["-decrypt", "-recip", certificate, "-inkey", key]
+            )
+            # Of multipart/signed it drops each CR as it reads, and puts it back for the digest unless -binary forbids it.
+            content = self._cms(*words, *([] if layer == "signed" else ["-binary"]), "-in", "layer")
+        return content.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
