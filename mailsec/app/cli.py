@@ -54,7 +54,7 @@ GROUPS: dict[str, str] = {
 
 SECTIONS: dict[str, tuple[str, ...]] = {
     "Set it up and run it": ("demo", "init", "check", "serve", "plugins"),
-    "Messages": ("explain", "queue", "smime", "cms"),
+    "Messages": ("explain", "reprocess", "queue", "smime", "cms"),
     "Certificates, keys and people": ("cert", "key", "p12", "ocsp", "crl", "db", "user", "partner"),
 }
 """How `mailsec --help` groups its commands; what stands in none (of plugins) comes last."""
@@ -65,6 +65,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "check": ("mailsec.app.commands.check:check", "find every mistake in a configuration and around it"),
     "serve": ("mailsec.app.commands.serve:serve", "run the gateway"),
     "explain": ("mailsec.app.commands.explain:explain", "tell what would happen to a message, and why"),
+    "reprocess": ("mailsec.app.commands.reprocess:reprocess", "have a message opened and judged again"),
     "smime sign": ("mailsec.app.commands.smime:sign", "sign a message in a file"),
     "smime verify": ("mailsec.app.commands.smime:verify", "say who signed a message, and whether that can be believed"),
     "smime encrypt": ("mailsec.app.commands.smime_encrypt:encrypt", "encrypt a message in a file"),

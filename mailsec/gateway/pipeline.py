@@ -26,6 +26,7 @@ from mailsec.gateway.mailbox import Copy, handle_mailbox, retrieve
 from mailsec.gateway.notices import Notices
 from mailsec.gateway.outbound import handle_outbound
 from mailsec.gateway.outcomes import Receipt, is_told, must_report, receipt_of, rows_of
+from mailsec.gateway.reprocess import Reprocessing
 from mailsec.gateway.settling import DELIVER, decision_of, plain_text
 from mailsec.gateway.tls_words import tls_fields
 from mailsec.gateway.tools import Tools
@@ -47,7 +48,7 @@ from mailsec.interfaces import (
 from mailsec.mime.index import index_message
 from mailsec.model.address import NULL_PATH, Address
 from mailsec.model.octets import Octets
-from mailsec.model.queue import SpooledEntry
+from mailsec.model.queue import NewEntry, SpooledEntry
 from mailsec.model.session import Envelope, Identity, Origin, Session, TlsInfo, Transaction
 from mailsec.model.settings import GatewaySettings, ListenerSettings
 from mailsec.model.verdict import Decision, Event
@@ -85,6 +86,7 @@ class Pipeline:
         self.plugins = plugins
         self.spool = spool
         self._notices = Notices(settings, runtime)
+        self._reprocessing = Reprocessing(settings, runtime.scratch)
         backends = plugins.providers("register_crypto_backends", gateway=self)
         if engine is None:
             if not backends:
@@ -188,7 +190,7 @@ class Pipeline:
 
     def admit_recipient(self, session: Session, reverse_path: Address | None, recipient: Address) -> Reply | Awaitable[Reply | None] | None:
         """None: welcome; a reply: refused with it; an awaitable where a recipient directory must be asked."""
-        refused = self.admission.admit_recipient(session, recipient)
+        refused = self._reprocessing.refuses(session.origin, recipient) or self.admission.admit_recipient(session, recipient)
         if refused is not None or session.origin.outbound or not self.admission.directories:
             return refused
         return self.admission.admit_known_recipient(recipient)
@@ -236,8 +238,11 @@ class Pipeline:
     async def _receive(self, session: Session, envelope: Envelope, octets: Octets, *, each: bool) -> Receipt:
         try:
             transaction = self.begin(session, envelope, octets)
-            outcomes = await self._outcomes(transaction)
-            receipt = receipt_of(transaction, outcomes, self._notices, each=each)
+            if self._reprocessing.concerns(transaction):
+                outcomes, receipt = await self._again(transaction)
+            else:
+                outcomes = await self._outcomes(transaction)
+                receipt = receipt_of(transaction, outcomes, self._notices, each=each)
             if receipt.rows:
                 await self.spool.commit(receipt.rows)
         except MailsecError as error:
@@ -250,6 +255,20 @@ class Pipeline:
         if self._records:
             self._record(transaction, outcomes, receipt.reply)
         return receipt
+
+    async def _again(self, transaction: Transaction) -> tuple[list[Outcome], Receipt]:
+        """What becomes of messages that are to be processed again: all are taken, or none is. Raise Refused."""
+        outcomes: list[Outcome] = []
+        rows: list[NewEntry] = []
+        for attached in self._reprocessing.transactions(transaction):
+            found = await self._outcomes(attached)
+            receipt = receipt_of(attached, found, self._notices)
+            if not receipt.rows:
+                return found, receipt
+            outcomes += found
+            rows += receipt.rows
+        reply = Reply(250, "2.0.0", f"accepted as {transaction.id}")
+        return outcomes, Receipt(tuple(rows), reply, (reply,))
 
     def begin(self, session: Session, envelope: Envelope, octets: Octets, transaction_id: str = "", attempt: int = 0) -> Transaction:
         """The transaction of one message. Raise LimitExceeded for a header over the limits."""

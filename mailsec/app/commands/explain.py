@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -27,10 +28,10 @@ __all__ = ["explain"]
 @json_option
 @click.command()
 @click.argument("file", metavar="FILE")
-@click.option("--origin", type=click.Choice(["submission", "trusted", "internet"]), default=None, help="Where it comes from.")
+@click.option("--origin", type=click.Choice(["submission", "trusted", "internet", "mailbox"]), default=None, help="Where it comes from.")
 @click.option("--from", "sender", metavar="ADDRESS", default="", help='MAIL FROM; "<>" is the null path  [default: the From address]')
 @click.option("--to", "recipients", metavar="ADDRESS", multiple=True, help="RCPT TO; may be repeated  [default: To and Cc]")
-@click.option("--user", default="", help="Who is logged in  [default: somebody who may use the From address]")
+@click.option("--user", default="", help="Who is logged in  [default: somebody who may use the From address; on mailbox nobody]")
 @click.option("--listener", default="", help="The name of the listener  [default: the first of that origin]")
 @config_option
 @click.pass_obj
@@ -43,6 +44,7 @@ def explain(
     from mailsec.app.config import gateway_settings
     from mailsec.app.messages import read_message
     from mailsec.app.opening import open_configuration
+    from mailsec.gateway.mailbox import envelope_of
     from mailsec.interfaces import run_now
     from mailsec.model.session import Envelope, Recipient
 
@@ -52,6 +54,11 @@ def explain(
         settings = gateway_settings(loaded)
         _, pipeline = make_pipeline(loaded, settings, database, CommandRuntime(), NoSpool())
         session = _session(settings, database, message, origin or "", listener, user)
+        if session.origin.value == "mailbox":
+            session = replace(session, identity=run_now(pipeline.owner(session, user)))
+            shown = run_now(pipeline.explain(pipeline.begin(session, envelope_of(session), message.octets)))
+            output.result(_json(session, None, [], shown), lambda: _tell(output, settings, session, None, [], shown))
+            return 0
         reverse_path = _reverse_path(message, sender)
         to = _recipients(message, recipients)
         admitted = run_now(_admit(pipeline, session, reverse_path, to))
@@ -78,9 +85,10 @@ def _session(settings: GatewaySettings, database: CertDb, message: Message, orig
             what += f" with the origin {origin}"
         raise UsageError(f"there is no listener {what}", hint=f"there are: {known}")
     if not origin and not name and len({one.origin for one in listeners}) > 1:
-        raise UsageError("where does the message come from?", hint="--origin submission, trusted or internet")
+        raise UsageError("where does the message come from?", hint="--origin submission, trusted, internet or mailbox")
     chosen = listeners[0]
     identity = _identity(database, message, user) if chosen.authenticate else None
+    mailbox = chosen.mailbox.upstream if chosen.mailbox is not None else None
     return Session(
         id="explain",
         listener=chosen.name,
@@ -92,6 +100,7 @@ def _session(settings: GatewaySettings, database: CertDb, message: Message, orig
         protocol="ESMTPSA" if identity is not None else "ESMTP",
         identity=identity,
         behind_own_mta=chosen.behind_own_mta,
+        upstream="" if mailbox is None else str(mailbox),
     )
 
 
@@ -212,7 +221,12 @@ def _tell(
 
     who = f", user {session.identity.name}" if session.identity is not None else ""
     output.text(f"On {session.listener} ({session.origin.value}{who}):\n")
-    output.fact("MAIL FROM", f"<{reverse_path or ''}>")
+    in_mailbox = session.origin.value == "mailbox"
+    if in_mailbox:
+        owner = ", ".join(session.identity.addresses) if session.identity is not None else "nobody: nothing is opened"
+        output.fact("mailbox of", owner, session.identity is not None)
+    else:
+        output.fact("MAIL FROM", f"<{reverse_path or ''}>")
     for address, reply in admitted:
         output.fact("RCPT TO", f"<{address}>: {'welcome' if reply is None else _reply(reply)}", reply is None)
     if session.identity is not None and any(reply is not None for _, reply in admitted):
@@ -233,10 +247,16 @@ def _tell(
         tell_verdict(output, verdict, "verdict", indent="  ")
     routes = Routes(settings.relay)
     for outcome in outcomes:
-        output.text(f"\n{', '.join(map(str, outcome.recipients))}:")
+        output.text(f"\n{', '.join(map(str, outcome.recipients)) or 'the reader'}:")
         action, reply = outcome.decision.action, outcome.decision.reply
         if outcome.need:
             output.text(f"  waits for {outcome.need}")
+        elif in_mailbox and action == "deliver":
+            output.text("  sees it" + (" behind a notice, attached" if "enclosed" in outcome.explanation else ""))
+            if outcome.verdict is not None:
+                output.text(f"  with Authentication-Results: {authentication_results(outcome.verdict, settings.authserv_id)}")
+            elif "sealed" in outcome.explanation:
+                output.text("  as this gateway has sealed it")
         elif action == "deliver":
             hops = dict.fromkeys(str(routes.destination(address.domain)) for address in outcome.recipients)
             output.text(f"  delivered to {', '.join(hops)}")
