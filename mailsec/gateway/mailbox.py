@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, replace
+from datetime import datetime
 
 from mailsec.errors import AddressError, InputError, KeyUnavailable, LimitExceeded, Unavailable
 from mailsec.gateway.annotation import annotate, names_of
@@ -18,6 +19,7 @@ from mailsec.gateway.seal import NO_SEAL, SealReading, read_seal
 from mailsec.gateway.settling import DELIVER, settle
 from mailsec.gateway.stripping import strip
 from mailsec.gateway.tools import Tools
+from mailsec.gateway.trace import message_id
 from mailsec.interfaces import KeyHandle, Outcome
 from mailsec.mime.fields import encode_field
 from mailsec.mime.lines import to_crlf
@@ -25,9 +27,9 @@ from mailsec.model.address import Address
 from mailsec.model.message import Message
 from mailsec.model.octets import Octets, Segments
 from mailsec.model.session import Envelope, Identity, Recipient, Session, Transaction
-from mailsec.model.verdict import Reason, Revocation, SmimeResult, SmimeWord, Verdict
+from mailsec.model.verdict import Event, Reason, Revocation, SmimeResult, SmimeWord, Verdict
 
-__all__ = ["Copy", "envelope_of", "handle_mailbox", "owned_addresses", "retrieve"]
+__all__ = ["Copy", "envelope_of", "handle_mailbox", "owned_addresses", "retrieve", "retrieved"]
 
 LOOSE = "BINARYMIME"
 """RFC 3030 §3: what the octets of a message are called that hold a bare CR, a bare LF or a NUL."""
@@ -85,6 +87,21 @@ async def retrieve(
         marks = outcome.explanation
         return Copy(outcome.segments, outcome.verdict, "sealed" in marks, "enclosed" in marks), transaction
     raise Unavailable("the message was not processed", stage="mailbox")
+
+
+def retrieved(session: Session, size: int, copy: Copy, transaction: Transaction | None, at: datetime) -> Event:
+    """What is told of it. No subject, nothing from inside encryption."""
+    fields = {
+        "id": transaction.id if transaction is not None else "",
+        "message_id": message_id(transaction) if transaction is not None else "",
+        "size": size,
+        "listener": session.listener,
+        "peer": session.peer,
+        "user": session.identity.name if session.identity is not None else "",
+        "upstream": session.upstream,
+        "verdict": "sealed" if copy.sealed else copy.verdict.word.value if copy.verdict is not None else "",
+    }
+    return Event("retrieved", at, fields)
 
 
 async def handle_mailbox(tools: Tools, received: Transaction, steps: Steps | None = None) -> list[Outcome]:

@@ -22,7 +22,7 @@ from mailsec.gateway.inbound import handle_inbound
 from mailsec.gateway.inquiry import EvidenceCache
 from mailsec.gateway.keyring import KeyRing, need_of
 from mailsec.gateway.learning import Learner, Learning
-from mailsec.gateway.mailbox import Copy, handle_mailbox, retrieve
+from mailsec.gateway.mailbox import Copy, handle_mailbox, retrieve, retrieved
 from mailsec.gateway.notices import Notices
 from mailsec.gateway.outbound import handle_outbound
 from mailsec.gateway.outcomes import Receipt, is_told, must_report, receipt_of, rows_of
@@ -300,22 +300,7 @@ class Pipeline:
         """The reader's copy of a message of a mailbox. Raise MailsecError where there can be none now."""
         copy, transaction = await retrieve(self._tools, session, octets, loose=loose, begin=self.begin, process=self.process)
         if self._records:
-            self.plugins.record(
-                Event(
-                    "retrieved",
-                    self.runtime.now(),
-                    {
-                        "id": transaction.id if transaction is not None else "",
-                        "message_id": message_id(transaction) if transaction is not None else "",
-                        "size": len(octets),
-                        "listener": session.listener,
-                        "peer": session.peer,
-                        "user": session.identity.name if session.identity is not None else "",
-                        "upstream": session.upstream,
-                        "verdict": "sealed" if copy.sealed else copy.verdict.word.value if copy.verdict is not None else "",
-                    },
-                )
-            )
+            self.plugins.record(retrieved(session, len(octets), copy, transaction, self.runtime.now()))
         return copy
 
     async def owner(self, session: Session, login: str) -> Identity | None:
