@@ -14,6 +14,7 @@ from mailsec.app.config import Configuration, gateway_settings
 from mailsec.app.database_plugin import DatabasePlugin
 from mailsec.app.evidence_cache import DatabaseEvidence
 from mailsec.app.evidence_refresh import EvidenceRefresh
+from mailsec.app.expiry import ExpiryWatch
 from mailsec.app.hardening import fitting, raise_descriptors
 from mailsec.app.own_certificates import OwnCertificates
 from mailsec.app.seal_keys import DatabaseSealKeys
@@ -64,6 +65,7 @@ class Parts:
     pipeline: Pipeline
     relay: Relay
     certificates: OwnCertificates
+    expiry: ExpiryWatch
     tls: dict[str, ServerTls]
     """What each listener with TLS shows, by its name."""
 
@@ -94,7 +96,9 @@ def assemble(reactor: Any, configuration: Configuration, data_key: bytes, index:
     spool.open()
     plugins, pipeline = make_pipeline(configuration, settings, database, runtime, spool)
     relay = Relay(spool, runtime, settings)
-    return Parts(settings, runtime, database, spool, plugins, pipeline, relay, certificates, certificates.load(runtime))
+    shown = certificates.load(runtime)
+    expiry = ExpiryWatch(certificates, EvidenceStore(database), runtime, plugins.record)
+    return Parts(settings, runtime, database, spool, plugins, pipeline, relay, certificates, expiry, shown)
 
 
 def make_pipeline(

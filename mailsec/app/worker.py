@@ -77,6 +77,7 @@ class WorkerProcess:
             if self.start.index == 0:
                 overdue = Overdue(self._spool_directory, parts.spool, parts.runtime, parts.settings)
                 parts.runtime.start(overdue.watch(), "mail on hold")
+            parts.runtime.start(parts.expiry.watch(), "watch expiry")
             # Spools of workers that there are no more of: somebody has to deliver what is in them.
             parts.runtime.start(adopt_orphans(parts.spool, self.start.workers), "adopt orphans")
             count = len(parts.settings.listeners)

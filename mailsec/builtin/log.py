@@ -15,8 +15,10 @@ from mailsec.model.verdict import Event
 __all__ = ["LogPlugin"]
 
 
-_ALARMS = frozenset({"key revoked"})
+_ALARMS = frozenset({"key revoked", "certificate expired"})
 """Events that somebody must look at."""
+_WARNINGS = frozenset({"certificate expires"})
+"""Events that somebody should look at soon."""
 _DETAILS = frozenset({"tls session"})
 """Events that come with every connection: lines of the level "debug", unless the client showed a certificate."""
 
@@ -37,7 +39,7 @@ class LogPlugin:
         fields = {name: value for name, value in event.fields.items() if value not in ("", 0, None)}
         if event.name in _ALARMS:
             self._log.error(event.name, **fields)
-        elif _is_refusal(event):
+        elif event.name in _WARNINGS or _is_refusal(event):
             self._log.warning(event.name, **fields)
         elif event.name in _DETAILS and "client_subject" not in fields:
             self._log.debug(event.name, **fields)

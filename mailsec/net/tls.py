@@ -19,7 +19,7 @@ from zope.interface import implementer
 from mailsec.errors import ConfigurationError
 from mailsec.model.requests import StartTls
 from mailsec.model.tls import TlsPolicy
-from mailsec.net.tls_context import OwnCertificate, add_certificate, make_context, own_certificate
+from mailsec.net.tls_context import ContextFacts, OwnCertificate, add_certificate, make_context, own_certificate
 from mailsec.net.tls_library import choose_by_name
 from mailsec.net.tls_names import Choice, choices
 
@@ -75,7 +75,7 @@ class ServerTls:
         contexts = {}
         for shown in choice.sets:
             context = contexts[shown] = self._context(shown, authorities)
-            context.set_app_data(shown)
+            context.set_app_data(ContextFacts(shown))
         if len(contexts) > 1 or self._sni != "any":
             first = contexts[choice.default]
             # The context keeps the callback alive, as the library only points to it.

@@ -23,7 +23,8 @@ from zope.interface import implementer
 from mailsec.errors import ConfigurationError, ProtocolError
 from mailsec.model.requests import StartTls
 from mailsec.model.tls import TlsPeer
-from mailsec.net.tls_context import OwnCertificate, add_certificate, make_context
+from mailsec.net.tls_context import ContextFacts, OwnCertificate, add_certificate, make_context
+from mailsec.net.tls_session import facts_of
 
 __all__ = ["ClientTls", "Wallet", "check_peer", "client_tls"]
 
@@ -48,14 +49,12 @@ class Wallet(Protocol):
 class ClientTls:
     """One connection to a next hop."""
 
-    def __init__(self, context: SSL.Context, request: StartTls, authority: bytes | None) -> None:
+    def __init__(self, context: SSL.Context, request: StartTls) -> None:
         self._context = context
         self._request = request
-        self._authority = authority
 
     def clientConnectionForTLS(self, protocol: Any) -> SSL.Connection:
         connection = SSL.Connection(self._context, None)
-        connection.set_app_data(self._authority)
         name = self._request.server_name
         if name and not _is_address(name):
             # RFC 6066 §3: SNI holds a DNS name, never an address.
@@ -80,7 +79,7 @@ def client_tls(roots: bytes | None = None, wallet: Wallet | None = None) -> Call
             if len(contexts) >= _MOST_CONTEXTS:
                 contexts.clear()
             context = contexts[key] = _context(request, authority, own, roots)
-        return ClientTls(context, request, authority)
+        return ClientTls(context, request)
 
     return begin
 
@@ -93,6 +92,7 @@ def _found(value: Any, name: str) -> Any:
 
 def _context(request: StartTls, authority: bytes | None, own: OwnCertificate | None, roots: bytes | None) -> SSL.Context:
     context = make_context(request.peer.policy)
+    context.set_app_data(ContextFacts((own,) if own is not None else (), authority))
     if own is not None:
         add_certificate(context, own)
     if request.verify != "verified" or request.peer.pins:
@@ -134,7 +134,7 @@ def check_peer(connection: SSL.Connection, request: StartTls) -> bool:
     if request.peer.pins:
         _check_pins(connection, request)
         return True
-    authority = connection.get_app_data()
+    authority = facts_of(connection).authority
     if authority is not None:
         certificate = connection.get_peer_certificate(as_cryptography=True)
         if certificate is not None and certificate.public_bytes(Encoding.DER) == authority:

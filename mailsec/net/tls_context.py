@@ -17,7 +17,7 @@ from mailsec.model.tls import TlsPolicy
 from mailsec.net.tls_library import known_groups, set_groups
 from mailsec.x509.certificate import Certificate, load_certificate
 
-__all__ = ["OwnCertificate", "add_certificate", "make_context", "own_certificate"]
+__all__ = ["ContextFacts", "OwnCertificate", "add_certificate", "make_context", "own_certificate"]
 
 # RFC 9325 §3.3, §3.5: no compression (CRIME), no renegotiation.
 _OPTIONS = SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION | SSL.OP_SINGLE_DH_USE | SSL.OP_SINGLE_ECDH_USE
@@ -39,6 +39,15 @@ class OwnCertificate:
     @property
     def certificate(self) -> Certificate:
         return load_certificate(self.der)
+
+
+@dataclass(frozen=True, slots=True)
+class ContextFacts:
+    """What is remembered with a context (its `app_data`; that of a connection is Twisted's)."""
+
+    shown: tuple[OwnCertificate, ...] = ()
+    authority: bytes | None = None
+    """The certificate (DER) by which a next hop is known."""
 
 
 def own_certificate(name: str, certificate: bytes, private_key: bytes, chain: Sequence[bytes] = ()) -> OwnCertificate:

@@ -7,10 +7,10 @@ from OpenSSL import SSL
 
 from mailsec.errors import ProtocolError
 from mailsec.model.session import TlsInfo
-from mailsec.net.tls_context import OwnCertificate
+from mailsec.net.tls_context import ContextFacts
 from mailsec.net.tls_library import was_resumed
 
-__all__ = ["tls_info"]
+__all__ = ["facts_of", "tls_info"]
 
 
 def tls_info(connection: SSL.Connection, *, verified: bool = False) -> TlsInfo:
@@ -37,8 +37,14 @@ def tls_info(connection: SSL.Connection, *, verified: bool = False) -> TlsInfo:
     )
 
 
+def facts_of(connection: SSL.Connection) -> ContextFacts:
+    """What is remembered with the context of a connection; nothing where that is none of ours."""
+    facts = connection.get_context().get_app_data()
+    return facts if isinstance(facts, ContextFacts) else ContextFacts()
+
+
 def _own(connection: SSL.Connection) -> bytes | None:
-    shown: tuple[OwnCertificate, ...] = connection.get_context().get_app_data() or ()
+    shown = facts_of(connection).shown
     if len(shown) == 1:
         return shown[0].der
     if not shown:

@@ -18,6 +18,7 @@ from mailsec.app.config.models import Hop
 from mailsec.app.config.problems import Problem, near
 from mailsec.app.config.surroundings import read_anchor_file
 from mailsec.errors import MailsecError
+from mailsec.keys.files import load_certificates
 from mailsec.keys.software import SoftwareBackend
 from mailsec.model.trust import Anchor
 from mailsec.pki.identity import matches_host
@@ -158,6 +159,6 @@ def _system_anchors() -> list[Anchor]:
     try:
         if not Path(path).is_file():
             return []
-        return [Anchor(der, purposes=("tls-server",)) for der in read_anchor_file(path)]
+        return [Anchor(der, purposes=("tls-server",)) for der in load_certificates(Path(path).read_bytes())]
     except (OSError, MailsecError):
         return []
