@@ -22,6 +22,7 @@ from mailsec.model.session import Transaction
 from mailsec.model.verdict import Decision, Reason, Verdict
 from mailsec.rules.conditions import Facts
 from mailsec.rules.ruleset import Rule, RuleSet
+from mailsec.rules.session_variables import SessionFacts
 
 __all__ = ["RulesPlugin"]
 
@@ -77,7 +78,8 @@ class RulesPlugin:
             return [decode_words(value) for value in message.values(name)]
 
         user = session.identity.name if session.identity is not None else ""
-        return Facts(session.listener, session.origin, user, sender, recipient, header, self._kind[1])
+        variables = SessionFacts(session.tls, session.peer, user, session.hostname, transaction.received_at)
+        return Facts(session.listener, session.origin, user, sender, recipient, header, self._kind[1], variables)
 
 
 class _Choice:

@@ -6,8 +6,9 @@ The one invariant: `internet` takes only recipients in our own domains. No heade
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from datetime import datetime
 
 from mailsec.errors import LimitExceeded, Reply
 from mailsec.interfaces import RecipientDirectory
@@ -16,6 +17,8 @@ from mailsec.model.message import Message
 from mailsec.model.session import Envelope, Origin, Recipient, Session
 from mailsec.model.settings import GatewaySettings, ListenerSettings
 from mailsec.rules.conditions import Addresses
+from mailsec.rules.expressions import compile_expression
+from mailsec.rules.session_variables import SessionFacts, is_variable
 
 __all__ = ["Admission", "Domains"]
 
@@ -31,6 +34,7 @@ _NOBODY = Reply(550, "5.1.1", "no such recipient here")
 _NOT_A_PEER = Reply(554, "5.7.1", "not accepted from this address")
 # RFC 3463 §3.8: X.7.0, other security
 _NO_CERTIFICATE = Reply(530, "5.7.0", "a client certificate is required here")
+_REQUIRED = Reply(554, "5.7.1", "this listener asks for another TLS session or client certificate")
 _NO_CERTIFICATE_TO_RELAY = Reply(550, "5.7.0", "a client certificate is required to send to other domains")
 # RFC 3463 §3.5: X.4.6, routing loop detected
 _LOOP = Reply(554, "5.4.6", "too many hops: this message is going in a circle")
@@ -53,14 +57,18 @@ class Domains:
 class Admission:
     """The answers to connections, MAIL and RCPT. None: welcome."""
 
-    def __init__(self, settings: GatewaySettings, directories: Sequence[RecipientDirectory] = ()) -> None:
+    def __init__(
+        self, settings: GatewaySettings, directories: Sequence[RecipientDirectory] = (), now: Callable[[], datetime | None] = lambda: None
+    ) -> None:
         self.domains = Domains(settings.domains)
         self.directories = tuple(directories)
         self._limits = settings.limits
+        self._now = now
         self._host = normalise_domain(settings.hostname)
         self._postmaster = Address.parse(settings.postmaster)
         self._senders = {one.name: Addresses(one.senders) for one in settings.listeners}
         self._certificates = {one.name: one.client_certificates for one in settings.listeners if one.client_certificates != "none"}
+        self._required = {one.name: compile_expression(one.require, is_variable) for one in settings.listeners if one.require}
         self._peers = {one.name: _networks(one) for one in settings.listeners if one.peers}
 
     def admit_connection(self, session: Session) -> Reply | None:
@@ -80,6 +88,11 @@ class Admission:
         """MAIL FROM: an identity on `submission`, a known sender on `trusted`, anybody on `internet`."""
         if self.lacks_certificate(session):
             return _NO_CERTIFICATE
+        required = self._required.get(session.listener)
+        if required is not None:
+            user = session.identity.name if session.identity is not None else ""
+            if not required(SessionFacts(session.tls, session.peer, user, session.hostname, self._now())):
+                return _REQUIRED
         if session.origin is Origin.SUBMISSION:
             # RFC 6409 §4.3: submission needs authorisation
             if session.identity is None:

@@ -93,7 +93,7 @@ class Pipeline:
                 raise ConfigurationError("no plugin brings a crypto backend", hint="the built-in one is mailsec.builtin.software")
             engine = SmimeEngine(backends[0], runtime, settings.limits, settings.revocation)
         lent = {"settings": settings, "runtime": runtime}
-        self.admission = Admission(settings, plugins.providers("register_recipient_directories", **lent))
+        self.admission = Admission(settings, plugins.providers("register_recipient_directories", **lent), runtime.now)
         self.authenticators: tuple[Authenticator, ...] = tuple(plugins.providers("register_authenticators", **lent))
         self.directories: tuple[CertificateDirectory, ...] = tuple(plugins.providers("register_certificate_directories", **lent))
         desk = EvidenceDesk(

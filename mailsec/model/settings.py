@@ -94,6 +94,8 @@ class ListenerSettings:
     """Clients that ask for a name that no certificate has: "any" (the first certificate), "known" (refused), "required" (also without a name)."""
     client_certificates: str = "none"
     """ "none", "optional", "required", or "required-for-relaying" (to other domains than our own)."""
+    require: str = ""
+    """An expression of `rules.expressions` that must hold for mail to be taken."""
     client_names: tuple[str, ...] = ()
     """Host names or addresses of which a client's certificate must hold one to be accepted; empty: any."""
     client_fingerprints: tuple[tuple[str, tuple[str, ...]], ...] = ()

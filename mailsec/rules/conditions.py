@@ -14,16 +14,22 @@ from mailsec.errors import AddressError, ConfigurationError
 from mailsec.model.address import Address, normalise_domain
 from mailsec.model.message import KINDS
 from mailsec.model.session import Origin
+from mailsec.rules.expressions import Expression, Lookup, compile_expression
 from mailsec.rules.patterns import compile_pattern, found_in
+from mailsec.rules.session_variables import is_variable
 
 __all__ = ["Addresses", "Condition", "Facts", "compile_condition"]
 
 
-_KEYS = ("listener", "origin", "user", "sender", "recipient", "kind", "subject", "header")
+_KEYS = ("listener", "origin", "user", "sender", "recipient", "kind", "subject", "header", "tls")
 
 
 def _no_header(name: str) -> Sequence[str]:
     return ()
+
+
+def _no_variable(name: str) -> str:
+    return ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +47,8 @@ class Facts:
     """The decoded values of all fields with a lower-case name; computed only when a rule asks."""
     kind: str = ""
     """A word of `model.message.KINDS`; "" for other mail."""
+    session: Lookup = _no_variable
+    """The variables of `rules.session_variables`."""
 
 
 class Addresses:
@@ -85,6 +93,7 @@ class Condition:
     sender: Addresses | None = None
     recipient: Addresses | None = None
     headers: tuple[tuple[str, re.Pattern[str]], ...] = ()
+    tls: Expression | None = None
 
     def holds(self, facts: Facts) -> bool:
         """True where every part holds; the cheap parts are asked first."""
@@ -96,6 +105,7 @@ class Condition:
             and (self.recipient is None or (facts.recipient is not None and self.recipient.match(facts.recipient)))
             and (self.sender is None or (facts.sender is not None and self.sender.match(facts.sender)))
             and all(found_in(pattern, facts.header(name)) for name, pattern in self.headers)
+            and (self.tls is None or self.tls(facts.session))
         )
 
 
@@ -103,7 +113,7 @@ def compile_condition(match: Mapping[str, Any]) -> Condition:
     """Compile the `match` table of a `[[rule]]`; raise ConfigurationError for a key or value that means nothing.
 
     Keys: listener, origin, user, sender, recipient, kind (a string or a list of them), subject (a regular expression), header (a table of
-    field name to regular expression).
+    field name to regular expression), tls (an expression over `rules.session_variables`).
     """
     unknown = set(match) - set(_KEYS)
     if unknown:
@@ -129,6 +139,7 @@ def compile_condition(match: Mapping[str, Any]) -> Condition:
         None if senders is None else Addresses(senders),
         None if recipients is None else Addresses(recipients),
         tuple(headers),
+        compile_expression(str(match["tls"]), is_variable) if match.get("tls") else None,
     )
 
 

@@ -23,10 +23,10 @@ WORK = TEXT**3
 _HINT = "anchor it with ^, use fewer * and +, or possessive ones (*+)"
 
 
-def compile_pattern(text: str) -> re.Pattern[str]:
-    """Compile `text`, without regard to case; raise ConfigurationError for a bad one and for one that could take long."""
+def compile_pattern(text: str, *, ignore_case: bool = True) -> re.Pattern[str]:
+    """Compile `text`, without regard to case unless it is told otherwise; raise ConfigurationError for a bad one and for one that could take long."""
     try:
-        pattern = re.compile(text, re.IGNORECASE)
+        pattern = re.compile(text, re.IGNORECASE if ignore_case else 0)
         parsed = importlib.import_module("re._parser").parse(text)
     except (re.error, RecursionError, OverflowError) as error:
         raise ConfigurationError(f"not a regular expression: {text!r}: {error}", hint="quote it with single quotes in TOML") from error

@@ -59,6 +59,7 @@ class Scene:
                 {"name": "any", **own},
                 {"name": "known", **own, "sni": "known"},
                 {"name": "named", **own, "sni": "required"},
+                {"name": "newest", **own, "require": '%{SSL_PROTOCOL} == "TLSv1.3" and %{SSL_CIPHER_USEKEYSIZE} >= 128'},
                 {"name": "optional", **certified, "client_certificates": "optional"},
                 {"name": "required", **certified, "client_certificates": "required"},
                 {"name": "relaying", **certified, "client_certificates": "required-for-relaying"},
@@ -78,7 +79,10 @@ class Scene:
                     "client_names": ["mta.example.net"],
                 },
             ],
-            rule=[{"name": "nothing", "sign": "never"}],
+            rule=[
+                {"name": "alice", "match": {"tls": '%{SSL_CLIENT_S_DN_CN} == "alice@example.org"'}, "sign": "never"},
+                {"name": "nothing", "sign": "never"},
+            ],
             revocation={"crl_files": [str(self.lists), str(self.lists_below)]},
         )
         with self.database() as database:
@@ -100,9 +104,9 @@ class Scene:
             return ssl.create_default_context(cadata=self.ca_pem)
         return holder.client_context(self.ca_pem, self.directory / "clients")
 
-    def client(self, listener: str, holder: Holder | None = None, *, name: str = "gw.example.org") -> smtplib.SMTP:
+    def client(self, listener: str, holder: Holder | None = None, *, context: ssl.SSLContext | None = None) -> smtplib.SMTP:
         """smtplib on a listener with implicit TLS; `holder`: who it is."""
-        return _Named(self.context(holder), name, self.gateway.ports[listener])
+        return _Named(context or self.context(holder), "gw.example.org", self.gateway.ports[listener])
 
     def events(self, name: str) -> list[Any]:
         return [event for event in self.gateway.events() if event.get("event") == name]

@@ -45,6 +45,7 @@ def test_certificate_says_who_submits_and_its_addresses_are_theirs(scene):
     assert re.search(rb'\tclient certificate "CN=alice@example.org" verified, (89|90) days left\)\r\n', message)
     (event,) = [one for one in scene.events("received") if one.get("message_id") == "<certified@test>"]
     assert event["user"] == "alice@example.org" and event["client_verified"] is True
+    assert event["rule"] == "alice"  # a condition over the certificate
     with pytest.raises(smtplib.SMTPSenderRefused) as caught, scene.client("required", scene.alice) as client:
         client.sendmail("bob@example.org", ["bob@example.org"], LETTER)
     assert caught.value.smtp_code == 550
@@ -123,6 +124,15 @@ def test_shared_tenant_is_known_by_the_name_in_its_certificate(scene):
                 assert welcome
             except smtplib.SMTPException:
                 assert not welcome
+
+
+def test_listener_asks_for_more_than_a_certificate(scene):
+    for version, code in ((ssl.TLSVersion.TLSv1_2, 554), (ssl.TLSVersion.TLSv1_3, 250)):
+        context = scene.context()
+        context.maximum_version = version
+        with scene.client("newest", context=context) as client:
+            client.ehlo()
+            assert client.mail("x@y.example")[0] == code
 
 
 def test_session_resumed_after_its_certificate_was_prohibited_is_refused(scene):

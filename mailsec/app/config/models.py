@@ -141,6 +141,8 @@ class Listener(Section):
     client_fingerprints: dict[str, Several] = Field(default_factory=dict)
     """On "submission", who holds a certificate may use the addresses in it. This table gives other addresses to certificates by their
     SHA-256 fingerprints, and no others are accepted then: { "AB:CD:…" = ["printer@example.org"] }."""
+    require: str = ""
+    """An expression over the TLS session, as NSSRequire has it: where it does not hold, no mail is taken (docs/tls.md)."""
     tls_profile: Literal["", "modern", "intermediate", "fips-algorithms"] = ""
     """A profile for this listener, instead of that of [tls]."""
     protocols: Several = Field(default_factory=list)
@@ -270,6 +272,8 @@ class Match(Section):
     """A regular expression that is found in the subject."""
     header: dict[str, str] = Field(default_factory=dict)
     """Header field names, each with a regular expression that is found in one of its values."""
+    tls: str = ""
+    """An expression over the TLS session, in the language of NSSRequire: '%{SSL_CLIENT_VERIFY} == "SUCCESS"' (docs/tls.md)."""
 
 
 class Rule(Section):

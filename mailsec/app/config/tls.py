@@ -14,6 +14,8 @@ from mailsec.app.config.problems import Problem, near
 from mailsec.errors import AddressError, ConfigurationError
 from mailsec.model.address import Address
 from mailsec.model.tls import TlsPeer, TlsPolicy
+from mailsec.rules.expressions import compile_expression
+from mailsec.rules.session_variables import is_variable
 
 __all__ = ["find_tls_problems", "fingerprint", "listener_tls", "peer_of", "tls_notes"]
 
@@ -47,6 +49,7 @@ def listener_tls(tls: models.Tls, listener: models.Listener) -> dict[str, Any]:
         "tls_policy": policy_of(tls, listener),
         "sni": listener.sni,
         "client_certificates": listener.client_certificates,
+        "require": listener.require,
         "client_names": tuple(listener.client_names),
         "client_fingerprints": tuple((fingerprint(text), tuple(whom)) for text, whom in listener.client_fingerprints.items()),
     }
@@ -136,6 +139,11 @@ def _listener(path: Path, listener: models.Listener, problems: list[Problem]) ->
         for useless in ("client_names", "client_fingerprints"):
             if getattr(listener, useless):
                 problem(useless, "is not used where no certificate is asked for", 'set client_certificates = "required"')
+    if listener.require:
+        try:
+            compile_expression(listener.require, is_variable)
+        except ConfigurationError as error:
+            problem("require", error.message, error.hint)
     for index, wanted in enumerate(listener.client_names):
         if not (_is_address(wanted) if "@" in wanted else is_domain(wanted)):
             problems.append(Problem((*path, "client_names", index), f'"{wanted}" is neither a host name nor an address'))
