@@ -71,26 +71,27 @@ def _other(kind: str) -> dict:
     return {"excluded_subtrees" if kind == "permitted" else "permitted_subtrees": None}
 
 
-def build(levels, end) -> list[Party]:
-    chain = [issue("Oracle root", ca=True, label="oracle 0")]
+def build(levels, end, name: str = "Oracle") -> list[Party]:
+    """`name`: begins all subjects and keys, so that chains of several can lie in one database."""
+    chain = [issue(f"{name} root", ca=True, label=f"{name} 0")]
     for index, spec in enumerate(levels, 1):
         above = chain[-1]
         ca = spec["ca"]
         chain.append(
             issue(
-                above.subject if spec["self_issued"] else f"Oracle {index}",
+                above.subject if spec["self_issued"] else f"{name} {index}",
                 above,
                 *extensions_of(spec),
                 ca=ca,
                 path_length=spec["path_length"] if ca else None,
-                label=f"oracle {index}",
+                label=f"{name} {index}",
                 end=START + dt.timedelta(days=1) if spec["expired"] else NOW + dt.timedelta(days=99),
                 sign_with="oracle mallory" if spec["other_key"] else None,
             )
         )
     addresses = (end["address"],) if end["address"] else ()
     last = START + dt.timedelta(days=1) if end["expired"] else NOW + dt.timedelta(days=99)
-    chain.append(issue("Oracle Bob", chain[-1], *extensions_of(end), ca=end["ca"], addresses=addresses, end=last))
+    chain.append(issue(f"{name} Bob", chain[-1], *extensions_of(end), ca=end["ca"], addresses=addresses, end=last))
     return chain
 
 
