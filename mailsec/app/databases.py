@@ -18,8 +18,11 @@ from mailsec.store.certdb import CertDb
 __all__ = ["ask_password", "domains_from", "entries_called", "open_database"]
 
 
-def open_database(output: Output, choice: DatabaseChoice, *, look: bool = False) -> CertDb:
-    """The database, unlocked. With `look`, one whose pass phrase nobody can be asked for is opened all the same, not verified."""
+def open_database(output: Output, choice: DatabaseChoice, *, look: bool = False, asking: str = "") -> CertDb:
+    """The database, unlocked; `asking` is how its pass phrase is asked for on a terminal.
+
+    With `look`, one whose pass phrase nobody can be asked for is opened all the same, not verified.
+    """
     location = choice.location()
     if not choice.passphrase_file:
         database = CertDb.open(location)
@@ -29,7 +32,7 @@ def open_database(output: Output, choice: DatabaseChoice, *, look: bool = False)
         if look and choice.database and not sys.stdin.isatty():
             output.warning("nothing below is verified: the database has a pass phrase", "give it with --passphrase-file FILE")
             return CertDb.open(location)
-    return CertDb.open(location, password=choice.passphrase().encode())
+    return CertDb.open(location, password=choice.passphrase(prompt=asking).encode())
 
 
 def ask_password(file: str, prompt: str, *, confirm: bool = False, option: str = "--password-file") -> bytes:

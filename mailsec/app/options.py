@@ -41,7 +41,7 @@ class DatabaseChoice:
             return self.database
         from mailsec.app.config import load_configuration
 
-        return load_configuration(self._configuration_path()).database.location
+        return load_configuration(self.configuration_path()).database.location
 
     def passphrase(self, *, prompt: str = "", confirm: bool = False) -> str:
         """The pass phrase of the database: from `--passphrase-file`, from the configuration, or asked for on the terminal."""
@@ -51,12 +51,13 @@ class DatabaseChoice:
             from mailsec.app.config import load_configuration
             from mailsec.app.passphrase import passphrase_source
 
-            found = passphrase_source(load_configuration(self._configuration_path()).passphrase)
+            found = passphrase_source(load_configuration(self.configuration_path()).passphrase)
             if found is not None:
                 return found
         return ask_passphrase(prompt or "Pass phrase of the database", confirm=confirm)
 
-    def _configuration_path(self) -> str:
+    def configuration_path(self) -> str:
+        """The configuration that was named, or the usual one; UsageError where neither is there and no database was named."""
         path = self.configuration or DEFAULT_CONFIGURATION
         if not self.configuration and not Path(path).exists():
             raise UsageError("no database was named", hint=f"name a configuration with -c or a database with -d; there is no {path}")

@@ -32,7 +32,7 @@ from mailsec.store.migrations import migrate
 from mailsec.store.schema import APPLICATION_ID, AUTHENTICATED, SCHEMA, ledger, meta
 from mailsec.store.sealing import SCRYPT_COST, DataKey, opens_without_password, unwrap_data_key, wrap_data_key
 
-__all__ = ["Database"]
+__all__ = ["Database", "journalled", "now", "remove_files"]
 
 
 class Database:
@@ -71,7 +71,7 @@ class Database:
         try:
             with translated(name):
                 if path is not None:
-                    _run_outside_transactions(engine, "PRAGMA journal_mode = WAL", f"PRAGMA application_id = {APPLICATION_ID}")
+                    journalled(engine)
                 key = DataKey(random(32), random)
                 with engine.connect().execution_options(mailsec_write=True) as connection, connection.begin():
                     if path is None and engine.dialect.has_table(connection, "meta"):
@@ -83,7 +83,7 @@ class Database:
         except BaseException:
             engine.dispose()
             if path is not None:
-                _remove(path)
+                remove_files(path)
             raise
         return cls(engine, name, key)
 
@@ -143,6 +143,15 @@ class Database:
         finally:
             engine.dispose()
         return name
+
+    def demand_own_schema(self) -> None:
+        """Raise SchemaError where the database is newer than this code: what it does not know it cannot copy."""
+        with self.reading() as connection:
+            number = _schema_of(connection, self.name, is_file=connection.dialect.name == "sqlite")
+        if number != SCHEMA:
+            raise SchemaError(
+                f"database {self.name} has schema {number}, this mailsec writes {SCHEMA}", hint="use the newer mailsec for this"
+            )
 
     def close(self) -> None:
         """Let go of all connections."""
@@ -305,7 +314,13 @@ def _run_outside_transactions(engine: Engine, *statements: str) -> None:
         connection.close()
 
 
-def _remove(path: Path) -> None:
+def journalled(engine: Engine) -> None:
+    """Make an empty SQLite file one of ours: its journal, and the mark by which it is known."""
+    _run_outside_transactions(engine, "PRAGMA journal_mode = WAL", f"PRAGMA application_id = {APPLICATION_ID}")
+
+
+def remove_files(path: Path) -> None:
+    """Remove a SQLite database with its log."""
     for suffix in ("", "-wal", "-shm"):
         path.with_name(path.name + suffix).unlink(missing_ok=True)
 

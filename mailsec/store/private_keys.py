@@ -52,7 +52,7 @@ class StoredKey:
 class PrivateKeys(Users):
     """The part of the database that knows private keys."""
 
-    def keys(self) -> Sequence[StoredKey]:
+    def stored_keys(self) -> Sequence[StoredKey]:
         """Every private key, oldest first."""
         with self.reading() as connection:
             whole = not self.problem(connection, *TABLES)
@@ -82,10 +82,10 @@ class PrivateKeys(Users):
 
         Raise KeyUnavailable where there is none, UsageError where there are several.
         """
-        found = [key for key in self.keys() if name in key.nicknames]
+        found = [key for key in self.stored_keys() if name in key.nicknames]
         digits = name.lower()
         if not found and len(digits) >= _SHORTEST_ID and not set(digits) - set("0123456789abcdef"):
-            found = [key for key in self.keys() if key.key_id.hex().startswith(digits)]
+            found = [key for key in self.stored_keys() if key.key_id.hex().startswith(digits)]
         if not found:
             raise KeyUnavailable(f"there is no private key {name[:80]!r} here", hint="`mailsec key list` shows those that there are")
         if len(found) > 1:

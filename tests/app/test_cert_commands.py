@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import subprocess
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -73,6 +74,72 @@ def test_what_was_edited_is_named_and_can_be_accepted(mailsec, database, ca):
     code, out, _ = mailsec("db", "check", "-d", database, "--accept")
     assert code == 0 and "removed 1 row" in out
     assert mailsec("db", "check", "-d", database)[0] == 0
+
+
+def test_a_backup_is_restored_and_the_damaged_one_put_aside(mailsec, database, ca, folder):
+    told = answer(mailsec("db", "backup", "backup.db", "-d", database, "--json"))
+    assert told["file"] == "backup.db" and told["size"] == (folder / "backup.db").stat().st_size
+    code, _, err = mailsec("db", "backup", "backup.db", "-d", database)
+    assert code == 1 and "exists already" in err
+    mailsec("cert", "delete", ca, "--yes", "-d", database)
+    code, _, err = mailsec("db", "restore", "backup.db", "-d", database)
+    assert code == 1 and "exists already" in err
+    told = answer(mailsec("db", "restore", "backup.db", "--replace", "-d", database, "--json"))
+    assert (folder / told["replaced"]).exists()
+    assert mailsec("cert", "show", ca, "-d", database)[0] == 0
+    assert mailsec("db", "restore", "backup.db", "-d", "new.db")[0] == 0 and mailsec("db", "check", "-d", "new.db")[0] == 0
+
+
+def test_a_backup_that_is_not_whole_is_not_restored(mailsec, database, ca, folder):
+    mailsec("db", "backup", "backup.db", "-d", database)
+    connection = sqlite3.connect("backup.db")
+    connection.execute("UPDATE certificates SET domains = '[\"*\"]'")
+    connection.commit()
+    connection.close()
+    code, _, err = mailsec("db", "restore", "backup.db", "--replace", "-d", database)
+    assert code == 1 and "not whole" in err and answer(mailsec("db", "check", "-d", database, "--json"))["valid"]
+    for wrong in ("absent.db", "password", "."):
+        code, _, err = mailsec("db", "restore", wrong, "--replace", "-d", database)
+        assert code in (1, 78) and "hint" in err
+    assert mailsec("cert", "show", ca, "-d", database)[0] == 0
+
+
+def test_another_database_is_merged_and_told_about(mailsec, database, ca, folder):
+    mailsec("db", "init", "-d", "other.db", "--passphrase-file", "password")
+    arguments = ("-d", "other.db", "--passphrase-file", "password")
+    mailsec("cert", "issue", "--new-ca", "Partner CA", "--for", "example.net", "--key", "ec-p256", *arguments)
+    mailsec("user", "add", "a@example.org", "--password-file", "other", *arguments)
+    told = answer(mailsec("db", "merge", "other.db", "--source-passphrase-file", "password", "-d", database, "--json"))
+    assert (told["certificates"], told["keys"], told["users"], told["left_out"]) == (1, 1, 1, [])
+    code, out, _ = mailsec("db", "merge", "other.db", "--source-passphrase-file", "password", "-d", database)
+    assert code == 0 and "1 were here already" in out
+    code, _, err = mailsec("db", "merge", "other.db", "-d", database)
+    assert code == 2 and "passphrase" in err
+    assert mailsec("db", "merge", "absent.db", "-d", database)[0] == 1
+
+
+def test_no_password_is_refused_where_the_configuration_asks_for_fips_algorithms(mailsec, folder):
+    from mailsec.app.config import load_configuration
+    from mailsec.app.config.render import render
+    from mailsec.app.config.surroundings import find_surrounding_problems
+    from mailsec.store.certdb import CertDb
+
+    values = {
+        "gateway": {"hostname": "gw.example.org", "domains": ["example.org"]},
+        "database": {"location": "mailsec.db"},
+        "listener": [{"address": "127.0.0.1:2525", "origin": "internet"}],
+        "rule": [{"name": "everybody", "sign": "if-possible", "profile": "fips-algorithms"}],
+        "relay": {"next_hop": "smtp://[127.0.0.1]:1"},
+    }
+    (folder / "mailsec.toml").write_text(render(values))
+    code, _, err = mailsec("db", "init", "--no-password", "-c", "mailsec.toml")
+    assert code == 1 and "fips-algorithms" in err and not (folder / "mailsec.db").exists()
+    mailsec("db", "init", "--no-password", "-d", "mailsec.db")
+    with CertDb.open("mailsec.db") as opened:
+        problems = find_surrounding_problems(load_configuration("mailsec.toml"), opened, datetime.now(UTC))
+    assert any("fips-algorithms" in problem.message and "db password" in problem.hint for problem in problems)
+    code, _, err = mailsec("db", "password", "--no-password", "-c", "mailsec.toml")
+    assert code == 1 and "fips-algorithms" in err
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import click
 
 from mailsec.app.options import DatabaseChoice, database_options
 from mailsec.app.output import Output, json_option, plural
-from mailsec.errors import UsageError
+from mailsec.errors import Refused, UsageError
 
 __all__ = ["check", "init", "password", "upgrade"]
 
@@ -33,6 +33,8 @@ def init(output: Output, database: DatabaseChoice, no_password: bool) -> None:
     secret = b"" if no_password else database.passphrase(prompt="New pass phrase of the database", confirm=True).encode()
     if not secret and not no_password:
         raise UsageError("the pass phrase is empty", hint="give one, or say --no-password")
+    if not secret:
+        _demand_that_none_is_fine(database)
     with CertDb.create(location, secret, at=datetime.now(UTC)) as made:
         if not secret:
             output.warning(_NO_PASSWORD, "`mailsec db password` sets one later")
@@ -88,6 +90,7 @@ def password(output: Output, database: DatabaseChoice, file: str, no_password: b
     with open_database(output, database) as opened:
         if no_password:
             new = ""
+            _demand_that_none_is_fine(database)
             output.warning(_NO_PASSWORD)
         else:
             new = passphrase_from_file(file) if file else ask_passphrase("New pass phrase of the database", confirm=True)
@@ -112,3 +115,15 @@ def upgrade(output: Output, database: DatabaseChoice) -> None:
 
     name = CertDb.upgrade(database.location())
     output.result({"database": name, "schema": SCHEMA}, f"{name} has schema {SCHEMA:04d}")
+
+
+def _demand_that_none_is_fine(database: DatabaseChoice) -> None:
+    """Raise Refused where the configuration asks for a profile in which keys are never without a pass phrase."""
+    if database.database:
+        return
+    from mailsec.app.config import load_configuration
+    from mailsec.app.config.fips import PROFILE, places_that_want_fips
+    from mailsec.app.config.problems import spelt
+
+    if places := places_that_want_fips(load_configuration(database.configuration_path())):
+        raise Refused(f"{spelt(places[0])} is {PROFILE}: the database needs a pass phrase", hint="give one, or change the profile")

@@ -27,7 +27,7 @@ def list_keys(output: Output, database: DatabaseChoice) -> None:
     from mailsec.app.databases import open_database
 
     with open_database(output, database, look=True) as opened:
-        keys = opened.keys()
+        keys = opened.stored_keys()
     rows = [
         [
             key.key_id.hex()[:16],

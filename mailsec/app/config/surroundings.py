@@ -15,6 +15,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from mailsec.app.config.addresses import parse_endpoint
+from mailsec.app.config.fips import PROFILE, places_that_want_fips
 from mailsec.app.config.lines import Path as Place
 from mailsec.app.config.load import Configuration
 from mailsec.app.config.problems import Problem, near
@@ -36,6 +37,10 @@ def find_surrounding_problems(configuration: Configuration, database: CertDb | N
     if database is not None:
         _nicknames(configuration, database, problems)
         try:
+            # NSS refuses an empty password with FIPS: keys that nothing protects fit no such profile.
+            if (places := places_that_want_fips(configuration)) and not database.has_password:
+                message = f"the profile {PROFILE} needs a database with a pass phrase, and this one has none"
+                problems.append(Problem(places[0], message, '"mailsec db password" sets one'))
             for trouble in database.check():
                 problems.append(Problem(("database", "location"), trouble, '"mailsec db check" tells more'))
         except MailsecError as error:
