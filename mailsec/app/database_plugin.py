@@ -24,7 +24,7 @@ from mailsec.model.verdict import Reason
 from mailsec.store.certdb import CertDb
 from mailsec.store.learnt import Learnt
 from mailsec.store.logins import Logins
-from mailsec.store.partners import Partners
+from mailsec.store.partners import Partners, agreed_with
 from mailsec.x509.certificate import load_certificate
 
 __all__ = ["DatabaseAuthenticator", "DatabaseDirectory", "DatabaseKeys", "DatabasePlugin"]
@@ -235,7 +235,8 @@ class DatabasePlugin:
 
     async def agreed(self, address: Address) -> PartnerSettings:
         """What is agreed with `address`: a `gateway.correspondents.PartnerBook`."""
-        return await self._answers.ask(("partner", address.key), self._partners.settings, address)
+        # All at once: there are few of them, and every recipient is asked after.
+        return agreed_with(address, await self._answers.ask(("partners",), self._partners.all))
 
     async def learn(self, sightings: Sequence[Sighting], anchors: Sequence[bytes]) -> Sequence[Lesson]:
         """Keep what mail taught: a `gateway.learning.Learner`."""

@@ -11,7 +11,7 @@ from dataclasses import replace
 from mailsec.gateway.already import Already, already_protected
 from mailsec.gateway.annotation import names_of
 from mailsec.gateway.copies import Copies
-from mailsec.gateway.correspondents import Correspondent
+from mailsec.gateway.correspondents import DIRECTORY, Correspondent
 from mailsec.gateway.explanation import Steps, note
 from mailsec.gateway.groups import fan_out, transaction_for, visible_recipients
 from mailsec.gateway.identity import author
@@ -78,12 +78,13 @@ class _Planning:
 
     async def choose(self, recipient: Recipient) -> tuple[ProtectionPlan, Decision]:
         tools, single = self._tools, transaction_for(self._transaction, recipient)
-        found = await tools.correspondents.find(recipient.address)
+        # Nobody is asked for certificates before it is known that the message is to be encrypted, and nobody elsewhere before this machine.
+        found = Correspondent(recipient.address, wait=DIRECTORY, unasked=True)
         plan = await self._plan(single, found)
-        if plan.wait and plan.wait == found.wait and found.unasked:
-            # Somebody is to be encrypted to, and this machine does not know them: only now are others asked.
-            found = await tools.correspondents.find(recipient.address, everywhere=True)
-            plan = await self._plan(single, found)
+        for everywhere in (False, True):
+            if plan.wait and plan.wait == found.wait and found.unasked:
+                found = await tools.correspondents.find(recipient.address, everywhere=everywhere)
+                plan = await self._plan(single, found)
         if plan.encrypt or any(setting == "encrypt" and value != "never" for setting, value, _ in plan.levels):
             note(self._steps, "certificates", describe_correspondent(found), reason=None if found.chosen else found.missing)
         decision = settle(tools.plugins, single, None, self._findings)

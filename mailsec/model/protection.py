@@ -92,7 +92,10 @@ class Candidates:
     wait: str = ""
     """A need ("token:HSM 1") that stands between the sender and a signing key: it may be met later, without anybody writing again."""
     encryption_wait: str = ""
-    """A need ("directory", "evidence") that stands between us and a certificate of the recipient."""
+    """A need ("directory", "evidence") that stands between us and a certificate of the recipient.
+
+    Certificates are looked up where a plan wants to encrypt, or to wait for this need; it is then chosen again with what was found.
+    """
     partner: PartnerSettings = NOTHING_AGREED
     """What is agreed with the recipient."""
     own_certificates: tuple[str, ...] = ()

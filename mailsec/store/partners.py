@@ -14,12 +14,12 @@ from sqlalchemy import Connection, select
 
 from mailsec.errors import AddressError, Refused, Tampered, UsageError
 from mailsec.model.address import Address, normalise_domain
-from mailsec.model.partner import PartnerSettings
+from mailsec.model.partner import NOTHING_AGREED, PartnerSettings
 from mailsec.store.connection import fetch
 from mailsec.store.database import Database
 from mailsec.store.schema import partner_settings
 
-__all__ = ["DEFAULT", "Partners", "partner_key"]
+__all__ = ["DEFAULT", "Partners", "agreed_with", "partner_key"]
 
 DEFAULT: Final = "default"
 """How the level below all addresses and domains is called; in the table it is the empty string."""
@@ -42,6 +42,18 @@ def partner_key(text: str) -> str:
         ) from None
 
 
+def agreed_with(address: Address, agreed: Mapping[str, Mapping[str, str]]) -> PartnerSettings:
+    """What `Partners.all()` says of `address`: each value from the nearest level that has one."""
+    values: dict[str, str] = {}
+    given: dict[str, str] = {}
+    for level in (address.key, "@" + address.domain_key, DEFAULT):
+        for name, value in agreed.get(level, {}).items():
+            field = name.replace("-", "_")
+            if field in _FIELDS and field not in values:
+                values[field], given[name] = value, level
+    return PartnerSettings(**values, levels=given) if given else NOTHING_AGREED
+
+
 class Partners:
     """The settings in a database."""
 
@@ -49,21 +61,12 @@ class Partners:
         self._database = database
 
     def settings(self, address: Address) -> PartnerSettings:
-        """What is agreed with `address`, each value from the nearest level that has one. Raise Tampered where rows cannot be believed."""
-        levels = (address.key, "@" + address.domain_key, "")
-        found = self._believed(levels)
-        values: dict[str, str] = {}
-        given: dict[str, str] = {}
-        for level in levels:
-            for name, value in found.get(level, {}).items():
-                field = name.replace("-", "_")
-                if field in _FIELDS and field not in values:
-                    values[field], given[name] = value, level or DEFAULT
-        return PartnerSettings(**values, levels=given)
+        """What is agreed with `address`. Raise Tampered where rows cannot be believed."""
+        return agreed_with(address, self.all())
 
     def all(self) -> Mapping[str, Mapping[str, str]]:
         """Every partner with its own settings, by name: domains behind their addresses, the default last. Raise Tampered."""
-        found = self._believed(None)
+        found = self._believed()
         return {partner or DEFAULT: dict(sorted(found[partner].items())) for partner in sorted(found, key=_place)}
 
     def set(self, partner: str, values: Mapping[str, str]) -> Mapping[str, str]:
@@ -91,11 +94,11 @@ class Partners:
                 changes.delete("partner_settings", row)
             return len(rows)
 
-    def _believed(self, partners: Sequence[str] | None) -> dict[str, dict[str, str]]:
+    def _believed(self) -> dict[str, dict[str, str]]:
         found: dict[str, dict[str, str]] = {}
         with self._database.reading() as connection:
             self._demand(connection)
-            for row in self._rows(connection, partners):
+            for row in self._rows(connection, None):
                 # Attack: a setting that was edited into "never". One row that was changed, and the question fails.
                 if not self._database.authentic("partner_settings", row):
                     raise Tampered(

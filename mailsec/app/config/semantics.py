@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
+from mailsec.algorithms.profiles import PROFILES
 from mailsec.app.config import models
 from mailsec.app.config.addresses import Endpoint, is_domain, parse_endpoint, parse_hop
 from mailsec.app.config.evidence import find_revocation_problems
@@ -253,6 +254,16 @@ def _rules(rules: Sequence[models.Rule | None], listeners: Sequence[models.Liste
                 problems.append(Problem((*path, "match", "header", name), f'"{name}" is no name of a header field'))
         if match.origin == ["internet"] and rule.sign in ("required", "if-possible"):
             problems.append(Problem((*path, "sign"), "mail from the Internet is never signed", "only submission and trusted are"))
+        if match.origin == ["internet"] and rule.encrypt in ("required", "if-possible"):
+            problems.append(Problem((*path, "encrypt"), "mail from the Internet is never encrypted", "only submission and trusted are"))
+        if rule.profile and rule.profile not in PROFILES:
+            problems.append(Problem((*path, "profile"), f'there is no profile "{rule.profile}"', near(rule.profile, list(PROFILES))))
+        if rule.wrap == "triple" and rule.sign == "never":
+            problems.append(Problem((*path, "wrap"), "a triple wrap is signed twice, and this rule signs never", 'leave it out, or say "sign"'))
+        for name in ("wrap", "compress", "encrypt_to_sender"):
+            if getattr(rule, name) not in ("", None) and not rule.encrypt:
+                why = f"says how mail is encrypted, and this rule does not say that it is: {name} would change nothing"
+                problems.append(Problem((*path, name), why, 'add encrypt = "required" or "if-possible", or agree on it: mailsec partner set'))
 
 
 def _relay(relay: models.Relay, endpoints: Sequence[Endpoint], problems: list[Problem]) -> None:
