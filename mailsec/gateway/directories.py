@@ -40,7 +40,7 @@ class Directories:
     async def look_up(self, directory: CertificateDirectory, address: Address) -> Found:
         """What one directory knows, in its order. Raise MailsecError, always a temporary one, where it cannot say now."""
         if directory in self.local:
-            return tuple(await directory.certificates(address))
+            return await self._asked(directory, address)
         key = (directory.name, address.key)
         now = self._runtime.monotonic()
         kept = self._kept.get(key)
@@ -51,17 +51,25 @@ class Directories:
             raise Unavailable(f"the directory {directory.name} failed a moment ago", stage="directory")
         self._breakers[directory.name] = admitted
         try:
+            found = await self._asked(directory, address)
+        except Unavailable:
+            self._breakers[directory.name] = self._breakers[directory.name].failed(self._runtime.monotonic())
+            raise
+        self._breakers[directory.name] = CLOSED
+        if len(self._kept) >= _MOST:
+            self._kept.clear()
+        self._kept[key] = (self._runtime.monotonic() + (_KEPT if found else _KEPT_NOTHING), found)
+        return found
+
+    async def _asked(self, directory: CertificateDirectory, address: Address) -> Found:
+        """Its answer; whatever goes wrong in it is Unavailable: a plugin's failure is not that nobody is known."""
+        try:
             found = tuple(await self._runtime.within(self._limits.fetch_timeout, directory.certificates(address)))
             if not all(isinstance(one, FoundCertificate) for one in found):
                 raise TypeError(f"the directory {directory.name} brings something else than FoundCertificate")
         except Exception as error:
             if is_cancellation(error):
                 raise
-            self._breakers[directory.name] = self._breakers[directory.name].failed(self._runtime.monotonic())
             why = error.message if isinstance(error, MailsecError) else type(error).__name__
             raise Unavailable(f"the directory {directory.name} cannot say: {why}", stage="directory") from error
-        self._breakers[directory.name] = CLOSED
-        if len(self._kept) >= _MOST:
-            self._kept.clear()
-        self._kept[key] = (self._runtime.monotonic() + (_KEPT if found else _KEPT_NOTHING), found)
         return found

@@ -16,7 +16,7 @@ from mailsec.model.address import Address
 from mailsec.model.verdict import Reason
 from mailsec.rules.conditions import Addresses
 
-__all__ = ["NO_SIGNERS", "KeyRing", "Signers"]
+__all__ = ["NO_SIGNERS", "KeyRing", "Openers", "Signers"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +31,16 @@ class Signers:
 
 
 NO_SIGNERS = Signers()
+
+
+@dataclass(frozen=True, slots=True)
+class Openers:
+    """Recipients for whom the same keys may open a message."""
+
+    recipients: tuple[Address, ...]
+    keys: tuple[KeyHandle, ...] = ()
+    wait: str = ""
+    """What their keys wait for, where a store is out."""
 
 
 class KeyRing:
@@ -67,6 +77,18 @@ class KeyRing:
                         mine.setdefault(handle.name, handle)
             common = mine if common is None else {name: handle for name, handle in common.items() if name in mine}
         return list((common or {}).values())
+
+    async def openers(self, recipients: Sequence[Address]) -> list[Openers]:
+        """Who may be opened for with the same keys, in the order of the first of each. A store that is out is a need of those who need it."""
+        groups: dict[tuple[str, ...], tuple[list[Address], list[KeyHandle]]] = {}
+        for recipient in recipients:
+            try:
+                keys = await self.keys_to_open((recipient,))
+            except KeyUnavailable as error:
+                groups.setdefault((need_of(error, "keys"), ""), ([], []))[0].append(recipient)
+            else:
+                groups.setdefault(tuple(handle.name for handle in keys), ([], keys))[0].append(recipient)
+        return [Openers(tuple(members), tuple(keys), names[0] if names[-1:] == ("",) else "") for names, (members, keys) in groups.items()]
 
     async def key(self, reference: str) -> KeyHandle | None:
         """The key that the first store knows by that name."""

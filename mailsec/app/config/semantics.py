@@ -259,11 +259,15 @@ def _rules(rules: Sequence[models.Rule | None], listeners: Sequence[models.Liste
         if rule.profile and rule.profile not in PROFILES:
             problems.append(Problem((*path, "profile"), f'there is no profile "{rule.profile}"', near(rule.profile, list(PROFILES))))
         if rule.wrap == "triple" and rule.sign == "never":
-            problems.append(Problem((*path, "wrap"), "a triple wrap is signed twice, and this rule signs never", 'leave it out, or say "sign"'))
+            problems.append(
+                Problem((*path, "wrap"), "a triple wrap is signed twice, and this rule signs never", 'leave it out, or say "sign"')
+            )
         for name in ("wrap", "compress", "encrypt_to_sender"):
             if getattr(rule, name) not in ("", None) and not rule.encrypt:
                 why = f"says how mail is encrypted, and this rule does not say that it is: {name} would change nothing"
-                problems.append(Problem((*path, name), why, 'add encrypt = "required" or "if-possible", or agree on it: mailsec partner set'))
+                problems.append(
+                    Problem((*path, name), why, 'add encrypt = "required" or "if-possible", or agree on it: mailsec partner set')
+                )
 
 
 def _relay(relay: models.Relay, endpoints: Sequence[Endpoint], problems: list[Problem]) -> None:
