@@ -21,6 +21,7 @@ from mailsec.keys.software import SoftwareBackend
 from mailsec.model.settings import RevocationSettings
 from mailsec.model.verdict import Revocation
 from mailsec.pki.budget import Budget
+from mailsec.pki.crl import SKEW
 from mailsec.pki.ocsp import OcspRules, judge_ocsp
 from mailsec.pki.revocation import ocsp_urls
 from mailsec.store.evidence import EvidenceStore, KeptEvidence
@@ -37,6 +38,8 @@ _AHEAD = timedelta(hours=6)
 _BEHIND = timedelta(hours=1)
 """Responses that ended earlier are left to the messages that need them."""
 _LISTS_AHEAD = timedelta(hours=1)
+_LOOKED_AT = timedelta(days=1)
+"""How long evidence stands before it is asked for again, though it says that it holds for weeks: somebody may have been revoked since."""
 _AT_ONCE = 4
 _URLS = 2
 """Responders of one certificate that are asked: attack: one that names a thousand which do not answer."""
@@ -106,15 +109,15 @@ class EvidenceRefresh:
     def _due(self, at: datetime) -> tuple[Sequence[KeptEvidence], Sequence[str]]:
         ending = [
             item
-            for item in self._store.ending("ocsp", at - _BEHIND, at + _AHEAD)
-            if item.expires_at - at < (item.expires_at - item.fetched_at) / 4
+            for item in self._store.ending("ocsp", at - _BEHIND, at + _AHEAD, fetched_before=at - _LOOKED_AT)
+            if item.fetched_at < at - _LOOKED_AT or item.expires_at - at < (item.expires_at - item.fetched_at) / 4
         ]
         subjects = list(dict.fromkeys(item.subject for item in ending))[:_MOST]
         # A newer one may be there already.
         fresh = {item.subject for item in self._store.about(subjects, at=at, kinds=("ocsp",)) if item not in ending}
         asked = self._store.about([subject for subject in subjects if subject not in fresh], at=at, kinds=("asked",))
         known = {kept.url for kept in self._store.lists()}
-        ending_lists = self._store.sources_of_lists(at + _LISTS_AHEAD)
+        ending_lists = self._store.sources_of_lists(at + _LISTS_AHEAD, fetched_before=at - _LOOKED_AT)
         urls = dict.fromkeys([*(url for url in self._settings.crl_urls if url not in known), *ending_lists])
         # Lists from elsewhere (LDAP) are asked for again by the messages that need them.
         return asked, over_http(urls)[:_MOST]
@@ -147,7 +150,7 @@ class EvidenceRefresh:
             return 0
         now = self._runtime.now()
         # Attack: a list that nobody signed, from the future, which would be the newest for ever.
-        usable = [crl for crl in lists if crl.this_update is not None and crl.this_update <= now]
+        usable = [crl for crl in lists if crl.this_update is not None and crl.this_update <= now + SKEW]
         for crl in usable:
             await self._runtime.in_thread(self._keep_list, crl.der, url, now, lane="database")
         return len(usable)

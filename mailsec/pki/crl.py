@@ -24,12 +24,14 @@ from mailsec.x509.extensions import ALL_REASONS, DistributionPoint, GeneralName
 from mailsec.x509.keys import key_facts
 from mailsec.x509.names import Name
 
-__all__ = ["addresses", "crl_status", "distribution_points"]
+__all__ = ["SKEW", "addresses", "crl_status", "distribution_points"]
 
 _DIRECTORY = 4
 _DISTRIBUTION_POINTS = "2.5.29.31"
 _FRESHEST_CRL = "2.5.29.46"
 _URI = 6
+SKEW = timedelta(minutes=5)
+"""How far the clock of an authority may be ahead of ours: lists that are made when they are asked for begin now."""
 _NEVER = datetime.min.replace(tzinfo=UTC)
 
 Candidates = Callable[[CertificateList], Iterable[tuple[Certificate, bytes]]]
@@ -208,7 +210,7 @@ def _unusable(crl: CertificateList, at: datetime, since: datetime) -> Reason | N
         problem = crl.problems[0]
         return Reason(problem.code, "revocation", f"the list of {crl.issuer}: {problem.message}", problem.hint, problem.rfc)
     # RFC 5280 §6.3.3 (a): a list that is not current is not used; one without nextUpdate is outside the profile (§5.1.2.5).
-    if crl.this_update is None or crl.this_update > at:
+    if crl.this_update is None or crl.this_update > at + SKEW:
         return _note("crl-not-yet-valid", f"the list of {crl.issuer} is from the future", "RFC 5280 §5.1.2.4")
     if crl.next_update is None:
         return _note("crl-stale", f"the list of {crl.issuer} does not say when it ends", "RFC 5280 §5.1.2.5")

@@ -95,10 +95,11 @@ class EvidenceStore:
         with self._database.reading() as connection:
             return [_evidence(row) for row in fetch(connection, query.order_by(evidence.c.fetched_at.desc(), evidence.c.id.desc()))]
 
-    def ending(self, kind: str, after: datetime, before: datetime) -> Sequence[KeptEvidence]:
-        """What ends between two instants, soonest first."""
+    def ending(self, kind: str, after: datetime, before: datetime, *, fetched_before: datetime) -> Sequence[KeptEvidence]:
+        """What ends between two instants, or has not ended at the first and was fetched before a third; what ends soonest first."""
         ends = evidence.c.expires_at
-        query = select(evidence).where(evidence.c.kind == kind, ends >= int(after.timestamp()), ends < int(before.timestamp()))
+        due = or_(ends < int(before.timestamp()), evidence.c.fetched_at < int(fetched_before.timestamp()))
+        query = select(evidence).where(evidence.c.kind == kind, ends >= int(after.timestamp()), due)
         with self._database.reading() as connection:
             return [_evidence(row) for row in fetch(connection, query.order_by(evidence.c.expires_at).limit(1000))]
 
@@ -150,14 +151,15 @@ class EvidenceStore:
         with self._database.reading() as connection:
             return [row["der"] for row in fetch(connection, select(crls.c.der).where(crls.c.id.in_(ids)))]
 
-    def sources_of_lists(self, before: datetime) -> Sequence[str]:
-        """Addresses whose newest list ends before an instant, or does not say when."""
+    def sources_of_lists(self, before: datetime, *, fetched_before: datetime) -> Sequence[str]:
+        """Addresses whose newest list ends before an instant, does not say when, or was fetched before another instant."""
         with self._database.reading() as connection:
-            rows = fetch(connection, select(crls.c.url, crls.c.next_update).where(crls.c.url != ""))
-        newest: dict[str, int] = {}
+            rows = fetch(connection, select(crls.c.url, crls.c.next_update, crls.c.fetched_at).where(crls.c.url != ""))
+        newest: dict[str, tuple[int, int]] = {}
         for row in rows:
-            newest[row["url"]] = max(newest.get(row["url"], 0), row["next_update"] or 0)
-        return [url for url, end in newest.items() if end < before.timestamp()]
+            end, fetched = newest.get(row["url"], (0, 0))
+            newest[row["url"]] = max(end, row["next_update"] or 0), max(fetched, row["fetched_at"] or 0)
+        return [url for url, (end, fetched) in newest.items() if end < before.timestamp() or fetched < fetched_before.timestamp()]
 
     def delete_list(self, id: int) -> bool:
         """Forget one list; workers are told."""

@@ -236,7 +236,7 @@ def test_revoked_with_reason_and_time(root, authority, alice):
     ("changes", "code"),
     [
         ({"until": NOW - dt.timedelta(seconds=1)}, "crl-stale"),
-        ({"this": NOW + dt.timedelta(seconds=1), "until": NOW + DAY}, "crl-not-yet-valid"),
+        ({"this": NOW + dt.timedelta(minutes=5, seconds=1), "until": NOW + DAY}, "crl-not-yet-valid"),
         ({"sign_with": "somebody else"}, "crl-issuer"),
         ({"number": None, "extra": [(x509.AuthorityKeyIdentifier(b"x", None, None), False)]}, "crl-number"),
         ({"extra": [(x509.UnrecognizedExtension(x509.ObjectIdentifier("1.2.3"), b"\x05\x00"), True)]}, "unknown-critical-extension"),
@@ -245,6 +245,25 @@ def test_revoked_with_reason_and_time(root, authority, alice):
 def test_a_list_that_may_not_be_believed(root, authority, alice, changes, code):
     result = checked(alice, authority, root=root, crls=[crl(root), crl(authority, **changes)])
     assert codes(result) == ["revocation-unknown", code]
+
+
+def test_edges_of_the_clock(root, authority, alice):
+    second = dt.timedelta(seconds=1)
+    for this, until, status in (
+        (NOW + dt.timedelta(minutes=5), NOW + DAY, Revocation.GOOD),
+        (NOW - DAY, NOW, Revocation.GOOD),
+        (NOW - DAY, NOW - second, Revocation.UNKNOWN),
+    ):
+        assert revocation(alice, authority, root, crl(authority, this=this, until=until)) is status
+    for this, until, status in (
+        (NOW + dt.timedelta(minutes=5), NOW + DAY, Revocation.GOOD),
+        (NOW + dt.timedelta(minutes=5, seconds=1), NOW + DAY, Revocation.UNKNOWN),
+        (NOW - DAY, NOW - dt.timedelta(minutes=5), Revocation.GOOD),
+        (NOW - DAY, NOW - dt.timedelta(minutes=5, seconds=1), Revocation.UNKNOWN),
+        (NOW - DAY, None, Revocation.GOOD),
+        (NOW - DAY - second, None, Revocation.UNKNOWN),
+    ):
+        assert revocation(alice, authority, root, responses=[answer(alice, authority, this=this, until=until)]) is status
 
 
 def test_unknown_critical_entry_extension_spoils_the_list(root, authority, alice):

@@ -198,3 +198,22 @@ def test_evidence_about_nobody_we_asked_for_is_not_kept(store, kit, ca):
     request = ocsp_request(load_certificate(dave.der), load_certificate(ca.der))
     assert kept_response(carol.der, ca.der, ca.answer(request), "x", ca.at) is None
     assert EvidenceRequest("ocsp", carol.der, ca.der).urls == ()
+
+
+def test_evidence_that_holds_for_weeks_is_looked_at_daily(store, kit, ca):
+    carol, dave = ca.person("carol@example.net", ocsp=OCSP), ca.person("dave@example.net", crl=CRL)
+    world = world_with(store, kit, ca)
+    world.network.places |= {
+        OCSP: lambda request: ca.answer(request, at=world.network.at, hours=24 * 30),
+        CRL: lambda _: ca.crl(at=world.network.at, hours=24 * 30, number=int(world.network.monotonic()) + 1),
+    }
+    assert [world.receive(person).word for person in (carol, dave)] == ["pass", "pass"]
+    settle(world)
+    refresh = refresh_of(store, world)
+    world.network.advance(23 * 3600)
+    assert world.network.run(refresh.refresh()) == 0
+    ca.revoke(carol, dave)
+    world.network.advance(2 * 3600)
+    assert world.network.run(refresh.refresh()) == 2
+    assert world.network.run(refresh.refresh()) == 0, "once a day"
+    assert [world.receive(person).word for person in (carol, dave)] == ["policy", "policy"]

@@ -92,7 +92,9 @@ def test_lists_that_end_are_named_for_refreshing(store):
     store.keep_list(crl(1), url="http://crl.example/", at=NOW)
     store.keep_list(crl(2, until=NOW + 9 * DAY), url="http://long.example/", at=NOW)
     store.keep_list(crl(3, issuer="imported"), at=NOW)
-    assert store.sources_of_lists(NOW + 2 * DAY) == ["http://crl.example/"]
+    assert store.sources_of_lists(NOW + 2 * DAY, fetched_before=NOW - DAY) == ["http://crl.example/"]
+    old = store.sources_of_lists(NOW + 2 * DAY, fetched_before=NOW + DAY)
+    assert sorted(old) == ["http://crl.example/", "http://long.example/"], "what was fetched long ago"
     store.expire(NOW + 10 * DAY)
     assert {each.issuer for each in store.lists()} == {"CN=CA", "CN=imported"}, "what a person imported stays"
 
