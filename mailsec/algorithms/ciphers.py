@@ -157,6 +157,11 @@ _P_SPECIFIED = "1.2.840.113549.1.1.9"
 
 def transport_mechanism(algorithm: bytes) -> TransportMechanism:
     """Read a keyEncryptionAlgorithm of KeyTransRecipientInfo."""
+    # A label may have any length: what is long is not remembered.
+    return _known_transport(algorithm) if len(algorithm) <= 256 else _transport_mechanism(algorithm)
+
+
+def _transport_mechanism(algorithm: bytes) -> TransportMechanism:
     oid, parameters = algorithm_of(read_single(algorithm, SEQUENCE, "keyEncryptionAlgorithm"))
     if oid == _RSA:
         return TransportMechanism("rsaes-pkcs1-v1_5")
@@ -181,6 +186,9 @@ def transport_mechanism(algorithm: bytes) -> TransportMechanism:
         else:
             label = inner_parameters.expect(OCTET_STRING, "label").content
     return TransportMechanism("rsaes-oaep", digest, mgf_digest, label)
+
+
+_known_transport = lru_cache(maxsize=256)(_transport_mechanism)
 
 
 @lru_cache(maxsize=32)

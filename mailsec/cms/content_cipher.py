@@ -13,14 +13,14 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.decrepit.ciphers.algorithms import TripleDES
 from cryptography.hazmat.primitives.ciphers import Cipher as BlockCipher
 from cryptography.hazmat.primitives.ciphers import algorithms, modes
-from cryptography.hazmat.primitives.ciphers.aead import AESCCM
+from cryptography.hazmat.primitives.ciphers.aead import AESCCM, AESGCM
 
 from mailsec.algorithms.ciphers import Cipher, CipherParameters
 from mailsec.cms import rc2
 from mailsec.errors import CryptoError
 from mailsec.interfaces import Scratch
 from mailsec.model.limits import DEFAULT_LIMITS, Limits
-from mailsec.model.octets import BLOCK
+from mailsec.model.octets import BLOCK, Segments
 
 __all__ = ["decrypt_into", "encrypt", "encrypted_length", "most_octets"]
 
@@ -48,6 +48,12 @@ def encrypt(
 ) -> Iterator[bytes | memoryview]:
     """The encrypted content in pieces; for GCM the last piece is the tag of 16 octets."""
     if cipher.mode == "gcm":
+        if isinstance(content, Segments) and len(content) <= BLOCK:
+            # In one call: half the time for a small message.
+            sealed = AESGCM(key).encrypt(nonce, content.join(), associated)
+            yield sealed[:-16]
+            yield sealed[-16:]
+            return
         encryptor: Any = BlockCipher(algorithms.AES(key), modes.GCM(nonce)).encryptor()
         if associated:
             encryptor.authenticate_additional_data(associated)
@@ -105,15 +111,27 @@ def decrypt_into(
     if most is not None and length > most:
         raise CryptoError(f"{parameters.cipher.name} over content that is too large")
     if mode == "gcm":
-        return _decrypt_gcm(scratch, parameters, key, content, associated, tag)
+        return _decrypt_gcm(scratch, parameters, key, content, length, associated, tag)
     if mode == "ccm":
         return _decrypt_ccm(scratch, parameters, key, content, associated, tag)
     return _decrypt_cbc(scratch, parameters, key, content, length)
 
 
 def _decrypt_gcm(
-    scratch: Scratch, parameters: CipherParameters, key: bytes, content: Iterable[bytes | memoryview], associated: bytes, tag: bytes
+    scratch: Scratch,
+    parameters: CipherParameters,
+    key: bytes,
+    content: Iterable[bytes | memoryview],
+    length: int,
+    associated: bytes,
+    tag: bytes,
 ) -> bool:
+    if length <= BLOCK and len(tag) == 16:
+        try:
+            scratch.append(AESGCM(key).decrypt(parameters.nonce, b"".join((*content, tag)), associated))
+        except (InvalidTag, ValueError):
+            return False
+        return True
     mode = modes.GCM(parameters.nonce, None, min_tag_length=12)
     decryptor: Any = BlockCipher(algorithms.AES(key), mode).decryptor()
     if associated:

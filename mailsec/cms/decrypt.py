@@ -68,9 +68,14 @@ async def open_content(
     passwords: Sequence[bytes] = (),
     secret_keys: Sequence[SecretKey] = (),
     allow_legacy: bool = False,
+    operations: int | None = None,
     limits: Limits = DEFAULT_LIMITS,
 ) -> Opened:
-    """Decrypt into a scratch of its own, and seal it. Raises KeyUnavailable only (a token that is out: come back later)."""
+    """Decrypt into a scratch of its own, and seal it; keys are used `operations` times at most, `limits.private_key_operations` if it is None.
+
+    Raises KeyUnavailable only (a token that is out: come back later).
+    """
+    most_attempts = limits.private_key_operations if operations is None else operations
     parameters = enveloped.parameters
     algorithm = enveloped.algorithm
     if parameters is None:
@@ -89,7 +94,7 @@ async def open_content(
         named = ", ".join(sorted({recipient.name for recipient in enveloped.recipients})[:10])
         hint = "import the key that it is encrypted to"
         return Opened(None, algorithm, reasons=(Reason("no-key", "integrity", f"no key here is among its recipients: {named}", hint),))
-    for number, (recipient, key) in enumerate(attempts[: limits.private_key_operations], 1):
+    for number, (recipient, key) in enumerate(attempts[:most_attempts], 1):
         content_key = await _content_key(recipient, key, parameters, allow_legacy, limits)
         target = scratch()
         size = len(enveloped.content)
@@ -106,7 +111,7 @@ async def open_content(
             reasons = (Reason("weak-cipher", "policy", f"encrypted with {cipher.name}", rfc="RFC 8551 §2.7"),) if cipher.legacy else ()
             return Opened(target.seal(), algorithm, recipient.name, reasons, number)
         target.discard()
-    return Opened(None, algorithm, reasons=(_CANNOT,), attempts=min(len(attempts), limits.private_key_operations))
+    return Opened(None, algorithm, reasons=(_CANNOT,), attempts=min(len(attempts), most_attempts))
 
 
 def _attempts(

@@ -8,6 +8,7 @@ octets; the content key leaves this module only wrapped.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from typing import Any
 
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -105,9 +106,10 @@ async def _recipient_info(
     # Never chosen by the size of the key: a wrap as strong as the cipher that it opens.
     wrap = WRAPS[f"aes-{cipher.key_size * 8}-wrap"]
     if kind == "rsa":
-        identifier = _issuer_and_serial(certificate)
         wrapped = await backend.wrap(certificate.spki, transport, key)
-        return writer.sequence(writer.integer(0), identifier, transport_identifier(transport), writer.octet_string(wrapped))
+        front = _transport_front(certificate.der, transport)
+        wrapped = writer.header(0x04, len(wrapped)) + wrapped
+        return writer.header(0x30, len(front) + len(wrapped)) + front + wrapped
     if kind.startswith("ec:") or kind in ("x25519", "x448"):
         agreement = _agreement_for(kind, certificate.bits)
         public, secret = _ephemeral(certificate.spki, kind)
@@ -141,6 +143,12 @@ async def _recipient_info(
         )
         return b"\xa4" + writer.sequence(writer.oid(ID_ORI_KEM), info)[1:]
     raise CryptoError(f"a key of type {kind} cannot receive encrypted mail", hint="use a certificate with an RSA, ECDH or ML-KEM key")
+
+
+@lru_cache(maxsize=256)
+def _transport_front(certificate: bytes, transport: TransportMechanism) -> bytes:
+    """A KeyTransRecipientInfo up to its encryptedKey: it is the same in every message to a recipient."""
+    return writer.integer(0) + _issuer_and_serial(load_certificate(certificate)) + transport_identifier(transport)
 
 
 def _issuer_and_serial(certificate: Certificate) -> bytes:

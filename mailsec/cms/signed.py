@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from mailsec.algorithms.table import digest_of
-from mailsec.asn1.reader import INTEGER, OBJECT_IDENTIFIER, OCTET_STRING, SEQUENCE, SET, Element
+from mailsec.asn1.reader import INTEGER, OBJECT_IDENTIFIER, OCTET_STRING, SEQUENCE, SET, Element, read_element, read_header
 from mailsec.asn1.stream import StringSpan, Walker
 from mailsec.asn1.values import read_integer, read_octet_string, read_oid
 from mailsec.errors import Asn1Error, CmsError, CryptoError, LimitExceeded
@@ -25,6 +25,8 @@ __all__ = ["ID_DATA", "ID_SIGNED_DATA", "SignedData", "SignerInfo", "read_conten
 ID_DATA = "1.2.840.113549.1.7.1"
 ID_SIGNED_DATA = "1.2.840.113549.1.7.2"
 
+_HEAD = 300
+"""Octets in which a contentType stands, whatever lengths and identifiers are (`reader.read_header`, `limits.asn1_oid_octets`)."""
 _CONTEXT_0 = 0xA0
 _CONTEXT_1 = 0xA1
 
@@ -84,11 +86,15 @@ class SignedData:
 
 def read_content_type(octets: Octets | bytes, start: int = 0, end: int | None = None) -> str:
     """The contentType of a ContentInfo (RFC 5652 §3) in dotted form; raise CmsError where there is no ContentInfo."""
-    walker = Walker(octets_of(octets), start, end)
+    octets = octets_of(octets)
+    size = (len(octets) if end is None else min(end, len(octets))) - start
+    head = bytes(octets.view(start, start + min(size, _HEAD)))
     try:
-        walker.enter(SEQUENCE, "ContentInfo")
-        return read_oid(walker.take("contentType"))
-    except Asn1Error as error:
+        tag, content, _ = read_header(head, 0, size)
+        if tag != SEQUENCE:
+            raise Asn1Error(f"tag 0x{tag:02x} where a ContentInfo is expected")
+        return read_oid(read_element(head, content))
+    except (Asn1Error, IndexError) as error:
         raise CmsError(f"not a CMS message: {error}") from None
 
 

@@ -127,6 +127,7 @@ def _rsa_padding(mechanism: SignatureMechanism) -> Any:
     return padding.PSS(padding.MGF1(mgf), mechanism.salt_length)
 
 
+@lru_cache(maxsize=64)
 def _transport_padding(mechanism: TransportMechanism) -> Any:
     if mechanism.kind == "rsaes-pkcs1-v1_5":
         return padding.PKCS1v15()

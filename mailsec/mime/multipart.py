@@ -7,6 +7,7 @@ move, octet for octet, to the header of what is protected; MIME-Version stands o
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
+from functools import lru_cache
 
 from mailsec.mime.canonical import encoding_field
 from mailsec.mime.transfer import base64_segments
@@ -126,13 +127,17 @@ def multipart_signed(entity: Segments, signature: bytes, *, micalg: str, boundar
 
 def pkcs7_mime(cms: Segments, *, smime_type: str, name: str = "smime.p7m") -> Segments:
     """RFC 8551 §3.2: the entity with a CMS object (DER) as its whole content."""
-    head = (
+    return Segments((_pkcs7_mime_header(smime_type, name), *base64_segments(cms).pieces))
+
+
+@lru_cache(maxsize=16)
+def _pkcs7_mime_header(smime_type: str, name: str) -> bytes:
+    return (
         f"Content-Type: application/pkcs7-mime; smime-type={smime_type}; name={name}\r\n"
         "Content-Transfer-Encoding: base64\r\n"
         f"Content-Disposition: attachment; filename={name}\r\n"
         "Content-Description: S/MIME Cryptographic Message\r\n\r\n"
     ).encode("ascii")
-    return Segments((head, *base64_segments(cms).pieces))
 
 
 def with_content(message: Message, entity: Segments, *, without: Collection[str] = (), instead: bytes = b"") -> Segments:

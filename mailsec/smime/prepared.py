@@ -6,6 +6,7 @@ The one invariant: the digests are of exactly the octets that `entity` gives eac
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import NamedTuple, Protocol
 
 from mailsec.errors import CryptoError, MimeError
@@ -15,9 +16,11 @@ from mailsec.mime.multipart import find_boundary
 from mailsec.mime.parts import read_parts
 from mailsec.model.limits import Limits
 from mailsec.model.message import Message
-from mailsec.model.octets import BytesOctets, Segments, Slice
+from mailsec.model.octets import BLOCK, BytesOctets, Segments, Slice
 
 __all__ = ["HeaderInside", "Prepared", "hashed", "prepare"]
+
+_SHORT = 512
 
 
 class HeaderInside(Protocol):
@@ -34,7 +37,7 @@ class Prepared(NamedTuple):
     entity: Segments
     digests: dict[str, bytes]
     boundary: str
-    """One that does not occur in the entity."""
+    """One that does not occur in the entity; "" where nothing is signed."""
     detachable: bool
     """False where it must be wrapped to survive."""
 
@@ -77,9 +80,17 @@ def hashed(entity: Segments, names: Sequence[str], backend: CryptoBackend, rando
 
 
 def _header_survives(header: bytes) -> bool:
+    """Whether no relay has a reason to touch it. Most messages have one of few headers."""
+    return _known_header_survives(header) if len(header) <= _SHORT else _any_header_survives(header)
+
+
+def _any_header_survives(header: bytes) -> bool:
     """Blanks at the ends of folded lines are left alone by relays; everything else must be proof."""
     proof = b"\r\n".join([line.rstrip(b" \t") for line in header.split(b"\r\n")]) if b" \r\n" in header or b"\t\r\n" in header else header
     return span_is_proof(BytesOctets(proof), 0, len(proof))
+
+
+_known_header_survives = lru_cache(maxsize=256)(_any_header_survives)
 
 
 def _hashed(
@@ -94,6 +105,8 @@ def _hashed(
     for name in names:
         if not name:
             raise CryptoError("a signer without a digest")
+    if len(entity) <= BLOCK:
+        return _hashed_at_once(entity, names, backend, random, check, len(header))
     running: list[Hash] = [backend.hash(name) for name in names]
     drawn: list[bytes] = []
 
@@ -120,6 +133,22 @@ def _hashed(
 
     boundary = find_boundary(random, first)
     return Prepared(entity, {name: digest.digest() for name, digest in zip(names, running, strict=True)}, boundary, True)
+
+
+def _hashed_at_once(
+    entity: Segments, names: Sequence[str], backend: CryptoBackend, random: Callable[[int], bytes], check: LineCheck | None, header: int
+) -> Prepared:
+    """The same for an entity that is one block."""
+    data = entity.join()
+    if check is not None:
+        check.update(memoryview(data)[header:])
+    digests: dict[str, bytes] = {}
+    for name in names:
+        running = backend.hash(name)
+        running.update(data)
+        digests[name] = running.digest()
+    boundary = find_boundary(random, lambda mark: mark in data) if names else ""
+    return Prepared(Segments((data,)), digests, boundary, True)
 
 
 def _occurs(entity: Segments, mark: bytes) -> bool:

@@ -95,7 +95,7 @@ def _outside(message: Message, entity: Segments, header: Protected | None) -> Se
     return with_content(message, entity) if header is None else with_content(message, entity, without=header.hidden, instead=header.instead)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Protection:
     """One message, one plan: each method puts one layer around an entity."""
 

@@ -70,10 +70,12 @@ class _Opener:
             passwords=self.passwords,
             secret_keys=self.secret_keys,
             allow_legacy=peeler.profile.allow_legacy,
-            limits=replace(peeler.limits, private_key_operations=self.operations),
+            operations=self.operations,
+            limits=peeler.limits,
         )
         self.operations -= opened.attempts
-        layer = replace(layer, opened=opened.content is not None, reasons=(*layer.reasons, *opened.reasons))
+        reasons = (*layer.reasons, *opened.reasons)
+        layer = LayerResult(layer.type, opened=opened.content is not None, algorithm=layer.algorithm, reasons=reasons, cms=layer.cms)
         if opened.content is None:
             return Step(layer)
         found.plaintext = opened.content
@@ -133,7 +135,10 @@ async def unprotect_message(
             if step.sealed is not None:
                 step = await opener.open(step, found)
             covers_all = covers_all and layer.covers_all and not layer.ambiguous
-            found.layers.append(replace(step.layer, covers_all=covers_all, reasons=(*step.layer.reasons, *_beside(layer))))
+            beside = _beside(layer)
+            if beside or not covers_all:
+                step = step._replace(layer=replace(step.layer, covers_all=covers_all, reasons=(*step.layer.reasons, *beside)))
+            found.layers.append(step.layer)
             if step.octets is None or step.part is None:
                 found.within.append(None)
                 break
