@@ -18,7 +18,14 @@ from mailsec.model.limits import DEFAULT_LIMITS, Limits
 from mailsec.model.octets import Octets, octets_of
 from mailsec.model.verdict import Reason
 
-__all__ = ["ID_AUTH_ENVELOPED_DATA", "ID_ENCRYPTED_DATA", "ID_ENVELOPED_DATA", "EnvelopedData", "read_enveloped_data"]
+__all__ = [
+    "ID_AUTH_ENVELOPED_DATA",
+    "ID_ENCRYPTED_DATA",
+    "ID_ENVELOPED_DATA",
+    "EnvelopedData",
+    "read_enveloped_data",
+    "read_recipient_infos",
+]
 
 ID_ENVELOPED_DATA = "1.2.840.113549.1.7.3"
 ID_ENCRYPTED_DATA = "1.2.840.113549.1.7.6"
@@ -68,7 +75,7 @@ def _read(walker: Walker, limits: Limits) -> EnvelopedData:
     walker.enter(SEQUENCE, "EnvelopedData")
     walker.take("version").expect(INTEGER, "version")
     # RFC 5652 §8: EncryptedData names nobody; whoever reads it has its content key.
-    recipients = [Recipient("content-key")] if content_type == ID_ENCRYPTED_DATA else _recipients(walker, limits)
+    recipients = [Recipient("content-key")] if content_type == ID_ENCRYPTED_DATA else read_recipient_infos(walker, limits)
     walker.enter(SEQUENCE, "encryptedContentInfo")
     content_type = read_oid(walker.take("contentType"))
     algorithm = walker.take("contentEncryptionAlgorithm").encoding
@@ -87,7 +94,8 @@ def _read(walker: Walker, limits: Limits) -> EnvelopedData:
     return EnvelopedData(authenticated, tuple(recipients), content_type, content, parameters, problem, attributes, tag)
 
 
-def _recipients(walker: Walker, limits: Limits) -> list[Recipient]:
+def read_recipient_infos(walker: Walker, limits: Limits) -> list[Recipient]:
+    """The recipients of an enveloped or authenticated message, where the walker stands behind its version."""
     if walker.tag == 0xA0:
         walker.take("originatorInfo")
     recipients: list[Recipient] = []

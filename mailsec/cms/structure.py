@@ -8,14 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from mailsec.algorithms.ciphers import AGREEMENTS, transport_mechanism
+from mailsec.algorithms.ciphers import AGREEMENTS, WRAPS, transport_mechanism
 from mailsec.algorithms.table import SIGNATURE_OIDS, algorithm_of, digest_of, signature_mechanism
 from mailsec.asn1.reader import SEQUENCE, Element, read_single
 from mailsec.asn1.stream import Walker
 from mailsec.asn1.values import read_integer, read_oid
 from mailsec.cms import attributes as attrs
 from mailsec.cms.compressed import ID_COMPRESSED_DATA, read_compressed_data
-from mailsec.cms.enveloped import ID_AUTH_ENVELOPED_DATA, ID_ENCRYPTED_DATA, ID_ENVELOPED_DATA, read_enveloped_data
+from mailsec.cms.enveloped import ID_AUTH_ENVELOPED_DATA, ID_ENCRYPTED_DATA, ID_ENVELOPED_DATA, read_enveloped_data, read_recipient_infos
 from mailsec.cms.recipients import Recipient
 from mailsec.cms.signed import ID_DATA, ID_SIGNED_DATA, SignerInfo, read_content_type, read_signed_data, read_signer_info
 from mailsec.errors import Asn1Error, CmsError, CryptoError, LimitExceeded
@@ -48,6 +48,16 @@ _ATTRIBUTES: Final = {
     attrs.SIGNING_CERTIFICATE_V2: "signing-certificate-v2",
     _COUNTER_SIGNATURE: "countersignature",
     "1.2.840.113549.1.9.16.2.14": "timeStampToken",
+}
+# RFC 3211 §2.3.1: id-alg-PWRI-KEK.
+_KEY_ENCRYPTION: Final = {wrap.oid: name for name, wrap in WRAPS.items()} | {"1.2.840.113549.1.9.16.3.9": "pwri-kek"}
+# RFC 8018 §B.1; RFC 3370 §3.1 has another identifier for HMAC with SHA-1.
+_MACS: Final = {
+    "1.3.6.1.5.5.8.1.2": "hmac-sha1",
+    "1.2.840.113549.2.7": "hmac-sha1",
+    "1.2.840.113549.2.9": "hmac-sha256",
+    "1.2.840.113549.2.10": "hmac-sha384",
+    "1.2.840.113549.2.11": "hmac-sha512",
 }
 
 
@@ -161,7 +171,7 @@ def _recipient(recipient: Recipient) -> dict[str, object]:
             return transport_mechanism(der).kind
         oid = algorithm_of(read_single(der, SEQUENCE))[0]
         agreement = AGREEMENTS.get(oid)
-        return oid if agreement is None else f"ecdh-{agreement.kdf}-{agreement.digest}"
+        return _KEY_ENCRYPTION.get(oid, oid) if agreement is None else f"ecdh-{agreement.kdf}-{agreement.digest}"
 
     return {
         "kind": recipient.kind,
@@ -186,15 +196,43 @@ def _digested(octets: Octets, start: int, end: int | None, limits: Limits) -> di
         walker.enter(SEQUENCE, "DigestedData")
         read_integer(walker.take("version"))
         digest = _named(walker.take("digestAlgorithm").encoding, lambda der: digest_of(der).name)
-        walker.enter(SEQUENCE, "encapContentInfo")
-        content_type = read_oid(walker.take("eContentType"))
-        size: int | None = None
-        if walker.tag:
-            walker.enter(0xA0, "eContent")
-            size = len(walker.string())
+        content = _content(walker)
     except Asn1Error as error:
         raise CmsError(f"DigestedData: {error}") from None
-    return {"digest": digest, "content": {"type": content_type, "octets": size}}
+    return {"digest": digest, "content": content}
+
+
+def _authenticated(octets: Octets, start: int, end: int | None, limits: Limits) -> dict[str, object]:
+    """AuthenticatedData (RFC 5652 §9): named and reported; whoever shares its key can have made it."""
+    walker = Walker(octets, start, end, limits=limits)
+    try:
+        walker.enter(SEQUENCE, "ContentInfo")
+        walker.take("contentType")
+        walker.enter(0xA0, "content")
+        walker.enter(SEQUENCE, "AuthenticatedData")
+        read_integer(walker.take("version"))
+        recipients = read_recipient_infos(walker, limits)
+        oid = algorithm_of(walker.take("macAlgorithm").expect(SEQUENCE, "macAlgorithm"))[0]
+        digest: str | None = None
+        if walker.tag == 0xA1:
+            digest = _named(b"\x30" + walker.take("digestAlgorithm").encoding[1:], lambda der: digest_of(der).name)
+        content = _content(walker)
+    except Asn1Error as error:
+        raise CmsError(f"AuthenticatedData: {error}") from None
+    return {"mac": _MACS.get(oid, oid), "digest": digest, "content": content, "recipients": [_recipient(one) for one in recipients]}
+
+
+def _content(walker: Walker) -> dict[str, object]:
+    """EncapsulatedContentInfo (RFC 5652 §5.2)."""
+    walker.enter(SEQUENCE, "encapContentInfo")
+    content_type = read_oid(walker.take("eContentType"))
+    size: int | None = None
+    if walker.tag:
+        walker.enter(0xA0, "eContent")
+        size = len(walker.string())
+        walker.leave("eContent")
+    walker.leave("encapContentInfo")
+    return {"type": content_type, "octets": size}
 
 
 _READERS: Final[dict[str, Callable[[Octets, int, int | None, Limits], dict[str, object]]]] = {
@@ -204,4 +242,5 @@ _READERS: Final[dict[str, Callable[[Octets, int, int | None, Limits], dict[str, 
     ID_ENCRYPTED_DATA: _enveloped,
     ID_COMPRESSED_DATA: _compressed,
     "1.2.840.113549.1.7.5": _digested,
+    "1.2.840.113549.1.9.16.1.2": _authenticated,
 }

@@ -12,10 +12,10 @@ from test_enveloped import encrypt
 from test_sign_verify import CONTENT, sign, verify
 
 from mailsec.asn1.reader import read_single
-from mailsec.asn1.writer import explicit, integer, oid, sequence, set_of
+from mailsec.asn1.writer import explicit, implicit, integer, octet_string, oid, sequence, set_of
 from mailsec.cms.sign import certs_only
 from mailsec.cms.structure import describe
-from mailsec.errors import MailsecError
+from mailsec.errors import CmsError, MailsecError
 
 
 def test_a_signed_message_is_described():
@@ -44,6 +44,22 @@ def test_counter_signatures_are_shown_with_who_made_them():
     assert [one["signer"].partition(",")[0] for one in signer["counter_signatures"] if "signer" in one] == ["CN=Test CA"]
     assert verify(octets)[0].intact
     json.dumps(signer)
+
+
+def test_authenticated_data_is_named_and_reported():
+    # RFC 5652 §9: whoever shares its key can have made it. Its recipients are those of an enveloped message.
+    sealed = read_single(encrypt("rsa-2048", "p256"), 0x30).children()[1].only().children()
+    mac = sequence(oid("1.2.840.113549.2.9"))
+    inner = sequence(oid("1.2.840.113549.1.7.1"), explicit(0, octet_string(CONTENT)))
+    digest = implicit(1, sequence(oid("2.16.840.1.101.3.4.2.1")))
+    members = [integer(0), sealed[1].encoding, mac, digest, inner, octet_string(b"x" * 32)]
+    told = describe(sequence(oid("1.2.840.113549.1.9.16.1.2"), explicit(0, sequence(*members))))
+    assert (told["type"], told["mac"], told["digest"]) == ("AuthenticatedData", "hmac-sha256", "sha256")
+    assert told["content"] == {"type": "1.2.840.113549.1.7.1", "octets": len(CONTENT)}
+    assert sorted(one["kind"] for one in told["recipients"]) == ["key-agreement", "key-transport"]
+    json.dumps(told)
+    with pytest.raises(CmsError, match="AuthenticatedData"):
+        describe(sequence(oid("1.2.840.113549.1.9.16.1.2"), explicit(0, sequence(*members[:2]))))
 
 
 def test_an_encrypted_message_is_described():

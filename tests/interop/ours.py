@@ -56,6 +56,8 @@ def read(row: Row, cms: bytes) -> None:
         assert told["type"] == {"digested": "DigestedData", "authenticated": "AuthenticatedData", "certs-only": "SignedData"}[row.form], (
             told
         )
+        if row.form == "authenticated":
+            assert [one["kind"] for one in told["recipients"]] == ["key-transport"] and told["content"]["octets"] == len(CONTENT), told
         assert row.form != "certs-only" or (told["signers"] == [] and told["certificates"]), told
     elif row.form == "compressed":
         assert _octets(decompress(read_compressed_data(cms), MemoryScratch)) == CONTENT
