@@ -23,14 +23,17 @@ __all__ = ["demo"]
 @click.option("--keep", is_flag=True, help="Leave it running at the end, until ^C, and say how to send it mail.")
 @click.pass_obj
 def demo(_output: Output, keep: bool) -> int:
-    """Show the main job on real sockets: mail is signed, verified, and none of it is lost."""
+    """Show the main job on real sockets: mail is signed, encrypted, verified, decrypted, and none of it is lost."""
     from mailsec.app.demo.show import Show, StepFailed
     from mailsec.app.demo.story import tell
     from mailsec.app.demo.world import World
 
     show = Show()
     directory = Path(tempfile.mkdtemp(prefix="mailsec-demo-"))
-    show.title("mailsec: signs and verifies mail for people who do nothing special", f"Everything happens on 127.0.0.1, and in {directory}")
+    show.title(
+        "mailsec: signs, encrypts, verifies and decrypts mail for people who do nothing special",
+        f"Everything happens on 127.0.0.1, and in {directory}",
+    )
     world = World(directory)
     # SIGTERM, and a terminal that is closed, end us as ^C does, and what we started with us.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -63,6 +66,7 @@ def _say_where(show: Show, world: World) -> None:
             ("mailsec.db", "certificates, keys, users (its pass phrase is in the file passphrase)"),
             ("mailsec.log", "what the gateway did, one JSON object a line"),
             ("ca.pem", "the demonstration CA"),
+            ("carol.key, carol.pem", "what Carol reads with"),
         ],
     )
 
@@ -76,7 +80,7 @@ def _wait(show: Show, world: World) -> None:
         "It goes on until ^C. Send it mail with any client:",
         "",
         f"  submission  127.0.0.1 port {world.ports['submission']}, STARTTLS, user alice, password {world.password} (in {PASSWORD_FILE})",
-        f"              From: {ALICE}; it leaves signed",
+        f"              From: {ALICE}; it leaves signed, and encrypted where the subject begins with [confidential]",
         f"  Internet    127.0.0.1 port {world.ports['internet']}, any sender, recipients {BOB} or anybody@example.org",
         "",
         "for example:",

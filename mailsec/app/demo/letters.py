@@ -13,10 +13,10 @@ from mailsec.interfaces import run_now
 from mailsec.keys.software import SoftwareBackend, SoftwareKey
 from mailsec.mime.index import index_message
 from mailsec.model.octets import BytesOctets
-from mailsec.model.protection import ProtectionPlan
+from mailsec.model.protection import EncryptionRecipient, ProtectionPlan
 from mailsec.smime.protect import protect_message
 
-__all__ = ["ALICE", "BOB", "CAROL", "Letter", "Person", "inbound_letters", "letter", "signed"]
+__all__ = ["ALICE", "BOB", "CAROL", "Letter", "Person", "encrypted", "inbound_letters", "letter", "signed"]
 
 ALICE = "alice@example.org"
 BOB = "bob@example.org"
@@ -67,6 +67,23 @@ def signed(octets: bytes, person: Person) -> bytes:
             index_message(BytesOctets(octets)),
             ProtectionPlan(sign=True, signer=person.key.name),
             signers=[person.key],
+            backend=SoftwareBackend(),
+            random=random_octets,
+            work=at_once,
+            at=datetime.now(UTC),
+        )
+    )
+    return protected.join()
+
+
+def encrypted(octets: bytes, person: Person, certificate: bytes) -> bytes:
+    """The message signed by `person`, and encrypted for the holder of `certificate`."""
+    protected = run_now(
+        protect_message(
+            index_message(BytesOctets(octets)),
+            ProtectionPlan(sign=True, encrypt=True, signer=person.key.name),
+            signers=[person.key],
+            recipients=[EncryptionRecipient(certificate)],
             backend=SoftwareBackend(),
             random=random_octets,
             work=at_once,

@@ -1,4 +1,4 @@
-"""The six chapters of the demonstration. Each does one thing, looks at what came of it, and says so; StepFailed ends the story."""
+"""The seven chapters of the demonstration. Each does one thing, looks at what came of it, and says so; StepFailed ends the story."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mailsec.app.demo.letters import ALICE, BOB, CAROL, Letter, inbound_letters, letter
+from mailsec.app.demo.letters import ALICE, BOB, CAROL, Letter, Person, encrypted, inbound_letters, letter
 from mailsec.app.demo.show import Show, StepFailed
 from mailsec.app.demo.world import HOSTNAME, World, until
 from mailsec.app.output import plural
@@ -27,6 +27,7 @@ __all__ = ["tell"]
 BURST = 120
 """Messages that are on their way when a worker is killed."""
 SENDERS = 4
+STRANGER = "somebody@elsewhere.example"
 
 
 class Story:
@@ -36,6 +37,7 @@ class Story:
         self.show = show
         self.world = world
         self.rows: list[list[str]] = []
+        self.carol: Person | None = None
 
     # 1 -------------------------------------------------------------------------------------------------------------------------
 
@@ -144,6 +146,7 @@ class Story:
         show, world = self.show, self.world
         show.chapter(4, "Mail from outside is verified, whatever it says of itself")
         carol, stranger = world.correspondents()
+        self.carol = carol
         letters = inbound_letters(carol, stranger, HOSTNAME)
         with smtplib.SMTP("127.0.0.1", world.ports["internet"], timeout=20) as client:
             for one in letters:
@@ -175,9 +178,74 @@ class Story:
 
     # 5 -------------------------------------------------------------------------------------------------------------------------
 
+    def encrypt(self) -> None:
+        show, world = self.show, self.world
+        show.chapter(5, "What is confidential leaves encrypted, and comes home open")
+        assert self.carol is not None
+        learnt = until("Carol's certificate is learnt", 20, self._learnt, "the certificate of her signed mail")
+        show.ok(f"Carol's certificate was learnt from her signed mail: {learnt[:16]}", "judged as every other: path, dates, revocation")
+        octets, message_id = letter(ALICE, CAROL, "[confidential] The price", "Dear Carol,\n\nfour hundred.\n\nAlice\n", "confidential")
+        client, _ = self._submission()
+        with client:
+            client.sendmail(ALICE, [CAROL], octets)
+            stranger, _ = letter(ALICE, STRANGER, "[confidential] The price", "four hundred\n", "refused")
+            try:
+                client.sendmail(ALICE, [STRANGER], stranger)
+            except smtplib.SMTPDataError as refused:
+                why = f"{refused.smtp_code} {refused.smtp_error.decode('latin-1') if isinstance(refused.smtp_error, bytes) else ''}"
+            else:
+                raise StepFailed("confidential mail to somebody without a certificate", "refused", "accepted")
+        with show.waiting("waiting for it to arrive"):
+            path = world.arrived(message_id)
+        if b"four hundred" in path.read_bytes() or "application/pkcs7-mime" not in _field(path, "content-type"):
+            raise StepFailed("what arrived", "an encrypted message", path.read_bytes()[:400].decode("latin-1"))
+        show.ok("arrived as application/pkcs7-mime; its words are not in it", str(path.relative_to(world.directory)))
+        self._carol_reads(path)
+        show.ok("the same to somebody who has no certificate is refused", why)
+        self.rows.append(
+            ["Alice submits, [confidential]", "leaves encrypted", "Content-Type: " + _field(path, "content-type"), "only Carol can read it"]
+        )
+        answer, answer_id = letter(CAROL, BOB, "The order", "Dear Bob,\n\nwe take ten.\n\nCarol\n", "order")
+        with smtplib.SMTP("127.0.0.1", world.ports["internet"], timeout=20) as client:
+            client.sendmail(CAROL, [BOB], encrypted(answer, self.carol, world.certificates[BOB]))
+        with show.waiting("waiting for the answer to arrive"):
+            path = world.arrived(answer_id)
+        result = _field(path, "authentication-results")
+        if b"we take ten" not in path.read_bytes() or "smime=pass" not in result:
+            raise StepFailed("encrypted mail for Bob", "open, with smime=pass", result)
+        show.ok("Carol's encrypted order for Bob arrives open: smime=pass", "answered with 250 before anybody looked inside")
+        self.rows.append(["signed and encrypted for Bob", "open, smime=pass", "Authentication-Results: " + result, _reason(result, "pass")])
+
+    def _learnt(self) -> str | None:
+        found = (str(event["certificate"]) for event in self.world.events() if event.get("event") == "certificate learnt")
+        return next(found, None)
+
+    def _carol_reads(self, path: Path) -> None:
+        files = ["--key", str(self.world.directory / "carol.key"), "--cert", str(self.world.directory / "carol.pem")]
+        command = [sys.executable, "-m", "mailsec", "smime", "decrypt", "--json", *files, str(path)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30)  # noqa: S603 - our own interpreter
+        try:
+            opened: dict[str, Any] = json.loads(done.stdout)
+        except ValueError:
+            raise StepFailed("mailsec smime decrypt", "one JSON object", done.stdout + done.stderr) from None
+        if "four hundred" not in str(opened.get("text")):
+            raise StepFailed("mailsec smime decrypt", "what Alice wrote", json.dumps(opened.get("reasons") or opened.get("error")))
+        algorithm = next((layer["algorithm"] for layer in opened["layers"] if layer.get("algorithm")), "")
+        self.show.ok("mailsec smime decrypt with Carol's key: four hundred", f"{algorithm}; signed inside by {ALICE}")
+        openssl = shutil.which("openssl")
+        if openssl is None:
+            return
+        keys = ["-inkey", str(self.world.directory / "carol.key"), "-recip", str(self.world.directory / "carol.pem")]
+        other = subprocess.run([openssl, "cms", "-decrypt", "-in", str(path), *keys], capture_output=True, timeout=30)  # noqa: S603
+        if b"four hundred" not in other.stdout:
+            raise StepFailed("openssl cms -decrypt", "what Alice wrote", other.stderr.decode("latin-1").strip())
+        self.show.ok("openssl cms -decrypt: the same")
+
+    # 6 -------------------------------------------------------------------------------------------------------------------------
+
     def kill(self) -> None:
         show, world = self.show, self.world
-        show.chapter(5, "A worker is killed in the middle of it all")
+        show.chapter(6, "A worker is killed in the middle of it all")
         burst = _Burst(self._submission, BURST)
         with show.waiting(f"submitting {BURST} messages on {SENDERS} connections"):
             burst.start()
@@ -204,11 +272,11 @@ class Story:
         )
         show.ok(f"worker {place} was replaced by process {pids[place]}")
 
-    # 6 -------------------------------------------------------------------------------------------------------------------------
+    # 7 -------------------------------------------------------------------------------------------------------------------------
 
     def conclude(self) -> None:
         show = self.show
-        show.chapter(6, "What was delivered")
+        show.chapter(7, "What was delivered")
         show.table("", ["what was sent", "what arrived", "delivered header", "why"], self.rows, ["", "bold", "", "dim"])
 
 
@@ -281,7 +349,7 @@ def _reason(result: str, word: str) -> str:
 def tell(show: Show, world: World) -> None:
     """The whole story; raise StepFailed where something is not as it should be."""
     story = Story(show, world)
-    for chapter in (story.make, story.start, story.submit, story.receive, story.kill, story.conclude):
+    for chapter in (story.make, story.start, story.submit, story.receive, story.encrypt, story.kill, story.conclude):
         try:
             chapter()
         except (smtplib.SMTPException, OSError) as error:

@@ -60,6 +60,8 @@ class World:
         self.ports: dict[str, int] = {}
         self.destination: subprocess.Popen[str] | None = None
         self.gateway: subprocess.Popen[bytes] | None = None
+        self.certificates: dict[str, bytes] = {}
+        """Certificates of our own people, by address."""
         self._ca: IssuedBy | None = None
         self._seen: dict[str, list[Path]] = {}
         self._read: set[str] = set()
@@ -88,6 +90,7 @@ class World:
         at = datetime.now(UTC)
         for address, kind in ((ALICE, "rsa-2048"), (BOB, "ec-p256")):
             person, key = self._person(address, kind, self._ca)
+            self.certificates[address] = person.certificate
             self.database.add(person.certificate, address.partition("@")[0], source="issued", private_key=key, at=at)
         self.database.add_user("alice", self.password.encode(), [ALICE], at=at)
         self._write(PASSWORD_FILE, f"{self.password}\n".encode(), private=True)
@@ -98,7 +101,10 @@ class World:
         at = datetime.now(UTC)
         strange_key = make_key("ec-p256")
         strange_ca = IssuedBy(make_ca(common_name="Some Other CA", key=strange_key, at=at, random=os.urandom, days=30), strange_key)
-        return self._person(CAROL, "rsa-2048", self._ca)[0], self._person(CAROL, "rsa-2048", strange_ca)[0]
+        carol, key = self._person(CAROL, "rsa-2048", self._ca)
+        self._write("carol.key", _pem(key, "PRIVATE KEY"), private=True)
+        self._write("carol.pem", _pem(carol.certificate), private=False)
+        return carol, self._person(CAROL, "rsa-2048", strange_ca)[0]
 
     def _person(self, address: str, kind: str, ca: IssuedBy | None) -> tuple[Person, bytes]:
         assert ca is not None
@@ -130,7 +136,10 @@ class World:
                 },
             ],
             "passphrase": {"method": "file", "file": "passphrase"},
-            "rule": [{"name": "everybody signs", "sign": "required"}],
+            "rule": [
+                {"name": "confidential", "match": {"subject": r"^\[confidential\]"}, "encrypt": "required"},
+                {"name": "everybody signs", "sign": "required"},
+            ],
             "relay": {"next_hop": f"smtp://[127.0.0.1]:{self.ports['destination']}", "retry_first": 1, "retry_longest": 5},
         }
         self.configuration.write_text(render(values), encoding="utf-8")
@@ -252,9 +261,9 @@ def _free_ports(number: int) -> list[int]:
     return ports
 
 
-def _pem(der: bytes) -> bytes:
+def _pem(der: bytes, label: str = "CERTIFICATE") -> bytes:
     import base64
 
     text = base64.b64encode(der).decode("ascii")
     lines = [text[start : start + 64] for start in range(0, len(text), 64)]
-    return "\n".join(["-----BEGIN CERTIFICATE-----", *lines, "-----END CERTIFICATE-----", ""]).encode("ascii")
+    return "\n".join([f"-----BEGIN {label}-----", *lines, f"-----END {label}-----", ""]).encode("ascii")
