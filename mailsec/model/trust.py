@@ -80,6 +80,8 @@ class CertificateEntry:
     source: str = ""
     """Where it was learnt: "imported", "issued", "harvested", "token:NAME"."""
     learnt_at: datetime | None = None
+    state: str = ""
+    """One of `model.correspondents.CERTIFICATE_STATES`: what a person, or the lack of one, has decided about it."""
 
 
 @dataclass(frozen=True, slots=True)
