@@ -12,7 +12,7 @@ from mailsec.errors import ConfigurationError, KeyUnavailable, MailsecError, Rep
 from mailsec.gateway.admission import Admission
 from mailsec.gateway.annotation import check_first_line
 from mailsec.gateway.client_certificates import ClientCertificates
-from mailsec.gateway.correspondents import Correspondents, PartnerBook
+from mailsec.gateway.correspondents import Correspondent, Correspondents, PartnerBook
 from mailsec.gateway.directories import Directories
 from mailsec.gateway.engine import Engine, SmimeEngine
 from mailsec.gateway.evidence import EvidenceDesk, TrustStore
@@ -437,6 +437,10 @@ class Pipeline:
         )
 
     # -- interfaces.Gateway ---------------------------------------------------------------------------------------------------
+
+    async def correspondent(self, address: Address, *, everywhere: bool = True) -> Correspondent:
+        """Which certificates `address` would be encrypted for, and why not each other one. `everywhere`: directories elsewhere are asked, too."""
+        return await self._tools.correspondents.find(address, everywhere=everywhere)
 
     async def certificates(self, address: Address) -> Sequence[FoundCertificate]:
         """What all certificate directories know of `address`, in their order; one that is out is passed over."""

@@ -359,6 +359,7 @@ class CertDb(PrivateKeys):
                 verified=verified,
                 source=str(row["source"]),
                 learnt_at=instant_of(row["learnt_at"]),
+                state=str(row["state"]),
             )
             built.append((entry, row))
         return built

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import click
@@ -34,21 +34,44 @@ anchor_options = click.option(
 
 @json_option
 @click.command()
+@click.option(
+    "--expiring",
+    metavar="DAYS",
+    default="",
+    help="Only what ends within so many days, or has ended: 30d, 6w.",
+)
+@click.option("--address", metavar="ADDRESS", default="", help="Only what names this mail address.")
+@click.option("--own", is_flag=True, help="Only those whose private key is here.")
+@click.option("--anchors", "anchors_only", is_flag=True, help="Only those that may vouch for others.")
 @database_options
 @click.pass_obj
-def list_certificates(output: Output, database: DatabaseChoice) -> None:
+def list_certificates(output: Output, expiring: str, address: str, own: bool, anchors_only: bool, database: DatabaseChoice) -> None:
     """List the certificates: nickname, trust (TLS,e-mail,objects as certutil shows it), whom it names, until when."""
     from mailsec.app.databases import open_database
+    from mailsec.model.address import Address
 
+    wanted = Address.parse(address).key if address else ""
+    until = datetime.now(UTC) + _days(expiring) if expiring else None
     with open_database(output, database, look=True) as opened:
-        entries = opened.entries()
+        entries = [
+            entry
+            for entry in opened.entries()
+            if (not wanted or wanted in entry.addresses)
+            and (not own or entry.has_key)
+            and (not anchors_only or "C" in entry.trust.tls + entry.trust.email or "T" in entry.trust.tls)
+            and (until is None or _end_of(entry) <= until)
+        ]
+    if until is not None:
+        entries.sort(key=_end_of)
     rows = [_row(entry) for entry in entries]
     output.result(
         {"certificates": [described(entry) for entry in entries]},
         lambda: output.table(
             ["nickname", "trust", "key", "names", "until", ""],
             rows,
-            empty="There is no certificate yet: mailsec cert import FILE, or mailsec cert issue --new-ca NAME",
+            empty="There is none like that."
+            if expiring or address or own or anchors_only
+            else "There is no certificate yet: mailsec cert import FILE, or mailsec cert issue --new-ca NAME",
         ),
     )
 
@@ -165,6 +188,19 @@ def delete(output: Output, nickname: str, serial: str, keep_key: bool, yes: bool
     output.result({"nickname": nickname, "deleted": len(entries), "keys": gone}, f"deleted {what}")
 
 
+def _days(text: str) -> timedelta:
+    number, unit = (text[:-1], text[-1]) if text[-1:] in ("d", "w") else (text, "d")
+    if not (number.isascii() and number.isdigit() and int(number) < 100_000):
+        raise UsageError(f"not a number of days: {text[:40]!r}", hint="as in --expiring 30, 30d or 6w")
+    return timedelta(days=int(number) * (7 if unit == "w" else 1))
+
+
+def _end_of(entry: CertificateEntry) -> datetime:
+    from mailsec.x509.certificate import load_certificate
+
+    return load_certificate(entry.der).not_after or datetime.max.replace(tzinfo=UTC)
+
+
 # -- shared by the commands -------------------------------------------------------------------------------------------------------
 
 
@@ -207,6 +243,7 @@ def described(entry: CertificateEntry) -> dict[str, Any]:
         "not_before": facts.not_before,
         "not_after": facts.not_after,
         "fingerprint": facts.fingerprint,
+        "state": entry.state or None,
         "source": entry.source,
         "learnt_at": entry.learnt_at,
         "problems": [reason.message for reason in certificate.problems],
@@ -228,6 +265,8 @@ def _row(entry: CertificateEntry) -> list[object]:
         state = "NOT VERIFIED"
     elif until is not None and until < datetime.now(UTC):
         state = "expired"
+    elif entry.state:
+        state = entry.state
     elif entry.trust.email_anchor:
         state = "for " + ", ".join("any" if domain == "*" else domain for domain in entry.domains)
     else:
@@ -252,6 +291,7 @@ _TITLES = {
     "fingerprint": "SHA-256",
     "source": "source",
     "learnt_at": "here since",
+    "state": "decided",
     "problems": "problems",
 }
 

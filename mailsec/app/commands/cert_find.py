@@ -1,0 +1,124 @@
+"""`mailsec cert find`: which certificates mail to an address is encrypted for, and why not the others."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mailsec.app.options import DatabaseChoice, database_options
+from mailsec.app.output import Output, json_option
+from mailsec.model.address import Address
+
+if TYPE_CHECKING:
+    from mailsec.gateway.correspondents import Correspondent, Judged
+
+__all__ = ["find"]
+
+
+@json_option
+@click.command()
+@click.argument("address")
+@click.option("--explain", is_flag=True, help="Also those that are not used, each with its reason.")
+@click.option("--local", is_flag=True, help="With a configuration: ask no directory on the network.")
+@database_options
+@click.pass_obj
+def find(output: Output, address: str, explain: bool, local: bool, database: DatabaseChoice) -> int:
+    """Say which certificates mail to ADDRESS would be encrypted for, as the gateway does.
+
+    With a configuration all its directories are asked, and revocation counts; with -d only the database. The exit code is 1 where there is none.
+    """
+    parsed = Address.parse(address)
+    known = _of_database(output, parsed, database) if database.database else _of_gateway(parsed, database, local)
+    value = {
+        "address": str(parsed),
+        "found": bool(known.chosen),
+        "certificates": [_value(one) for one in known.chosen],
+        "others": [_value(one) for one in known.others],
+        "reason": _reason(known.missing) if not known.chosen else None,
+    }
+
+    def say() -> None:
+        output.table(["certificate", "of", "until", "key", "from"], [_row(one) for one in known.chosen])
+        if explain:
+            if known.chosen and known.others:
+                output.text("")
+            for one in known.others:
+                output.text(
+                    f"not {one.fingerprint[:16]} from {one.found.source}: {one.reason.message if one.reason else 'another one is better'}"
+                )
+        if not known.chosen:
+            why = known.missing.message if known.missing else "no directory knows one"
+            output.text(f"there is no certificate to encrypt to {parsed} with: {why}")
+            if known.others and not explain:
+                output.text(f"{len(known.others)} cannot be used: --explain says why")
+
+    output.result(value, say)
+    return 0 if known.chosen else 1
+
+
+def _of_database(output: Output, address: Address, choice: DatabaseChoice) -> Correspondent:
+    """Judged with the anchors of the database; nobody is asked about revocation."""
+    from mailsec.app.command_runtime import CommandRuntime
+    from mailsec.app.database_plugin import DatabasePlugin
+    from mailsec.app.databases import open_database
+    from mailsec.app.truststore import ConfiguredTrust
+    from mailsec.gateway.correspondents import Correspondents
+    from mailsec.gateway.directories import Directories
+    from mailsec.gateway.engine import SmimeEngine
+    from mailsec.gateway.evidence import EvidenceDesk
+    from mailsec.interfaces import run_now
+    from mailsec.keys.software import SoftwareBackend
+
+    with open_database(output, choice) as opened:
+        runtime = CommandRuntime()
+        plugin = DatabasePlugin(opened, runtime)
+        desk = EvidenceDesk(SmimeEngine(SoftwareBackend(), runtime), runtime, ConfiguredTrust(plugin, (), ()))
+        directories = Directories(list(plugin.register_certificate_directories()), runtime)
+        return run_now(Correspondents(directories, desk, runtime).find(address))
+
+
+def _of_gateway(address: Address, choice: DatabaseChoice, local: bool) -> Correspondent:
+    """As `mailsec serve` with this configuration would."""
+    from mailsec.app.assembly import make_pipeline
+    from mailsec.app.command_runtime import CommandRuntime, NoSpool
+    from mailsec.app.config import gateway_settings
+    from mailsec.app.online import run_online
+    from mailsec.app.opening import open_configuration
+    from mailsec.interfaces import Runtime, run_now
+
+    loaded, database = open_configuration(choice.configuration_path(), consequence="nothing was asked")
+
+    async def ask(runtime: Runtime) -> Correspondent:
+        _, pipeline = make_pipeline(loaded, gateway_settings(loaded), database, runtime, NoSpool())
+        return await pipeline.correspondent(address, everywhere=not local)
+
+    with database:
+        return run_now(ask(CommandRuntime())) if local else run_online(ask, gateway_settings(loaded).revocation)
+
+
+def _value(one: Judged) -> dict[str, Any]:
+    from mailsec.app.path_inputs import certificate_value
+    from mailsec.x509.certificate import load_certificate
+
+    return {
+        "certificate": certificate_value(load_certificate(one.found.der)),
+        "source": one.found.source,
+        "profiles": sorted(one.profiles),
+        "reason": _reason(one.reason),
+    }
+
+
+def _reason(reason: Any) -> dict[str, str] | None:
+    from mailsec.app.path_inputs import reason_value
+
+    return None if reason is None else reason_value(reason)
+
+
+def _row(one: Judged) -> list[object]:
+    from mailsec.x509.certificate import load_certificate
+
+    certificate = load_certificate(one.found.der)
+    key = f"{certificate.key_type} {certificate.bits}" if certificate.key_type.startswith("rsa") else certificate.key_type
+    until = f"{certificate.not_after:%Y-%m-%d}" if certificate.not_after else ""
+    return [one.fingerprint[:16], certificate.subject.text, until, key, one.found.source]
