@@ -12,9 +12,9 @@ from pathlib import Path
 
 from mailsec.errors import ConfigurationError
 
-__all__ = ["NssDatabase", "find_softoken", "is_softoken", "nss_parameters"]
+__all__ = ["PLACES", "NssDatabase", "find_softoken", "is_softoken", "nss_parameters"]
 
-_PLACES = (
+PLACES = (
     "/usr/lib/*-linux-gnu/libsoftokn3.so",
     "/usr/lib/*-linux-gnu/nss/libsoftokn3.so",
     "/usr/lib64/libsoftokn3.so",
@@ -41,7 +41,7 @@ class NssDatabase:
 
 def find_softoken() -> str:
     """The path of libsoftokn3; raise ConfigurationError where it is not installed."""
-    for place in _PLACES:
+    for place in PLACES:
         found = sorted(Path("/").glob(place.lstrip("/")))
         if found:
             return str(found[0])

@@ -76,6 +76,35 @@ def test_what_was_edited_is_named_and_can_be_accepted(mailsec, database, ca):
     assert mailsec("db", "check", "-d", database)[0] == 0
 
 
+def test_nobody_is_trusted_unless_somebody_says_so(mailsec, folder):
+    told = answer(mailsec("db", "init", "--no-password", "-d", "x.db", "--json"))
+    assert told["anchors"] == 0 and answer(mailsec("cert", "list", "-d", "x.db", "--json"))["certificates"] == []
+    assert answer(mailsec("db", "init", "--no-password", "-d", "y.db", "--anchors", "none", "--json"))["anchors"] == 0
+    code, _, err = mailsec("db", "init", "--no-password", "-d", "z.db", "--for", "any")
+    assert code == 2 and "--anchors" in err and not (folder / "z.db").exists()
+
+
+def test_anchors_of_mozilla_and_of_files(mailsec, folder, database, ca):
+    from mailsec.errors import UsageError
+    from mailsec.tokens.roots import find_roots_module
+
+    assert mailsec("cert", "export", ca, "-d", database, "-o", "ca.pem")[0] == 0
+    told = answer(mailsec("db", "init", "--no-password", "-d", "y.db", "--anchors", "ca.pem", "--for", "example.org", "--json"))
+    assert told["anchors"] == 1
+    code, _, err = mailsec("db", "init", "--no-password", "-d", "z.db", "--anchors", "ca.pem")
+    assert code == 2 and "--for" in err and not (folder / "z.db").exists()
+    code, _, err = mailsec("cert", "import", "--anchors", "mozilla", "--for", "any", "-d", database)
+    assert code == 2 and "--for" in err
+    try:
+        find_roots_module()
+    except UsageError:
+        pytest.skip("NSS's roots are not installed (Debian: libnss3)")
+    told = answer(mailsec("cert", "import", "--anchors", "mozilla", "-d", database, "--json"))
+    assert told["anchors"] > 50 and told["added"] == told["anchors"] + told["distrusted"]
+    listed = answer(mailsec("cert", "list", "--anchors", "-d", database, "--json"))["certificates"]
+    assert {one["source"] for one in listed} == {"mozilla", "issued"} and len(listed) == told["anchors"] + 1
+
+
 def test_a_backup_is_restored_and_the_damaged_one_put_aside(mailsec, database, ca, folder):
     told = answer(mailsec("db", "backup", "backup.db", "-d", database, "--json"))
     assert told["file"] == "backup.db" and told["size"] == (folder / "backup.db").stat().st_size

@@ -10,6 +10,7 @@ from itertools import chain, islice
 import click
 
 from mailsec.app.commands.cert import anchor_options, described, trust_flags, warn_if_no_ca
+from mailsec.app.nicknames import nickname_for
 from mailsec.app.options import DatabaseChoice, database_options
 from mailsec.app.output import Output, json_option, plural
 from mailsec.errors import MailsecError, PrivateKeyError, UsageError
@@ -18,17 +19,21 @@ from mailsec.store.certdb import CertDb
 from mailsec.store.intake import Incoming, Taken, take_in
 from mailsec.store.nicknames import check_nickname, make_nickname
 
-__all__ = ["add_under_a_free_name", "import_certificates", "nickname_for", "say_imported"]
+__all__ = ["add_under_a_free_name", "import_certificates", "say_imported"]
 
-_COMMON_NAME = b"\x55\x04\x03"
-"""id-at-commonName (2.5.4.3), as DER has it."""
 _MOST_SHOWN = 20
 _MOST_DESCRIBED = 1000
 
 
 @json_option
 @click.command()
-@click.argument("files", metavar="FILE...", nargs=-1, required=True)
+@click.argument("files", metavar="FILE...", nargs=-1)
+@click.option(
+    "--anchors",
+    metavar="mozilla|FILE",
+    default="",
+    help="Trust for e-mail whom Mozilla trusts (NSS's libnssckbi.so, or a certdata.txt), or the CAs in FILE for the domains of --for.",
+)
 @click.option("--nickname", default="", help="What the first is called here [its first mail address, host or common name].")
 @click.option("--trust", "flags", metavar="TRUST", default="", help='NSS trust flags, as in ",C," for a mail CA.')
 @anchor_options
@@ -40,6 +45,7 @@ _MOST_DESCRIBED = 1000
 def import_certificates(
     output: Output,
     files: tuple[str, ...],
+    anchors: str,
     nickname: str,
     flags: str,
     domains: tuple[str, ...],
@@ -56,6 +62,12 @@ def import_certificates(
     from mailsec.app.databases import domains_from, open_database
     from mailsec.app.progress import progressing
 
+    if bool(files) == bool(anchors):
+        raise UsageError("name files with certificates, or --anchors", hint="as in mailsec cert import bob.pem")
+    if anchors:
+        if nickname or flags or key_file or key_password_file or assigned:
+            raise UsageError("--anchors stands alone, or with --for", hint="leave the other options out")
+        return _import_anchors(output, anchors, domains, database)
     trust = trust_flags(flags) if flags else TrustFlags()
     if nickname:
         check_nickname(nickname)
@@ -103,6 +115,18 @@ def import_certificates(
     return 1 if refused else 0
 
 
+def _import_anchors(output: Output, where: str, domains: Sequence[str], choice: DatabaseChoice) -> int:
+    from mailsec.app.databases import domains_from, open_database
+    from mailsec.app.roots import add_anchors, read_anchors, said
+
+    found = read_anchors(where, domains_from(domains))
+    with open_database(output, choice) as opened:
+        counts = add_anchors(opened, found, at=datetime.now(UTC))
+        name = opened.name
+    output.result({"database": name, **counts}, f"{name} trusts {said(counts)}")
+    return 0
+
+
 def add_under_a_free_name(
     database: CertDb,
     der: bytes,
@@ -122,17 +146,6 @@ def add_under_a_free_name(
         database.demand(changes.connection)
         number, _ = database.take(changes, item, at=at)
     return database.entries_with([number])[0]
-
-
-def nickname_for(der: bytes) -> str:
-    """What a certificate is called where nobody said it: its first mail address, host or common name."""
-    from mailsec.x509.certificate import load_certificate
-    from mailsec.x509.names import decode
-
-    certificate = load_certificate(der)
-    names = [str(address) for address in certificate.addresses[:1]] + list(certificate.dns_names[:1])
-    names += [decode(tag, value) or "" for tag, value in certificate.subject.values(_COMMON_NAME)[:1]]
-    return make_nickname(next((name for name in names if name), ""), "imported")
 
 
 def say_imported(output: Output, entries: Sequence[CertificateEntry], *, more: int = 0, counts: dict[str, int] | None = None) -> None:

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 import click
 
+from mailsec.app.commands.cert import anchor_options
 from mailsec.app.options import DatabaseChoice, database_options
 from mailsec.app.output import Output, json_option, plural
 from mailsec.errors import Refused, UsageError
@@ -18,16 +19,29 @@ _NO_PASSWORD = "the database has no password: whoever can read its file has the 
 @json_option
 @click.command()
 @click.option("--no-password", is_flag=True, help="Protect the keys by the rights of the file only.")
+@click.option(
+    "--anchors",
+    metavar="mozilla|none|FILE",
+    default="",
+    help="Whom to trust for e-mail: Mozilla's roots (of NSS, libnss3), nobody, or those in FILE (certdata.txt, or certificates with --for).",
+)
+@anchor_options
 @database_options
 @click.pass_obj
-def init(output: Output, database: DatabaseChoice, no_password: bool) -> None:
+def init(output: Output, database: DatabaseChoice, no_password: bool, anchors: str, domains: tuple[str, ...]) -> None:
     """Make an empty certificate database.
+
+    Nobody is trusted until somebody says so: --anchors, or the question on a terminal.
 
     Its password encrypts the private keys and shows what others wrote into the file. It is read from --passphrase-file, or asked for.
     """
+    from mailsec.app.databases import domains_from
+    from mailsec.app.roots import NONE, add_anchors, ask_for_anchors, read_anchors, said
     from mailsec.store.certdb import CertDb
 
     location = database.location()
+    if domains and anchors in ("", NONE):
+        raise UsageError("--for belongs to --anchors FILE", hint="leave it out")
     if no_password and database.passphrase_file:
         raise UsageError("--no-password and --passphrase-file exclude each other", hint="leave one out")
     secret = b"" if no_password else database.passphrase(prompt="New pass phrase of the database", confirm=True).encode()
@@ -35,12 +49,16 @@ def init(output: Output, database: DatabaseChoice, no_password: bool) -> None:
         raise UsageError("the pass phrase is empty", hint="give one, or say --no-password")
     if not secret:
         _demand_that_none_is_fine(database)
+    # Before anything is made: what cannot be read leaves nothing behind.
+    found = read_anchors(anchors or ask_for_anchors(output), domains_from(domains))
     with CertDb.create(location, secret, at=datetime.now(UTC)) as made:
         if not secret:
             output.warning(_NO_PASSWORD, "`mailsec db password` sets one later")
+        trusted = add_anchors(made, found, at=datetime.now(UTC))
+        whom = said(trusted) if trusted["anchors"] else "nobody is trusted for e-mail yet"
         output.result(
-            {"database": made.name, "password": bool(secret)},
-            f'{made.name} is ready.\nNext: mailsec cert issue -d {made.name} --new-ca "My CA" --for example.org',
+            {"database": made.name, "password": bool(secret), "anchors": trusted["anchors"]},
+            f'{made.name} is ready; {whom}.\nNext: mailsec cert issue -d {made.name} --new-ca "My CA" --for example.org',
         )
 
 

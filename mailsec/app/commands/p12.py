@@ -7,7 +7,8 @@ from pathlib import Path
 
 import click
 
-from mailsec.app.commands.cert_import import add_under_a_free_name, nickname_for, say_imported
+from mailsec.app.commands.cert_import import add_under_a_free_name, say_imported
+from mailsec.app.nicknames import nickname_for
 from mailsec.app.options import DatabaseChoice, database_options
 from mailsec.app.output import Output, json_option, plural
 from mailsec.errors import KeyUnavailable, MailsecError, PrivateKeyError, UsageError
