@@ -32,6 +32,7 @@ KINDS = {
     "ml-kem-768": mlkem.MLKEM768PrivateKey.generate,
     "ml-kem-1024": mlkem.MLKEM1024PrivateKey.generate,
     "brainpool512": lambda: ec.generate_private_key(ec.BrainpoolP512R1()),
+    "secp256k1": lambda: ec.generate_private_key(ec.SECP256K1()),
     "ml-dsa-44": mldsa.MLDSA44PrivateKey.generate,
     "ml-dsa-87": mldsa.MLDSA87PrivateKey.generate,
     "dsa-2048": lambda: dsa.generate_private_key(2048),

@@ -51,8 +51,8 @@ _NO_OPTION = "it has no option for it"
 _PQ = "ml-dsa-44 ml-dsa-65 ml-dsa-87 ml-kem-768 ml-kem-1024"
 _KINDS = "p256 p384 p521 brainpool256 brainpool384 brainpool512"
 _ECDH = " ".join(f"ecdh-{kind}" for kind in _KINDS.split())
-_BRAINPOOL = "ecdsa-brainpool256 ecdsa-brainpool384 ecdsa-brainpool512"
-_DERIVATIONS = "ecdh-kdf-sha1 ecdh-kdf-sha224 ecdh-kdf-sha384 ecdh-kdf-sha512"
+_OTHER_CURVES = "ecdsa-secp256k1 ecdsa-brainpool256 ecdsa-brainpool384 ecdsa-brainpool512"
+_DERIVATIONS = "ecdh-wrap ecdh-kdf-sha1 ecdh-kdf-sha224 ecdh-kdf-sha384 ecdh-kdf-sha512"
 _COFACTORS = "ecdh-cofactor-sha1 ecdh-cofactor-sha256 ecdh-cofactor-sha512"
 _GCM = "aes-128-gcm aes-192-gcm aes-256-gcm"
 _CCM = "aes-128-ccm aes-192-ccm aes-256-ccm"
@@ -98,7 +98,7 @@ PEERS = (
         True,
         _by_row(
             {
-                _OLD: f"{_PQ} ed25519 ed448 x25519 x448 rsa-sha224 {_BRAINPOOL}",
+                _OLD: f"{_PQ} ed25519 ed448 x25519 x448 rsa-sha224 rsa-sha3-256 {_OTHER_CURVES}",
                 "MD5 is disabled": "rsa-md5",
                 _CMS_ALONE: _MESSAGES,
                 _NO_OPTION: f"{_PSS} {_OAEP} oaep-gcm {_GCM} {_CCM} {_FORMS} {_KEYLESS} {_TYPES} two-signers two-signers-detached signed-stream"
@@ -109,7 +109,7 @@ PEERS = (
         ),
         _by_row(
             {
-                _OLD: f"{_PQ} ed25519 ed448 x25519 x448 {_BRAINPOOL}",
+                _OLD: f"{_PQ} ed25519 ed448 x25519 x448 {_OTHER_CURVES}",
                 _CMS_ALONE: _MESSAGES,
                 "no AuthEnvelopedData": f"{_GCM} oaep-gcm ecdh-gcm",
                 "no RSA OAEP in CMS": _OAEP,
@@ -124,7 +124,7 @@ PEERS = (
         True,
         _by_row(
             {
-                _OLD: f"{_PQ} ed25519 ed448 dsa x25519 x448",
+                _OLD: f"{_PQ} ed25519 ed448 dsa x25519 x448 rsa-sha3-256",
                 _CMS_ALONE: _MESSAGES,
                 _NO_OPTION: f"{_PSS} {_OAEP} oaep-gcm {_FORMS} {_KEYLESS} {_TYPES} certs-only {_COFACTORS}",
                 "no AES in GCM or CCM, no RC2": f"{_GCM} {_CCM} rc2-128-cbc rc2-40-cbc ecdh-gcm",

@@ -41,6 +41,8 @@ class Row:
     form: str = ""
     """How it is laid out: "detached", "key-id", "no-attributes", "stream", "signing-certificate", "counter-signed"."""
     cipher: str = "aes-256-cbc"
+    wrap: str = ""
+    """The key wrap of a key agreement, where it is not the one that fits the cipher."""
     how: str = ""
     """The key of encrypted content where it is not a person's: "password", "shared-key"."""
     written: bool = True
@@ -64,10 +66,12 @@ def _signatures() -> list[Row]:
     rows = [Row(f"rsa-{digest}", f"RSA PKCS #1 v1.5 with {_named(digest)}", section, digest=digest) for digest in _SHA2]
     rows += [Row(f"pss-{digest}", f"RSASSA-PSS with {_named(digest)}", section, digest=digest, padding="pss") for digest in _SHA2]
     rows += [Row(f"ecdsa-{kind}", f"ECDSA, {name}, {_named(digest)}", section, (kind,), digest) for kind, name, digest in _CURVES]
+    rows += [Row("ecdsa-secp256k1", "ECDSA, secp256k1, SHA-256", section, ("secp256k1",))]
     rows += [Row("ed25519", "Ed25519", section, ("ed25519",), "sha512"), Row("ed448", "Ed448", section, ("ed448",), "shake256")]
     rows += [Row(kind, kind.upper(), section, (kind,), "sha512") for kind in ("ml-dsa-44", "ml-dsa-65", "ml-dsa-87")]
     rows += [
         Row("rsa-sha224", "RSA PKCS #1 v1.5 with SHA-224", section, digest="sha224", written=False),
+        Row("rsa-sha3-256", "RSA PKCS #1 v1.5 with SHA3-256", section, digest="sha3-256", written=False),
         Row("rsa-sha1", "RSA PKCS #1 v1.5 with SHA-1 (legacy)", section, digest="sha1", written=False, legacy=True),
         Row("rsa-md5", "RSA PKCS #1 v1.5 with MD5 (legacy)", section, digest="md5", written=False, legacy=True),
         Row("dsa", "DSA with SHA-256 (legacy)", section, ("dsa-2048",), written=False, legacy=True),
@@ -130,6 +134,7 @@ def _keys() -> list[Row]:
         for digest in ("sha1", "sha256", "sha512")
     ]
     rows += [
+        Row("ecdh-wrap", "ECDH, P-256, AES-256-CBC under an AES-128 key wrap", section, ("p256",), wrap="aes-128-wrap", written=False),
         Row("ecdh-gcm", "ECDH, P-256, AES-256-GCM", section, ("p256",), cipher="aes-256-gcm"),
         Row("ecdh-3des", "ECDH, P-256, triple DES (legacy)", section, ("p256",), "sha1", cipher="3des-cbc", written=False, legacy=True),
         Row("x25519", "X25519 with HKDF", section, ("x25519",)),

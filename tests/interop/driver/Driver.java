@@ -246,7 +246,7 @@ public class Driver {
         }
         KeyPair own = pairs.generateKeyPair();
         JceKeyAgreeRecipientInfoGenerator made = new JceKeyAgreeRecipientInfoGenerator(
-            AGREEMENTS.get(get("agreement")), own.getPrivate(), own.getPublic(), wrapFor(get("cipher"))).setProvider(BC);
+            AGREEMENTS.get(get("agreement")), own.getPrivate(), own.getPublic(), wrapFor(get("wrap"))).setProvider(BC);
         return id == null ? made.addRecipient(certificate) : made.addRecipient(id, peer);
     }
 

@@ -81,7 +81,7 @@ class BouncyCastle:
         agreement = {"x25519": "hkdf-sha256", "x448": "hkdf-sha512"}.get(row.people[0], row.digest + "+cofactor" * row.cofactor)
         keys = {"how": row.how, "password": PASSWORD, "secret": SECRET_KEY.hex(), "secret-id": SECRET_KEY_ID.hex()}
         oaep = {"padding": row.padding, "digest": row.digest, "mask": row.mask_digest or row.digest, "label": row.label.decode()}
-        return self._ask("encrypt", row, agreement=agreement, **keys, **oaep)
+        return self._ask("encrypt", row, agreement=agreement, wrap=row.wrap or row.cipher, **keys, **oaep)
 
     def read(self, row: Row, cms: bytes, outside: bytes = CONTENT) -> bytes:
         """The content, by Bouncy Castle; `outside` is what a detached signature is for."""

@@ -77,7 +77,7 @@ class Gpgsm:
             *self._common, "--with-colons", "--with-keygrip", "--list-keys", _fingerprint(person(kind).certificate or b"")
         ).decode()
         grip = next(line.split(":")[9] for line in listed.splitlines() if line.startswith("grp:"))
-        curve = {"secp": f"NIST P-{key.curve.key_size}"}.get(key.curve.name[:4], key.curve.name)
+        curve = {"secp256r1": "NIST P-256", "secp384r1": "NIST P-384", "secp521r1": "NIST P-521"}.get(key.curve.name, key.curve.name)
         size = (key.curve.key_size + 7) // 8
         point = key.public_key().public_bytes(serialization.Encoding.X962, serialization.PublicFormat.UncompressedPoint)
         secret = key.private_numbers().private_value.to_bytes(size, "big")

@@ -72,6 +72,7 @@ class OpenSsl:
         cipher = {"3des-cbc": "des3", "rc2-128-cbc": "rc2-128", "rc2-40-cbc": "rc2-40"}.get(row.cipher, row.cipher)
         words = ["-encrypt", f"-{cipher}", *(["-provider", "legacy", "-provider", "default"] if cipher.startswith("rc2") else [])]
         words += {"stream": ["-stream"], "key-id": ["-keyid"]}.get(row.form, [])
+        words += ["-aes128-wrap"] if row.wrap else []
         if row.how == "password":
             return [*words, "-pwri_password", PASSWORD]
         if row.how == "shared-key":
