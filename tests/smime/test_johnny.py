@@ -1,5 +1,5 @@
-"""The attack classes of "Johnny, you are fired!" (2019) and of "Re: What's up Johnny?" (2019), and the failures of gateways of 2026, as
-messages of our own making: none is reported as trusted mail from the person who seems to write, and nothing of it is joined.
+"""The attack classes of "Johnny, you are fired!" (2019) and of "Re: What's up Johnny?" (2019), and failures of gateways of 2026 (more of them:
+`test_cves`), as messages of our own making: none is reported as trusted mail from the person who seems to write, and nothing is joined.
 """
 
 from __future__ import annotations
