@@ -105,6 +105,9 @@ class NoSpool:
     async def commit(self, entries: Sequence[Any], *, replaces: str = "") -> None:
         raise LocalProtocolError("a command that only looks tried to store mail")
 
+    def many_wait(self, need: str, most: int) -> bool:
+        return False
+
     def check_room(self, octets: int = 0) -> None:
         """There is room for nothing, and nothing is kept."""
 

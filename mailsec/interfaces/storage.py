@@ -80,6 +80,10 @@ class Spool(Protocol):
         """Raise StorageFull where a message of that size (0: not known) should not even begin. Cheap enough for every MAIL."""
         ...
 
+    def many_wait(self, need: str, most: int) -> bool:
+        """True where `most` raw rows or more wait for `need`. Cheap: it is asked for every message that would be one more."""
+        ...
+
     async def postpone(self, id: str, *, need: str, reason: str) -> None:
         """A raw row waits on: it is tried again by itself, later each time."""
         ...

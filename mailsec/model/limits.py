@@ -125,6 +125,8 @@ class Limits:
     """Iterations of all derivations of one file: PKCS#12 files of a thousand bags."""
     private_key_operations: int = 10
     """Private-key operations for one message from outside."""
+    waiting_for_token: int = 1000
+    """Messages of one worker that wait for one token; more are refused for now (451 4.3.2): a spool that fills while a card is out."""
 
     # -- paths -----------------------------------------------------------------------------------------------------------
     path_length: int = 10

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from mailsec.model.trust import TrustFlags
 
-__all__ = ["TokenCertificate", "TokenInfo", "TokenKey", "TokenMechanism"]
+__all__ = ["ModuleEntry", "TokenCertificate", "TokenInfo", "TokenKey", "TokenMechanism"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,3 +78,17 @@ class TokenMechanism:
     hardware: bool = False
     uses: tuple[str, ...] = ()
     """ "sign", "verify", "decrypt", "derive", "generate" …"""
+
+
+@dataclass(frozen=True, slots=True)
+class ModuleEntry:
+    """A PKCS#11 module that the certificate database knows."""
+
+    name: str
+    library: str
+    parameters: str = ""
+    defaults: tuple[str, ...] = ()
+    """Kinds of keys that are made on its token where no other is named: "rsa", "ec", "eddsa", "ml-dsa"."""
+    enabled: bool = True
+    verified: bool = True
+    """False where the row was not written by mailsec: its library is not loaded."""

@@ -179,6 +179,10 @@ class SqliteSpool:
             if file is not None:
                 await self.runtime.in_thread(self.files.remove, (file,), lane="spool")
 
+    def many_wait(self, need: str, most: int) -> bool:
+        """True where `most` raw rows or more wait for `need`."""
+        return self._any("SELECT 1 FROM entry WHERE state = 'raw' AND need = ? LIMIT 1 OFFSET ?", need, max(0, most - 1))
+
     async def postpone(self, id: str, *, need: str, reason: str) -> None:
         """A raw row waits on; it is tried again after 10 seconds, and later each time up to 10 minutes."""
         row = self._raw(id)

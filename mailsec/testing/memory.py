@@ -97,6 +97,9 @@ class MemorySpool:
         if isinstance(self.fail_with, StorageFull):
             raise self.fail_with
 
+    def many_wait(self, need: str, most: int) -> bool:
+        return sum(row.entry.need == need for row in self.rows) >= most
+
     async def postpone(self, id: str, *, need: str, reason: str) -> None:
         self._change(id, need=need, reason=reason)
 
