@@ -5,6 +5,7 @@ What is made here is closed by `Parts.close`, in the reverse order.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -18,6 +19,7 @@ from mailsec.app.expiry import ExpiryWatch
 from mailsec.app.hardening import fitting, raise_descriptors
 from mailsec.app.own_certificates import OwnCertificates
 from mailsec.app.seal_keys import DatabaseSealKeys
+from mailsec.app.token_keys import TokenKeysPlugin, token_clients
 from mailsec.app.truststore import ConfiguredTrust
 from mailsec.app.wiring import compile_rules, load_plugins, plugin_settings
 from mailsec.builtin.log import LogPlugin
@@ -43,6 +45,7 @@ __all__ = ["BUILT_IN", "Parts", "assemble", "fetch_rules", "make_pipeline"]
 
 BUILT_IN: dict[str, type] = {
     "database": DatabasePlugin,
+    "tokens": TokenKeysPlugin,
     "rules": RulesPlugin,
     "revocation": RevocationPlugin,
     "refresh": EvidenceRefresh,
@@ -94,7 +97,7 @@ def assemble(reactor: Any, configuration: Configuration, data_key: bytes, index:
     )
     spool = SqliteSpool(configuration.spool.directory, index, data_key, runtime, settings.limits)
     spool.open()
-    plugins, pipeline = make_pipeline(configuration, settings, database, runtime, spool)
+    plugins, pipeline = make_pipeline(configuration, settings, database, runtime, spool, reactor, spool.wake)
     relay = Relay(spool, runtime, settings)
     shown = certificates.load(runtime)
     expiry = ExpiryWatch(certificates, EvidenceStore(database), runtime, plugins.record)
@@ -102,13 +105,24 @@ def assemble(reactor: Any, configuration: Configuration, data_key: bytes, index:
 
 
 def make_pipeline(
-    configuration: Configuration, settings: GatewaySettings, database: CertDb, runtime: Runtime, spool: Spool
+    configuration: Configuration,
+    settings: GatewaySettings,
+    database: CertDb,
+    runtime: Runtime,
+    spool: Spool,
+    reactor: Any = None,
+    wake: Callable[[str], Awaitable[None]] | None = None,
 ) -> tuple[PluginManager, Pipeline]:
-    """The plugins in their order, the built-in ones last, and the pipeline that asks them."""
+    """The plugins in their order, the built-in ones last, and the pipeline that asks them.
+
+    `wake(need)` has mail tried again that waits for a token. Without a reactor token hosts are not asked: what they listed last counts.
+    """
     database_plugin = DatabasePlugin(database, runtime)
+    clients = token_clients(configuration, database, reactor)
     store = EvidenceStore(database)
     objects = (
         database_plugin,
+        TokenKeysPlugin(clients, runtime, wake, (rule.signer for rule in configuration.rules if rule.signer != "from")),
         RulesPlugin(compile_rules(configuration)),
         RevocationPlugin(),
         EvidenceRefresh(store, runtime, settings.revocation),

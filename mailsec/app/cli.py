@@ -47,6 +47,8 @@ GROUPS: dict[str, str] = {
     "key": "private keys of the database",
     "p12": "PKCS#12 files",
     "db": "the certificate database itself",
+    "module": "PKCS#11 modules: smart cards, HSMs, NSS databases",
+    "token": "tokens of PKCS#11 modules, and their PINs",
     "user": "people who may submit mail",
     "partner": "what is agreed with correspondents",
     "queue": "mail that waits",
@@ -55,7 +57,7 @@ GROUPS: dict[str, str] = {
 SECTIONS: dict[str, tuple[str, ...]] = {
     "Set it up and run it": ("demo", "init", "check", "serve", "plugins"),
     "Messages": ("explain", "reprocess", "queue", "smime", "cms"),
-    "Certificates, keys and people": ("cert", "key", "p12", "ocsp", "crl", "db", "user", "partner"),
+    "Certificates, keys and people": ("cert", "key", "p12", "ocsp", "crl", "db", "module", "token", "user", "partner"),
 }
 """How `mailsec --help` groups its commands; what stands in none (of plugins) comes last."""
 
@@ -99,6 +101,18 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "p12 list": ("mailsec.app.commands.p12:list_contents", "what is in a PKCS#12 file"),
     "p12 import": ("mailsec.app.commands.p12:import_contents", "add the keys and certificates of a PKCS#12 file"),
     "p12 export": ("mailsec.app.commands.p12:export_keys", "write private keys with their certificates to a PKCS#12 file"),
+    "module add": ("mailsec.app.commands.module:add", "add a PKCS#11 module"),
+    "module list": ("mailsec.app.commands.module:list_modules", "list the modules, and those that the system knows"),
+    "module remove": ("mailsec.app.commands.module:remove", "forget a module"),
+    "module enable": ("mailsec.app.commands.module:enable", "use a module again"),
+    "module disable": ("mailsec.app.commands.module:disable", "leave a module alone"),
+    "module default": ("mailsec.app.commands.module:default", "say where new keys are made"),
+    "token list": ("mailsec.app.commands.token:list_tokens", "list the tokens, and what lies on them"),
+    "token init": ("mailsec.app.commands.token:init", "make a token"),
+    "token login": ("mailsec.app.commands.token:login", "try a PIN once, and use the token again"),
+    "token pin": ("mailsec.app.commands.token:pin", "change a PIN"),
+    "token mechanisms": ("mailsec.app.commands.token:mechanisms", "list what a token can do"),
+    "token selftest": ("mailsec.app.commands.token:selftest", "use each key of a token, and check the results"),
     "user add": ("mailsec.app.commands.user:add", "add a user"),
     "user list": ("mailsec.app.commands.user:list_users", "list the users"),
     "user password": ("mailsec.app.commands.user:password", "change a password, or keep a user out"),

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Any, Final, TypeVar
 
+from mailsec.app.key_usage import fits
 from mailsec.hookspecs import hookimpl
 from mailsec.interfaces import Credentials, FoundCertificate, KeyHandle, Runtime
 from mailsec.keys.software import SoftwareKey
@@ -35,10 +36,6 @@ CHECKED_EVERY: Final = 1.0
 GRACE: Final = 5.0
 LONGEST: Final = 60.0
 _MOST_ANSWERS: Final = 10_000
-
-_SIGNING = frozenset({"digitalSignature", "nonRepudiation", "contentCommitment"})
-_DECRYPTING = frozenset({"keyEncipherment", "keyAgreement"})
-_EMAIL_PROTECTION = frozenset({"1.3.6.1.5.5.7.3.4", "2.5.29.37.0"})
 
 
 class _Answers:
@@ -135,7 +132,7 @@ class DatabaseKeys:
     def _keys_for(self, address: Address, usage: str, at: datetime) -> Sequence[KeyHandle]:
         found = []
         for entry in self._answers.database.assigned_to(address, usage, at=at):
-            if _fits(entry, usage, at):
+            if fits(load_certificate(entry.der), usage, at):
                 handle = self._answers.handle(entry)
                 if handle is not None:
                     found.append(handle)
@@ -258,18 +255,3 @@ class DatabasePlugin:
     async def authorities(self) -> Sequence[bytes]:
         """Certificates of authorities, which help to build paths; none of them is believed for being here."""
         return await self._answers.ask(("authorities",), self._answers.database.authorities)
-
-
-def _fits(entry: CertificateEntry, usage: str, at: datetime) -> bool:
-    """True where the entry's certificate may be used like this now."""
-    certificate = load_certificate(entry.der)
-    # RFC 8550 §4.4.2: a keyUsage that is there must allow it; RFC 8550 §4.4.4: an extendedKeyUsage must name emailProtection.
-    if certificate.extended_key_usage is not None and not certificate.extended_key_usage & _EMAIL_PROTECTION:
-        return False
-    wanted = _DECRYPTING if usage == "decrypt" else _SIGNING
-    if certificate.key_usage is not None and not certificate.key_usage & wanted:
-        return False
-    if usage == "decrypt":
-        return True
-    begins, ends = certificate.not_before, certificate.not_after
-    return begins is not None and ends is not None and begins <= at <= ends

@@ -6,7 +6,7 @@ A pass phrase is never an argument and never in the environment: both stand in t
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,7 +16,15 @@ import click
 from mailsec.app.files import reason_of
 from mailsec.errors import InputError, UsageError
 
-__all__ = ["DEFAULT_CONFIGURATION", "DatabaseChoice", "ask_passphrase", "config_option", "database_options", "passphrase_from_file"]
+__all__ = [
+    "DEFAULT_CONFIGURATION",
+    "DatabaseChoice",
+    "ask_passphrase",
+    "config_option",
+    "database_options",
+    "passphrase_from_file",
+    "read_passphrase_file",
+]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -99,6 +107,27 @@ def passphrase_from_file(path: str, name: str = "internal") -> str:
     The format is mod_nss's (`NSSPassPhraseDialog file:`), `internal` being the database; names match exactly. Raise InputError where the
     file cannot be read or names others only.
     """
+    known = read_passphrase_file(path)
+    found = known.get(name.encode())
+    if found is None:
+        found = known.get(None) if known else b""
+    if found is None:
+        raise InputError(
+            f'the pass phrase file {path} has no line "{name}:…"',
+            hint="one line for each name, or one line with the pass phrase",
+            stage="passphrase",
+        )
+    try:
+        return found.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"the pass phrase file {path} is not UTF-8", stage="passphrase") from error
+
+
+def read_passphrase_file(path: str) -> Mapping[bytes | None, bytes]:
+    """Name to pass phrase of each line `name:pass phrase`; the first line without a name stands under None. The last line of a name counts.
+
+    A name that holds a colon is written as a PKCS#11 URI (`pkcs11:token=a%3Ab:PIN`), whose own first colon is passed over.
+    """
     try:
         if path == "-":
             data = sys.stdin.buffer.read(_PASSPHRASE_OCTETS)
@@ -107,20 +136,18 @@ def passphrase_from_file(path: str, name: str = "internal") -> str:
                 data = file.read(_PASSPHRASE_OCTETS)
     except OSError as error:
         raise InputError(f"cannot read the pass phrase file {path}: {reason_of(error)}", stage="passphrase") from error
-    try:
-        lines = data.decode("utf-8").splitlines()
-    except UnicodeDecodeError as error:
-        raise InputError(f"the pass phrase file {path} is not UTF-8", stage="passphrase") from error
+    known: dict[bytes | None, bytes] = {}
+    lines = data.removesuffix(b"\n").split(b"\n") if data else []
     for line in lines:
-        if line.startswith(name + ":"):
-            return line[len(name) + 1 :]
-    if len(lines) <= 1:
-        return lines[0] if lines else ""
-    raise InputError(
-        f'the pass phrase file {path} has no line "{name}:…"',
-        hint="one line for each name, or one line with the pass phrase",
-        stage="passphrase",
-    )
+        # Only the line end is removed: a pass phrase may begin and end with blanks.
+        line = line.removesuffix(b"\r")
+        start = len(b"pkcs11:") if line[:7].lower() == b"pkcs11:" else 0
+        colon = line.find(b":", start)
+        if colon >= 0:
+            known[line[:colon]] = line[colon + 1 :]
+        if len(lines) == 1 and not line.startswith(b"internal:"):
+            known.setdefault(None, line)
+    return known
 
 
 def ask_passphrase(prompt: str, *, confirm: bool = False) -> str:

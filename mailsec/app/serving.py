@@ -14,10 +14,13 @@ from mailsec.app.config.server_certificates import doubts
 from mailsec.app.files import reason_of
 from mailsec.app.hardening import harden_process
 from mailsec.app.logs import configure_logs, watch_twisted
+from mailsec.app.modules import Assignments, modules_in_use
 from mailsec.app.opening import open_configuration
 from mailsec.app.output import Output
+from mailsec.app.passphrase import typed_pins
 from mailsec.app.ports import open_ports
 from mailsec.errors import ConfigurationError, MailsecError
+from mailsec.store.certdb import CertDb
 
 __all__ = ["run_gateway"]
 
@@ -30,7 +33,9 @@ def run_gateway(path: str, output: Output) -> int:
     configuration, database = open_configuration(path)
     data_key = database.data_key
     doubtful = doubts(configuration, database, datetime.now(UTC))
+    modules = modules_in_use(configuration.modules, database)
     database.close()
+    pins = typed_pins(configuration, modules)
     lock = _make_directories(configuration)
     sockets, problems = open_ports([listener.address for listener in gateway_settings(configuration).listeners])
     if problems:
@@ -44,6 +49,12 @@ def run_gateway(path: str, output: Output) -> int:
 
     from mailsec.app.supervisor import Supervisor, Timing
 
+    hosts = None
+    if modules:
+        from mailsec.app.token_hosts import HostTiming, Pins, TokenHosts
+
+        assignments = Assignments(CertDb.open(configuration.database.location, data_key=data_key))
+        hosts = TokenHosts(reactor, configuration, modules, Pins(configuration.passphrase, pins), assignments, timing=HostTiming())
     supervisor = Supervisor(
         reactor,
         path=path,
@@ -52,6 +63,7 @@ def run_gateway(path: str, output: Output) -> int:
         sockets=sockets,
         workers=configuration.gateway.workers or len(os.sched_getaffinity(0)),
         timing=Timing(drain=configuration.gateway.drain_timeout),
+        hosts=hosts,
     )
     try:
         return supervisor.run()

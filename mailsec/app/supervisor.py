@@ -13,7 +13,7 @@ import socket
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 from twisted.internet import error
@@ -22,6 +22,9 @@ from twisted.python.failure import Failure
 
 from mailsec.app.control import FIRST_SOCKET, FROM_WORKER, START, TO_WORKER, LineReader, StartMessage, line
 from mailsec.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from mailsec.app.token_hosts import TokenHosts
 
 __all__ = ["Supervisor", "Timing", "notify_systemd"]
 
@@ -110,8 +113,10 @@ class Supervisor:
         timing: Timing | None = None,
         command: Sequence[str] = (sys.executable, "-m", "mailsec.app.worker"),
         environment: Mapping[str, str] | None = None,
+        hosts: TokenHosts | None = None,
     ) -> None:
         self.reactor = reactor
+        self.hosts = hosts
         self.path = path
         self.configuration = configuration
         self.sockets = list(sockets)
@@ -145,6 +150,8 @@ class Supervisor:
         signal.signal(signal.SIGINT, self._stop_signal)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         _log.info("starting", workers=self.count, configuration=self.path, pid=os.getpid())
+        if self.hosts is not None:
+            self.hosts.start()
         for index in range(self.count):
             self._start(index)
         self.reactor.callLater(self.timing.ping, self._ping)
@@ -206,6 +213,8 @@ class Supervisor:
                 worker.kill()
             else:
                 worker.tell(do="ping", number=self._ping_number)
+        if self.hosts is not None:
+            self.hosts.ping()
         if not self.stopping:
             notify_systemd(self._notify, "WATCHDOG=1")
         self.reactor.callLater(self.timing.ping, self._ping)
@@ -243,6 +252,13 @@ class Supervisor:
             worker.kill()
 
     def _end(self) -> None:
+        """No worker is left: nobody needs the token hosts any more."""
+        if self.hosts is None:
+            self._ended()
+        elif not self.hosts.stopping:
+            self.hosts.stop(self._ended)
+
+    def _ended(self) -> None:
         _log.info("stopped", pid=os.getpid())
         if self.reactor.running:
             self.reactor.stop()

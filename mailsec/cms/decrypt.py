@@ -20,7 +20,7 @@ from mailsec.cms.content_cipher import decrypt_into, most_octets
 from mailsec.cms.enveloped import EnvelopedData
 from mailsec.cms.key_wrap import agreed_key, derived_content_key, kem_key, password_unwrap, unwrap_key
 from mailsec.cms.recipients import Recipient
-from mailsec.errors import Asn1Error, CryptoError, LimitExceeded
+from mailsec.errors import Asn1Error, CryptoError, KeyUnavailable, LimitExceeded
 from mailsec.interfaces import KeyHandle, Scratch, Work
 from mailsec.model.limits import DEFAULT_LIMITS, Limits
 from mailsec.model.mechanism import AgreementMechanism
@@ -73,7 +73,7 @@ async def open_content(
 ) -> Opened:
     """Decrypt into a scratch of its own, and seal it; keys are used `operations` times at most, `limits.private_key_operations` if it is None.
 
-    Raises KeyUnavailable only (a token that is out: come back later).
+    Raises KeyUnavailable only: no key opened it, and one is on a token that is out.
     """
     most_attempts = limits.private_key_operations if operations is None else operations
     parameters = enveloped.parameters
@@ -94,8 +94,13 @@ async def open_content(
         named = ", ".join(sorted({recipient.name for recipient in enveloped.recipients})[:10])
         hint = "import the key that it is encrypted to"
         return Opened(None, algorithm, reasons=(Reason("no-key", "integrity", f"no key here is among its recipients: {named}", hint),))
+    out: KeyUnavailable | None = None
     for number, (recipient, key) in enumerate(attempts[:most_attempts], 1):
-        content_key = await _content_key(recipient, key, parameters, allow_legacy, limits)
+        try:
+            content_key = await _content_key(recipient, key, parameters, allow_legacy, limits)
+        except KeyUnavailable as error:
+            out = out or error
+            continue
         target = scratch()
         size = len(enveloped.content)
         try:
@@ -111,6 +116,8 @@ async def open_content(
             reasons = (Reason("weak-cipher", "policy", f"encrypted with {cipher.name}", rfc="RFC 8551 §2.7"),) if cipher.legacy else ()
             return Opened(target.seal(), algorithm, recipient.name, reasons, number)
         target.discard()
+    if out is not None:
+        raise out
     return Opened(None, algorithm, reasons=(_CANNOT,), attempts=min(len(attempts), most_attempts))
 
 

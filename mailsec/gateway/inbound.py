@@ -62,13 +62,14 @@ async def _for_each(
         if number and octets >= most:
             rest = tuple(address for other in groups[number:] for address in other.recipients)
             return [*outcomes, Outcome(rest, DELIVER, None, None, need=LATER)]
-        if group.wait:
-            outcomes.append(Outcome(group.recipients, DELIVER, None, unopened[1], need=group.wait))
-            continue
         try:
             examined = await tools.evidence.examine(transaction.message, group.keys) if group.keys else unopened
         except KeyUnavailable as error:
             outcomes.append(Outcome(group.recipients, DELIVER, None, unopened[1], need=need_of(error, "keys")))
+            continue
+        if group.wait and examined[0].clear is None:
+            # No key at hand opens it, and the one that does may be on a token that is out.
+            outcomes.append(Outcome(group.recipients, DELIVER, None, unopened[1], need=group.wait))
             continue
         found = await _Group(tools, received, transaction, group.recipients, steps).outcomes(*examined)
         octets += sum(len(outcome.segments) for outcome in found if outcome.segments is not None)

@@ -7,7 +7,7 @@ Stores keep their own caches and return without suspending where they can; nothi
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 from mailsec.errors import KeyUnavailable
@@ -40,7 +40,7 @@ class Openers:
     recipients: tuple[Address, ...]
     keys: tuple[KeyHandle, ...] = ()
     wait: str = ""
-    """What their keys wait for, where a store is out."""
+    """What a further key of theirs waits for, where a store is out: what none of `keys` opens waits for it, too."""
 
 
 class KeyRing:
@@ -66,29 +66,37 @@ class KeyRing:
             missing.append(_no_key(sender))
         return Signers(handles, tuple(handles), tuple(missing), wait)
 
-    async def keys_to_open(self, recipients: Sequence[Address]) -> list[KeyHandle]:
-        """Keys that may open mail for each of `recipients` (a key that only one of several may use is left out)."""
+    async def keys_to_open(self, recipients: Sequence[Address]) -> tuple[list[KeyHandle], KeyUnavailable | None]:
+        """Keys that may open mail for each of `recipients` (a key that only one of several may use is left out), and what is out.
+
+        What is out does not keep mail waiting that another key opens.
+        """
         common: dict[str, KeyHandle] | None = None
+        out: KeyUnavailable | None = None
         for recipient in recipients:
             mine: dict[str, KeyHandle] = {}
             for store in self.stores:
-                for handle in await store.keys_for(recipient, "decrypt"):
+                try:
+                    handles = await store.keys_for(recipient, "decrypt")
+                except KeyUnavailable as error:
+                    out = out or KeyUnavailable(error.message, hint=error.hint, reply=error.reply, stage=need_of(error, store.name))
+                    continue
+                for handle in handles:
                     if _belongs(handle.assigned, recipient):
                         mine.setdefault(handle.name, handle)
             common = mine if common is None else {name: handle for name, handle in common.items() if name in mine}
-        return list((common or {}).values())
+        return list((common or {}).values()), out
 
     async def openers(self, recipients: Sequence[Address]) -> list[Openers]:
-        """Who may be opened for with the same keys, in the order of the first of each. A store that is out is a need of those who need it."""
-        groups: dict[tuple[str, ...], tuple[list[Address], list[KeyHandle]]] = {}
+        """Who may be opened for with the same keys, in the order of the first of each; a store that is out is what they may wait for."""
+        groups: dict[tuple[str, ...], Openers] = {}
         for recipient in recipients:
-            try:
-                keys = await self.keys_to_open((recipient,))
-            except KeyUnavailable as error:
-                groups.setdefault((need_of(error, "keys"), ""), ([], []))[0].append(recipient)
-            else:
-                groups.setdefault(tuple(handle.name for handle in keys), ([], keys))[0].append(recipient)
-        return [Openers(tuple(members), tuple(keys), names[0] if names[-1:] == ("",) else "") for names, (members, keys) in groups.items()]
+            keys, out = await self.keys_to_open((recipient,))
+            wait = "" if out is None else need_of(out, "keys")
+            name = (wait, *(handle.name for handle in keys))
+            known = groups.get(name, Openers((), tuple(keys), wait))
+            groups[name] = replace(known, recipients=(*known.recipients, recipient))
+        return list(groups.values())
 
     async def key(self, reference: str) -> KeyHandle | None:
         """The key that the first store knows by that name."""

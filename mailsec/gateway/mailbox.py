@@ -167,23 +167,29 @@ async def _seal(tools: Tools, message: Message, loose: bool) -> SealReading:
 async def _examine(tools: Tools, message: Message, owner: Identity | None) -> tuple[SmimeResult, Verdict]:
     """What the layers show, opened with the owner's keys; a key that is out is a reason, and the message is shown closed."""
     lacking: Reason | None = None
+    keys, out = await _keys(tools, owner)
     try:
-        result, verdict = await tools.evidence.examine(message, await _keys(tools, owner))
+        result, verdict = await tools.evidence.examine(message, keys)
     except KeyUnavailable as error:
-        lacking = Reason("key-unavailable", "policy", error.message, hint=error.hint or "retrieve the message again when the key is back")
+        out = error
         result, verdict = await tools.evidence.examine(message, ())
+    if out is not None and result.clear is None:
+        lacking = Reason("key-unavailable", "policy", out.message, hint=out.hint or "retrieve the message again when the key is back")
     if result.encrypted and lacking is None and owner is None:
         text = "the message is encrypted, and nobody is known as the owner of this mailbox"
         lacking = Reason("no-mailbox-owner", "policy", text, hint="an upstream lists the domains whose addresses its logins are")
     return result, verdict if lacking is None or not result.encrypted else _with(verdict, lacking)
 
 
-async def _keys(tools: Tools, owner: Identity | None) -> list[KeyHandle]:
+async def _keys(tools: Tools, owner: Identity | None) -> tuple[list[KeyHandle], KeyUnavailable | None]:
     found: dict[str, KeyHandle] = {}
+    out: KeyUnavailable | None = None
     for address in owned_addresses(owner) if tools.keys.stores else ():
-        for handle in await tools.keys.keys_to_open((address,)):
+        handles, missing = await tools.keys.keys_to_open((address,))
+        out = out or missing
+        for handle in handles:
             found.setdefault(handle.name, handle)
-    return list(found.values())
+    return list(found.values()), out
 
 
 def _failed(result: SmimeResult, verdict: Verdict, action: str) -> bool:

@@ -242,6 +242,7 @@ class Pipeline:
                 outcomes, receipt = await self._again(transaction)
             else:
                 outcomes = await self._outcomes(transaction)
+                self._demand_room(outcomes)
                 receipt = receipt_of(transaction, outcomes, self._notices, each=each)
             if receipt.rows:
                 await self.spool.commit(receipt.rows)
@@ -269,6 +270,12 @@ class Pipeline:
             rows += receipt.rows
         reply = Reply(250, "2.0.0", f"accepted as {transaction.id}")
         return outcomes, Receipt(tuple(rows), reply, (reply,))
+
+    def _demand_room(self, outcomes: Sequence[Outcome]) -> None:
+        """Raise KeyUnavailable (451 4.3.2) where too much waits for a token already."""
+        for need in {outcome.need for outcome in outcomes if outcome.need.startswith("token:")}:
+            if self.spool.many_wait(need, self.settings.limits.waiting_for_token):
+                raise KeyUnavailable(f"{need} is out, and too much mail waits for it", hint="`mailsec queue list` shows it", stage=need)
 
     def begin(self, session: Session, envelope: Envelope, octets: Octets, transaction_id: str = "", attempt: int = 0) -> Transaction:
         """The transaction of one message. Raise LimitExceeded for a header over the limits."""

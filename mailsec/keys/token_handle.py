@@ -112,8 +112,14 @@ class TokenHandle:
                 octets = digest_info(mechanism.digest, digest)
             if operation.input == "padded":
                 octets = pad_signature(mechanism, digest, octets, self.bits, _hash, self._random)
-        result = await self._ask("sign", self.key, written(operation, mechanism), octets)
+        result = await self._asked("sign", written(operation, mechanism), octets)
         return ecdsa_sequence(result) if operation.output == "concatenated" else result
+
+    async def _asked(self, verb: str, operation: str, data: bytes) -> bytes:
+        try:
+            return await self._ask(verb, self.key, operation, data)
+        except TokenError as error:
+            raise CryptoError(error.message, hint=error.hint, stage=error.stage) from error
 
     async def unwrap(self, mechanism: TransportMechanism, wrapped: bytes) -> bytes:
         operation = self._operation(mechanism)
@@ -126,7 +132,7 @@ class TokenHandle:
             # A list of mechanisms does not tell with which hashes: SoftHSM2 offers OAEP, and knows SHA-1 only.
             self._offered.add(f"-{operation.name}:{mechanism.digest}")
             operation = self._operation(mechanism)
-            result = await self._ask("decrypt", self.key, written(operation, mechanism), wrapped)
+            result = await self._asked("decrypt", written(operation, mechanism), wrapped)
         return unpad_oaep(mechanism, result, self.bits, _hash) if operation.output == "padded" else result
 
     async def agree(self, mechanism: AgreementMechanism, peer_public_key: bytes) -> bytes:
@@ -136,7 +142,7 @@ class TokenHandle:
         facts = facts_of(peer_public_key)
         if facts is None or facts.key_type != self.key_type:
             raise CryptoError(f"the key {self.name!r} ({self.key_type}) agrees on nothing with this key")
-        secret = await self._ask("derive", self.key, written(operation), public_point(peer_public_key))
+        secret = await self._asked("derive", written(operation), public_point(peer_public_key))
         # RFC 7748 §6.1: a peer's key of small order gives zeros.
         if not any(secret):
             raise CryptoError("no agreement with this key")

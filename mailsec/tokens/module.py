@@ -92,6 +92,10 @@ class Module:
         present = self.present()
         return present + [token for token in self._tokens if token not in present and token.state.flags & _INITIALISED]
 
+    def seen(self) -> list[Token]:
+        """Tokens that were seen, without looking again."""
+        return list(self._tokens)
+
     def token(self, name: str) -> Token:
         """The token called `name`: a label, a PKCS#11 URI, or "" where there is one only. Raise UsageError, KeyUnavailable."""
         tokens = [token for token in self.known() if token.state.flags & _INITIALISED]

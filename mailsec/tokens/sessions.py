@@ -117,8 +117,9 @@ class Sessions:
 
     # -- login ---------------------------------------------------------------------------------------------------------------------
 
-    def login(self, pin: bytes | None, *, person: bool = False, proven: bool = False) -> None:
-        """Log in, and stay so. `person`: somebody has typed the PIN just now, which lifts a mark; `proven`: it was right earlier.
+    def login(self, pin: bytes | None, *, person: bool = False, proven: bool = False, final: bool = False) -> None:
+        """Log in, and stay so. `person`: somebody has typed the PIN just now, which lifts a mark; `proven`: it was right earlier;
+        `final`: that person knows that a wrong one locks the token.
 
         Raise TokenError where a mark stands or the token says no (it is out of service then), KeyUnavailable where it is away.
         """
@@ -128,11 +129,16 @@ class Sessions:
             self._open_anchor()
             assert self.anchor is not None
             if not self.logged_in():
-                self._login(self.anchor, pin, person=person)
+                self._login(self.anchor, pin, person=person, final=final)
             self._proven = True
             self.problem = ""
 
-    def _login(self, session: int, pin: bytes | None, *, person: bool) -> None:
+    def probe(self) -> None:
+        """Raise KeyUnavailable where the token is away."""
+        with self.lock:
+            self._open_anchor()
+
+    def _login(self, session: int, pin: bytes | None, *, person: bool, final: bool = False) -> None:
         state = self.state = self.answered(lambda: self.functions.token_info(self.slot))
         if not state.flags & LOGIN_REQUIRED:
             return
@@ -155,10 +161,11 @@ class Sessions:
                         TokenError(f"no login to token {label!r}: {marked_words(mark.verdict)}", hint=advice(label), stage=self.stage)
                     )
                 lifted = True
-            if state.flags & FINAL_TRY and not person and not self._proven:
-                # A wrong PIN in a file would be the one that blocks the card.
+            if state.flags & FINAL_TRY and not final:
+                # A wrong PIN in a file, or a typing mistake, would be the one that blocks the card.
+                hint = f'if you are sure of the PIN: mailsec token login --final-try "{label}"'
                 raise self._out(
-                    TokenError(f"no login to token {label!r}: it has one try left before it locks", hint=advice(label), stage=self.stage)
+                    TokenError(f"no login to token {label!r}: it has one try left before it locks", hint=hint, stage=self.stage)
                 )
             self.directory.set_mark(self.module, state, self.place, lifted=lifted)
             try:

@@ -148,14 +148,16 @@ def test_help_shows_every_command_under_a_heading_of_its_own():
 def test_plugins_shows_who_answers_each_hook_and_imports_only_what_is_enabled():
     answer = call("plugins", "--order", "--json")
     value = json.loads(answer.stdout)
-    assert answer.code == 0 and value["hooks"]["plan_protection"] == ["rules"] and value["hooks"]["shutdown"] == ["refresh"]
+    assert answer.code == 0 and value["hooks"]["plan_protection"] == ["rules"] and value["hooks"]["shutdown"] == ["tokens", "refresh"]
     assert {one["name"] for one in value["plugins"] if one["state"] == "built-in"} == {
         "database",
+        "tokens",
         "rules",
         "revocation",
         "refresh",
         "log",
         "software",
+        "mailbox",
     }
     assert "trusted code" in call("plugins").stdout
     assert call("plugins", "-c", "nowhere.toml").code == 78

@@ -33,6 +33,7 @@ SECTIONS: dict[str, type[models.Section]] = {
     "database": models.Database,
     "listener": models.Listener,
     "tls": models.Tls,
+    "module": models.Module,
     "passphrase": models.Passphrase,
     "trust": models.Trust,
     "revocation": models.Revocation,
@@ -44,7 +45,7 @@ SECTIONS: dict[str, type[models.Section]] = {
 }
 """Every section but [plugin.NAME], in the order in which the commented configuration shows them."""
 
-LISTS = frozenset({"listener", "rule"})
+LISTS = frozenset({"listener", "module", "rule"})
 """Sections that are written [[so]] and may stand more than once."""
 
 _SECRET_NAMES = frozenset({"password", "passphrase", "pass_phrase", "pin", "secret", "passwd"})
@@ -67,6 +68,7 @@ class Configuration:
     spool: models.Spool
     log: models.Log
     plugins: models.Plugins
+    modules: tuple[models.Module, ...] = ()
     plugin_tables: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     lines: Mapping[Path, int] = field(default_factory=dict, repr=False)
     text: str = field(default="", repr=False)
@@ -117,6 +119,7 @@ def read_configuration(path: str, text: str | None = None) -> tuple[Configuratio
         path=path,
         listeners=tuple(sections.pop("listener")),
         rules=tuple(sections.pop("rule")),
+        modules=tuple(sections.pop("module")),
         plugin_tables=plugin_tables,
         lines=lines,
         text=text,

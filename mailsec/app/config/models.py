@@ -18,6 +18,7 @@ __all__ = [
     "Listener",
     "Log",
     "Match",
+    "Module",
     "Passphrase",
     "Plugins",
     "Relay",
@@ -82,6 +83,8 @@ class Gateway(Section):
     """Worker processes; 0 means one for each processor."""
     run_directory: File = "run"
     """Where pid, lock and socket files are."""
+    state_directory: File = "state"
+    """What outlives a reboot: marks of logins to tokens, which keep a wrong PIN from being tried again."""
     drain_timeout: float = Field(default=30.0, ge=0, le=3600)
     """Seconds that workers may take to finish what they have begun when mailsec is stopped."""
     reprocess_address: str = ""
@@ -195,12 +198,44 @@ class Tls(Section):
 
 
 class Passphrase(Section):
-    """How the pass phrase of the database is obtained when mailsec starts."""
+    """How pass phrases are obtained when mailsec starts: that of the database ("internal"), and the PIN of each token, by its exact name."""
 
-    method: Literal["builtin", "file", "systemd"] = "builtin"
-    """ "builtin" asks on the terminal, "file" reads `file`, "systemd" reads the credential `mailsec-passphrase` (LoadCredential=)."""
+    method: Literal["builtin", "file", "defer", "exec", "systemd"] = "builtin"
+    """ "builtin" asks on the terminal, "file" reads `file`, "defer" is the same and tokens that are not in it are left alone, "exec" asks
+    `command`, "systemd" reads the credential `mailsec-passphrase` (LoadCredential=), which is written as `file` is."""
     file: File = ""
-    """For "file": one line with the pass phrase, or lines NAME:PASSPHRASE, "internal" being the database. Readable by mailsec only."""
+    """For "file" and "defer": lines NAME:PASSPHRASE, "internal" being the database and others tokens; or one line with the pass phrase of
+    the database. Only the end of the line is removed. Readable by mailsec only."""
+    command: File = ""
+    """For "exec": a program that is called with the name, and writes the pass phrase. If it fails or writes nothing there is none."""
+
+
+class Module(Section):
+    """A PKCS#11 module: smart cards, an HSM, NSS databases. Keys on its tokens sign and open mail as those of the database do. Each module
+    has a process of its own (its token host), so that a library that crashes or hangs takes no mail with it."""
+
+    name: str = Field(min_length=1, max_length=64)
+    """How logs and commands call it. One of the same name that `mailsec module add` made is not used."""
+    library: File = ""
+    """The PKCS#11 library: "/usr/lib/softhsm/libsofthsm2.so". `mailsec module list` shows those that the system knows."""
+    nss: Annotated[list[File], BeforeValidator(_several)] = Field(default_factory=list)
+    """Instead of `library`: directories of NSS databases (cert9.db, key4.db), each of which is a token."""
+    parameters: str = ""
+    """What the library is initialised with, where it wants a string (NSS's own "module spec" instead of `nss`)."""
+    tokens: Several = Field(default_factory=list)
+    """Names of the tokens to log in to, exactly; or PKCS#11 URIs where two have one name. None given: all that need a PIN."""
+    enabled: bool = True
+    """false: it is not used."""
+    host: str = ""
+    """ "unix:PATH": the socket of a token host that systemd started under a user of its own; empty: mailsec starts it."""
+    threads: int = Field(default=0, ge=0, le=64)
+    """Calls into the library at once; 0 means one for each processor."""
+    call_timeout: float = Field(default=10.0, gt=0, le=300)
+    """Seconds that an operation may take. After that, mail waits, and a host whose library hangs is started again."""
+    uses_per_minute: int = Field(default=6000, ge=0)
+    """How often keys may be used for one address; 0 means without limit. Mail over it waits."""
+    raw_rsa: bool = False
+    """Make RSA padding in software where a token has the bare operation only: a last resort, which a token should not need."""
 
 
 class Trust(Section):

@@ -22,7 +22,12 @@ __all__ = ["EXAMPLE", "render", "toml"]
 WIDTH = 110
 
 EXAMPLE: Mapping[str, Any] = {
-    "gateway": {"hostname": "gw.example.org", "domains": ["example.org"], "run_directory": "/run/mailsec"},
+    "gateway": {
+        "hostname": "gw.example.org",
+        "domains": ["example.org"],
+        "run_directory": "/run/mailsec",
+        "state_directory": "/var/lib/mailsec/state",
+    },
     "database": {"location": "/var/lib/mailsec/mailsec.db"},
     "listener": [
         {"address": "0.0.0.0:587", "origin": "submission", "tls": "starttls-required", "certificate": "Server-Cert"},

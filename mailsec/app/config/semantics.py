@@ -19,6 +19,7 @@ from mailsec.app.config.lines import Path
 from mailsec.app.config.mailboxes import find_mailbox_problems
 from mailsec.app.config.problems import Problem, near
 from mailsec.app.config.tls import find_tls_problems
+from mailsec.app.config.tokens import find_token_problems
 from mailsec.errors import AddressError
 from mailsec.model.address import Address, normalise_domain
 from mailsec.model.limits import DEFAULT_LIMITS, Limits
@@ -55,12 +56,7 @@ def find_problems(sections: Mapping[str, Any], plugin_tables: Mapping[str, Any])
     problems.extend(find_tls_problems(sections))
     if sections["revocation"] is not None:
         problems.extend(find_revocation_problems(sections["revocation"]))
-    passphrase = sections["passphrase"]
-    if passphrase is not None and (passphrase.method == "file") != bool(passphrase.file):
-        if passphrase.file:
-            problems.append(Problem(("passphrase", "file"), f'is not used by the method "{passphrase.method}"', 'set method = "file"'))
-        else:
-            problems.append(Problem(("passphrase", "method"), '"file" needs the setting "file"'))
+    problems.extend(find_token_problems(sections))
     plugins = sections["plugins"]
     if plugins is not None:
         for name in plugin_tables:

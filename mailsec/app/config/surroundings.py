@@ -21,6 +21,7 @@ from mailsec.app.config.load import Configuration
 from mailsec.app.config.problems import Problem, near
 from mailsec.app.files import reason_of
 from mailsec.errors import CertificateError, MailsecError
+from mailsec.keys.reference import parse_reference
 from mailsec.store.certdb import CertDb
 from mailsec.store.connection import database_file, parse_url
 from mailsec.store.filesystems import network_file_system
@@ -105,8 +106,14 @@ def _file_systems(configuration: Configuration, problems: list[Problem]) -> None
 
 
 def _files(configuration: Configuration, problems: list[Problem]) -> None:
-    if configuration.passphrase.method == "file":
+    if configuration.passphrase.method in ("file", "defer"):
         _secret_file(("passphrase", "file"), configuration.passphrase.file, problems)
+    elif configuration.passphrase.method == "exec" and not os.access(configuration.passphrase.command, os.X_OK):
+        problems.append(Problem(("passphrase", "command"), f"cannot run {configuration.passphrase.command}"))
+    for index, module in enumerate(configuration.modules):
+        if module.enabled and module.library and not module.host and not os.path.isfile(module.library):  # noqa: PTH113 - as it is named
+            hint = "is its package installed?"
+            problems.append(Problem(("module", index, "library"), f"there is no PKCS#11 library {module.library}", hint))
     relay = configuration.relay
     hops = [(("relay", "next_hop"), relay.next_hop), *((("relay", "routes", domain), hop) for domain, hop in relay.routes.items())]
     for place, hop in hops:
@@ -153,6 +160,22 @@ def _nicknames(configuration: Configuration, database: CertDb, problems: list[Pr
     known = sorted({entry.nickname for entry in entries})
     with_key = sorted({entry.nickname for entry in entries if entry.has_key})
     for index, rule in enumerate(configuration.rules):
-        if rule.signer != "from" and rule.signer not in with_key:
+        if rule.signer == "from" or rule.signer in with_key or _may_be_on_token(configuration, rule.signer):
+            continue
+        if ":" in rule.signer:
+            hint = (
+                "add a [[module]] for its token" if not configuration.modules else 'write it as "nickname", "token:nickname" or "pkcs11:…"'
+            )
+            problems.append(Problem(("rule", index, "signer"), f'"{rule.signer}" names no key on a token that could be here', hint))
+        else:
             missing = "has no private key" if rule.signer in known else "is not in the database"
             problems.append(Problem(("rule", index, "signer"), f'"{rule.signer}" {missing}', near(rule.signer, with_key)))
+
+
+def _may_be_on_token(configuration: Configuration, signer: str) -> bool:
+    """What lies on tokens is known when they are there: where a module is in use, any reference may mean a key on one of its tokens."""
+    try:
+        parse_reference(signer)
+    except MailsecError:
+        return False
+    return any(module.enabled for module in configuration.modules)

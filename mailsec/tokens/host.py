@@ -1,0 +1,316 @@
+"""The socket of a token host: one reader, a pool of session threads, and a keeper that looks after the tokens.
+
+No reactor: a question is a call into the vendor's library, and those block. The reader reads frames of all connections and hands operations
+to the pool; the keeper lists, logs in, and looks every second what is there. The one invariant: whoever connects is of our own user (or
+root), and what he sends costs him his connection, not the host, whatever it is.
+"""
+
+from __future__ import annotations
+
+import os
+import selectors
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable
+from queue import Empty, SimpleQueue
+from typing import Final
+
+from mailsec.errors import CryptoError, KeyUnavailable, MailsecError, RemoteProtocolError
+from mailsec.keys.frames import Frame, FrameReader, Verb, error_frame, frame, json_frame, read_json
+from mailsec.tokens.desk import Desk, Record
+
+__all__ = ["HostServer", "Line"]
+
+_REQUEST_OCTETS: Final = 256 * 1024
+_CONFIGURE_OCTETS: Final = 8 * 1024 * 1024
+_UNSENT_OCTETS: Final = 16 * 1024 * 1024
+_WAITING: Final = 10_000
+"""Questions that wait: more are told to come back."""
+_LOOK_SECONDS: Final = 1.0
+_OPERATIONS: Final = frozenset({Verb.SIGN, Verb.DECRYPT, Verb.DERIVE})
+
+
+class Line:
+    """One connection."""
+
+    def __init__(self, server: HostServer, connection: socket.socket, *, parent: bool = False) -> None:
+        connection.setblocking(False)
+        self.server = server
+        self.connection = connection
+        self.parent = parent
+        """True for the one that we were started with: when it ends, so do we."""
+        self.supervisor = parent
+        self.reader = FrameReader(_CONFIGURE_OCTETS if parent else _REQUEST_OCTETS)
+        self.closed = False
+        self._lock = threading.Lock()
+        self._unsent = b""
+
+    def send(self, octets: bytes) -> None:
+        """Send at once what goes at once; the reader sends the rest."""
+        with self._lock:
+            if self.closed:
+                return
+            if self._unsent:
+                self._unsent += octets
+            else:
+                try:
+                    sent = self.connection.send(octets)
+                except BlockingIOError:
+                    sent = 0
+                except OSError:
+                    self.closed = True
+                    return
+                if sent == len(octets):
+                    return
+                self._unsent = octets[sent:]
+            if len(self._unsent) > _UNSENT_OCTETS:  # it asks, and does not read
+                self.closed = True
+        self.server.wake()
+
+    def flush(self) -> None:
+        """Called by the reader when there is room again."""
+        with self._lock:
+            try:
+                self._unsent = self._unsent[self.connection.send(self._unsent) :] if self._unsent else b""
+            except BlockingIOError:
+                pass
+            except OSError:
+                self.closed = True
+
+    @property
+    def unsent(self) -> bool:
+        return bool(self._unsent)
+
+    def close(self) -> None:
+        with self._lock:
+            self.closed = True
+            self.connection.close()
+
+
+class HostServer:
+    """Serves a desk until the supervisor's pipe closes, or `stop` is called."""
+
+    def __init__(self, desk: Desk, record: Record, *, threads: int, users: frozenset[int] = frozenset()) -> None:
+        """`users` may connect besides our own and root."""
+        self._desk = desk
+        self._record = record
+        self._users = users | {0, os.geteuid()}
+        self._selector = selectors.DefaultSelector()
+        self._lines: set[Line] = set()
+        self._jobs: SimpleQueue[tuple[Line, Frame] | None] = SimpleQueue()
+        self._chores: SimpleQueue[tuple[Line, Frame]] = SimpleQueue()
+        self._begun = [0.0] * (threads + 1)
+        """When each thread began what it does; 0: nothing. The last one is the keeper's."""
+        self._stopping = False
+        self._wake_reader, self._wake_writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._selector.register(self._wake_reader, selectors.EVENT_READ, None)
+        self._threads = [
+            threading.Thread(target=self._work, args=(index,), name=f"session-{index}", daemon=True) for index in range(threads)
+        ]
+        self._threads.append(threading.Thread(target=self._keep, name="keeper", daemon=True))
+
+    # -- ends --------------------------------------------------------------------------------------------------------------------
+
+    def listen(self, listening: socket.socket) -> None:
+        """Take connections there."""
+        listening.setblocking(False)
+        self._selector.register(listening, selectors.EVENT_READ, listening)
+
+    def attend(self, connection: socket.socket) -> None:
+        """The supervisor's connection, which we were started with: when it ends, so does this process."""
+        self._add(Line(self, connection, parent=True))
+
+    def stop(self) -> None:
+        """Stop serving; may be called by a signal handler."""
+        self._stopping = True
+        self.wake()
+
+    def wake(self) -> None:
+        """Have the reader look around."""
+        try:
+            os.write(self._wake_writer, b"\0")
+        except BlockingIOError:
+            pass
+
+    def oldest(self) -> float:
+        """Seconds that the longest operation has taken until now."""
+        now = time.monotonic()
+        return max((now - begun for begun in self._begun[:-1] if begun), default=0.0)
+
+    def keeper(self) -> float:
+        """Seconds that the keeper has been busy: lists, looks and logins."""
+        begun = self._begun[-1]
+        return time.monotonic() - begun if begun else 0.0
+
+    # -- the reader ----------------------------------------------------------------------------------------------------------------
+
+    def serve(self) -> None:
+        """Read and hand over until told to stop."""
+        for thread in self._threads:
+            thread.start()
+        while not self._stopping:
+            for key, events in self._selector.select():
+                if key.data is None:
+                    self._look_around()
+                elif isinstance(key.data, Line):
+                    self._attend_to(key.data, events)
+                else:
+                    self._accept(key.data)
+
+    def _look_around(self) -> None:
+        try:
+            while os.read(self._wake_reader, 4096):
+                pass
+        except BlockingIOError:
+            pass
+        for line in list(self._lines):
+            if line.closed:
+                self._drop(line)
+            elif line.unsent:
+                self._selector.modify(line.connection, selectors.EVENT_READ | selectors.EVENT_WRITE, line)
+
+    def _accept(self, listening: socket.socket) -> None:
+        try:
+            connection, _ = listening.accept()
+        except OSError:
+            return
+        # unix(7): pid, uid, gid of who connected.
+        pid, uid, _gid = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        if uid not in self._users:
+            self._record("a stranger was turned away", uid=uid, pid=pid)
+            connection.close()
+            return
+        self._add(Line(self, connection))
+
+    def _add(self, line: Line) -> None:
+        self._lines.add(line)
+        self._selector.register(line.connection, selectors.EVENT_READ, line)
+
+    def _drop(self, line: Line) -> None:
+        self._lines.discard(line)
+        try:
+            self._selector.unregister(line.connection)
+        except KeyError:
+            pass
+        line.close()
+        if line.parent:
+            self._stopping = True
+
+    def _attend_to(self, line: Line, events: int) -> None:
+        if events & selectors.EVENT_WRITE:
+            line.flush()
+            if not line.unsent:
+                self._selector.modify(line.connection, selectors.EVENT_READ, line)
+        if not events & selectors.EVENT_READ:
+            return
+        try:
+            data = line.connection.recv(262_144)
+            if not data:
+                raise ConnectionError
+            for one in line.reader.feed(data):
+                self._receive(line, one)
+        except BlockingIOError:
+            pass
+        except OSError:
+            self._drop(line)
+        except RemoteProtocolError as error:
+            self._record("a connection was closed", reason=error.message)
+            self._drop(line)
+
+    def _receive(self, line: Line, one: Frame) -> None:
+        verb = one.verb
+        if verb in _OPERATIONS:
+            if self._jobs.qsize() >= _WAITING:
+                stage = f"token:{one.fields[0].decode('utf-8', 'replace') if one.fields else ''}"
+                line.send(error_frame(one.number, KeyUnavailable("the token host has too much to do", stage=stage)))
+                return
+            self._jobs.put((line, one))
+        elif verb == Verb.PING:
+            line.send(json_frame(Verb.RESULT, one.number, {"oldest": self.oldest(), "keeper": self.keeper()}))
+        elif verb in (Verb.LIST, Verb.LOGIN, Verb.CONFIGURE):
+            self._chores.put((line, one))
+        else:
+            raise RemoteProtocolError("a frame with an unknown verb")
+
+    # -- the pool ------------------------------------------------------------------------------------------------------------------
+
+    def _work(self, index: int) -> None:
+        get, perform, begun, monotonic = self._jobs.get, self._desk.perform, self._begun, time.monotonic
+        while (job := get()) is not None:
+            line, one = job
+            begun[index] = monotonic()
+            try:
+                reply = frame(Verb.RESULT, one.number, perform(one.verb, one.fields))
+            except MailsecError as error:
+                reply = error_frame(one.number, error)
+            except Exception as error:
+                self._record("unexpected error", error=type(error).__name__)
+                reply = error_frame(one.number, CryptoError("the token host failed"))
+            begun[index] = 0.0
+            line.send(reply)
+
+    # -- the keeper ------------------------------------------------------------------------------------------------------------------
+
+    def _keep(self) -> None:
+        """Chores as they come, and a look around every second."""
+        # First of all: who asks for a list gets one.
+        self._kept(self._look)
+        next_look = time.monotonic() + _LOOK_SECONDS
+        while not self._stopping:
+            try:
+                line, one = self._chores.get(timeout=max(0.0, next_look - time.monotonic()))
+            except Empty:
+                self._kept(self._look)
+                next_look = time.monotonic() + _LOOK_SECONDS
+                continue
+            self._kept(self._chore, line, one)
+
+    def _kept(self, function: Callable[..., None], *arguments: object) -> None:
+        self._begun[-1] = time.monotonic()
+        try:
+            function(*arguments)
+        except MailsecError as error:
+            self._record("tokens cannot be looked after", reason=error.message, hint=error.hint)
+        except Exception as error:
+            self._record("unexpected error", error=type(error).__name__)
+        finally:
+            self._begun[-1] = 0.0
+
+    def _look(self) -> None:
+        changed = self._desk.look()
+        if changed is not None:
+            octets = json_frame(Verb.CHANGED, 0, {**changed, "proven": self._desk.proven()})
+            for line in list(self._lines):
+                line.send(octets)
+
+    def _chore(self, line: Line, one: Frame) -> None:
+        try:
+            if one.verb == Verb.LIST:
+                line.send(json_frame(Verb.RESULT, one.number, self._desk.listing()))
+                return
+            if one.verb == Verb.CONFIGURE:
+                self._demand_supervisor(line)
+                self._desk.configure(read_json(one))
+            elif len(one.fields) != 2:
+                raise CryptoError("a question with other fields")
+            else:
+                name = self._desk.login(one.fields[0].decode("utf-8", "replace"), one.fields[1] or None)
+                for other in list(self._lines):
+                    if other.supervisor:
+                        other.send(frame(Verb.LOGGED_IN, 0, name.encode(), one.fields[1]))
+            self._look()
+            line.send(json_frame(Verb.RESULT, one.number, self._desk.listing()))
+        except RemoteProtocolError as error:
+            line.send(error_frame(one.number, CryptoError(error.message)))
+        except MailsecError as error:
+            line.send(error_frame(one.number, error))
+
+    def _demand_supervisor(self, line: Line) -> None:
+        """Who configures first over the socket of a host that systemd started is its supervisor, as long as it lives."""
+        if line.supervisor:
+            return
+        if any(other.supervisor for other in self._lines):
+            raise CryptoError("this host has a supervisor")
+        line.supervisor = True
