@@ -191,17 +191,31 @@ def test_a_signed_message_is_verified_with_the_evidence_of_a_database(place, kit
     assert (code, value["trusted"], value["revocation"], value["chain_valid"]) == (1, False, "revoked", False)
 
 
+def configure(place, database: str, more: str) -> None:
+    """A small mailsec.toml."""
+    (place.path / "mailsec.toml").write_text(
+        '[gateway]\nhostname = "gw.example.org"\ndomains = ["example.org"]\n'
+        f'[database]\nlocation = "{database}"\n'
+        '[[listener]]\naddress = "127.0.0.1:10025"\nprotocol = "smtp"\norigin = "trusted"\nsenders = ["@example.org"]\n'
+        '[relay]\nnext_hop = "smtp://[127.0.0.1]:10026"\n' + more
+    )
+
+
+def test_check_says_that_a_proxy_decides_which_addresses_may_be_asked(place):
+    (place.path / "spool").mkdir(mode=0o700)
+    configure(place, "mailsec.db", '[spool]\ndirectory = "spool"\n[revocation]\nproxy = "http://proxy.example.org:3128"\n')
+    code, value = place.here("check", "-c", "mailsec.toml")
+    assert code == 0 and any("proxy.example.org:3128: that proxy, not mailsec, decides" in note for note in value["notes"])
+    configure(place, "mailsec.db", '[spool]\ndirectory = "spool"\n')
+    assert place.here("check", "-c", "mailsec.toml")[1]["notes"] == []
+
+
 def test_a_configuration_brings_its_anchor_files_and_lists(place):
     carol = place.person("carol@example.net")
     place.ca.revoke(carol)
     with CertDb.create(str(place.path / "empty.db"), b"", at=NOW, cost=2):
         pass
     (place.path / "ca.crl").write_bytes(place.ca.crl())
-    (place.path / "mailsec.toml").write_text(
-        '[gateway]\nhostname = "gw.example.org"\ndomains = ["example.org"]\n[database]\nlocation = "empty.db"\n'
-        '[[listener]]\naddress = "127.0.0.1:10025"\nprotocol = "smtp"\norigin = "trusted"\nsenders = ["@example.org"]\n'
-        '[relay]\nnext_hop = "smtp://[127.0.0.1]:10026"\n'
-        '[trust]\nanchor_files = ["ca.pem"]\n[revocation]\ncrl_files = ["ca.crl"]\n'
-    )
+    configure(place, "empty.db", '[trust]\nanchor_files = ["ca.pem"]\n[revocation]\ncrl_files = ["ca.crl"]\n')
     code, value = place.here("cert", "verify", "carol@example.net.pem", "-c", "mailsec.toml", "--purpose", "email-sign")
     assert (code, value["revocation"]) == (1, "revoked") and len(value["chain"]) == 2
