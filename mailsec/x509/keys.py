@@ -175,15 +175,16 @@ def has_close_primes(spki: bytes) -> bool:
     root = isqrt(modulus)
     if root * root == modulus:
         return True
-    root += 1
-    rest, step = root * root - modulus, 2 * root + 1
-    # Most numbers are no squares, and small residues tell: (root + n)² − modulus = rest + n·step + n·(n − 1).
+    # The mean of the two is odd where the modulus is 1 more than a multiple of four, else even.
+    root += 1 + ((root + 1 ^ modulus >> 1 ^ 1) & 1)
+    rest, step = root * root - modulus, 4 * root + 4
+    # Most numbers are no squares, and small residues tell: (root + 2n)² − modulus = rest + n·step + 4n·(n − 1).
     small, small_step = rest % _FILTER, step % _FILTER
-    for number in range(_FERMAT_ROUNDS):
+    for number in range(_FERMAT_ROUNDS // 2):
         if small in _SQUARES:
-            candidate = rest + number * step + number * (number - 1)
+            candidate = rest + number * step + 4 * number * (number - 1)
             if isqrt(candidate) ** 2 == candidate:
                 return True
         small = (small + small_step) % _FILTER
-        small_step += 2
+        small_step += 8
     return False
