@@ -24,6 +24,7 @@ from mailsec.model.requests import Ask, Body, Close, Deadline, EndOfBody, Reques
 from mailsec.model.session import TlsInfo
 from mailsec.net.asked import Asked, deferred_of, deferred_of_any
 from mailsec.net.handshake import Handshake, Judge, why_ended
+from mailsec.net.straight import say_last, start_tls
 
 __all__ = ["WireProtocol"]
 
@@ -426,21 +427,19 @@ class WireProtocol(Protocol):
         self._blocked = True
         self._handshake = Handshake(request, self._judge, self._secured, self._tls_refused)
         self._direct = False
-        self.transport.startTLS(creator)
+        start_tls(self.transport, creator)
 
     def _close(self, abort: bool) -> None:
         if abort:
             self._abort()
             return
-        self._flush()
         self._closing = True
         # A TLS transport says goodbye only when nobody is going to write any more.
         self._produce_no_more()
         self._input.clear()
-        self._seconds = None
-        self._session_due = None
+        self._seconds = self._session_due = None
         self._set_deadline(_LINGER)
-        self.transport.loseConnection()
+        say_last(self.transport, self._flush)
 
     def _abort(self) -> None:
         self._closing = True
