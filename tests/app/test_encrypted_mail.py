@@ -148,6 +148,15 @@ def test_a_partner_is_agreed_with_and_the_running_gateway_follows(scene, openssl
     assert caught.value.smtp_code == 550 and b"no certificate of nobody@other.example is known" in caught.value.smtp_error
 
 
+def test_which_certificate_is_used_and_why_no_other(scene):
+    found = scene.command("cert", "find", "carol@market.example")
+    assert found["certificates"][0]["certificate"]["addresses"] == ["carol@market.example"] and found["others"] == []
+    assert "edi-energy" in found["certificates"][0]["profiles"] and "cnsa2" not in found["certificates"][0]["profiles"]
+    command = [sys.executable, "-m", "mailsec", "cert", "find", "nobody@market.example", "-c", str(scene.gateway.configuration)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1 and "no certificate of nobody@market.example is known" in done.stdout.replace("\n", " ") and "Traceback" not in done.stderr
+
+
 def test_explain_tells_the_level_of_each_value_and_the_certificate(scene, tmp_path):
     letter = tmp_path / "letter.eml"
     letter.write_text("From: alice@example.org\nTo: carol@market.example\n\nhi\n")
