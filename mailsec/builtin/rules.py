@@ -8,6 +8,7 @@ where something is required and cannot be done, the plan holds a refusal (or a w
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from mailsec.errors import Reply
 from mailsec.hookspecs import hookimpl
@@ -228,7 +229,7 @@ def _no_certificate(candidates: Candidates, profile: str) -> Reason:
         )
     for reason in candidates.missing:
         if reason.code in ("no-certificate", "recipient-revoked"):
-            return reason
+            return replace(reason, message=f"encryption is required, and {reason.message}")
     return Reason(
         "no-certificate",
         "policy",

@@ -235,7 +235,7 @@ def _missing(address: Address, others: Sequence[Judged]) -> Reason:
         return Reason(
             "no-certificate",
             "policy",
-            f"encryption is required, and no certificate of {address} is known",
+            f"no certificate of {address} is known",
             hint=f"import one with `mailsec cert import`, or ask {address} for signed mail",
         )
     first = next((one for one in others if one.wait), others[0])
@@ -243,7 +243,7 @@ def _missing(address: Address, others: Sequence[Judged]) -> Reason:
     named = revoked or first
     assert named.reason is not None
     code = "recipient-revoked" if named is revoked else "no-certificate"
-    text = f"encryption is required, and no certificate of {address} can be used: {named.reason.message}"
+    text = f"no certificate of {address} can be used: {named.reason.message}"
     return Reason(code, named.reason.stage, text, hint=named.reason.hint, rfc=named.reason.rfc)
 
 

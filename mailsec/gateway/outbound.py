@@ -86,7 +86,7 @@ class _Planning:
                 found = await tools.correspondents.find(recipient.address, everywhere=everywhere)
                 plan = await self._plan(single, found)
         if plan.encrypt or any(setting == "encrypt" and value != "never" for setting, value, _ in plan.levels):
-            note(self._steps, "certificates", describe_correspondent(found), reason=None if found.chosen else found.missing)
+            note(self._steps, "certificate", describe_correspondent(found), reason=None if found.chosen else found.missing)
         decision = settle(tools.plugins, single, None, self._findings)
         return plan, decision if plan.refusal is None else stricter(decision, refusal_of(plan))
 

@@ -62,6 +62,6 @@ def _completed(plan: ProtectionPlan, candidates: Candidates) -> ProtectionPlan:
         return replace(plan, wait=plan.wait or candidates.encryption_wait)
     for reason in candidates.missing:
         if reason.code in ("no-certificate", "recipient-revoked"):
-            return replace(plan, refusal=reason)
+            return replace(plan, refusal=replace(reason, message=f"encryption is required, and {reason.message}"))
     why = f"encryption is required, and no certificate of {candidates.recipient} fits the profile {plan.profile}"
     return replace(plan, refusal=Reason("no-certificate", "policy", why, "import another certificate, or choose another profile"))

@@ -163,4 +163,4 @@ def test_explain_tells_the_level_of_each_value_and_the_certificate(scene, tmp_pa
     told = scene.command("explain", str(letter), "--origin", "submission")
     steps = {step["name"]: step["text"] for step in told["steps"]}
     assert 'encrypt required (rule "market")' in steps["settings"] and 'profile edi-energy (rule "market")' in steps["settings"]
-    assert "from database): used" in steps["certificates"] and "encrypt to 1 certificate" in steps["plan"]
+    assert "from database): used" in steps["certificate"] and "encrypt to 1 certificate" in steps["plan"]

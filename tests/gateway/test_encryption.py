@@ -552,6 +552,6 @@ def test_a_partner_asks_to_hold_what_cannot_be_done():
 def test_explain_says_which_certificate_is_used_and_why_the_others_are_not():
     old = AUTHORITY.issue("bob@example.net", at=EPOCH - timedelta(days=400), days=100)
     steps = plan_of(gateway(directory=MemoryDirectory.of(BOB, old)), "bob@example.net")
-    told = next(step.text for step in steps if step.name == "certificates")
+    told = next(step.text for step in steps if step.name == "certificate")
     assert ": used" in told and "not used, it ended" in told
     assert next(step.text for step in steps if step.name == "plan") == "sign (detached) with alice@example.org, encrypt to 1 certificate"

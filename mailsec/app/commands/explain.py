@@ -237,7 +237,10 @@ def _tell(
         if step.name == "verdict" and verdict is not None:
             continue  # told in full below
         rule = f'  [rule "{step.rule}"]' if step.rule else ""
-        output.fact(step.name, f"{step.text}{rule}", None if step.reason is None else False)
+        first, *more = step.text.split("; ") if step.name in ("settings", "certificate") else [step.text]
+        output.fact(step.name, f"{first}{rule}", None if step.reason is None else False)
+        for line in more:
+            output.fact("", line)
         if step.reason is not None and step.reason.message not in step.text:
             output.fact("", step.reason.message)
         if step.reason is not None and step.reason.hint:
