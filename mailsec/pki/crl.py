@@ -102,6 +102,8 @@ def crl_status(
             why = _unusable(crl, at, since)
             if why is not None:
                 notes.append(why)
+                if why.code == "crl-stale" and (listed := _stays_revoked(certificate, crl, signer)) is not None:
+                    return Status(Revocation.REVOKED, "crl", crl.this_update, None, listed.revoked_at, listed.reason)
                 continue
             # RFC 5280 §6.3.3 (f), (g): who signed it.
             issuer = signer.of(crl)
@@ -220,6 +222,19 @@ def _unusable(crl: CertificateList, at: datetime, since: datetime) -> Reason | N
     if crl.number is None and crl.extensions:
         return _note("crl-number", f"the list of {crl.issuer} has no number", "RFC 5280 §5.2.3")
     return None
+
+
+def _stays_revoked(certificate: Certificate, crl: CertificateList, signer: _Signer) -> RevokedEntry | None:
+    """The entry of a list that has ended, or does not say when it ends, by which the certificate is revoked for good.
+
+    Such a list says nothing in favour of those whom it does not name; but nobody comes off a list except from a hold (RFC 5280 §5.3.1),
+    and what an authority once signed about a key it knew of.
+    """
+    try:
+        entry = crl.find(certificate.serial, certificate.issuer) if signer.of(crl) is not None else None
+    except Asn1Error:
+        return None
+    return entry if entry is not None and entry.reason not in ("certificateHold", "removeFromCRL") else None
 
 
 class _Signer:

@@ -247,6 +247,21 @@ def test_a_list_that_may_not_be_believed(root, authority, alice, changes, code):
     assert codes(result) == ["revocation-unknown", code]
 
 
+def test_who_is_on_a_list_that_has_ended_stays_revoked_but_for_a_hold(root, authority, alice):
+    ended = {"this": NOW - 30 * DAY, "until": NOW - 20 * DAY}
+    compromised, hold = x509.ReasonFlags.key_compromise, x509.ReasonFlags.certificate_hold
+    for reason, status in ((None, Revocation.REVOKED), (compromised, Revocation.REVOKED), (hold, Revocation.UNKNOWN)):
+        old = crl(authority, serial(alice), reason=reason, **ended)
+        assert revocation(alice, authority, root, old) is status, reason
+    # It says nothing in favour of the others, and nothing at all where another signed it, or where a newer one is at hand.
+    assert revocation(alice, authority, root, crl(authority, 1, **ended)) is Revocation.UNKNOWN
+    assert revocation(alice, authority, root, crl(authority, serial(alice), sign_with="somebody else", **ended)) is Revocation.UNKNOWN
+    assert revocation(alice, authority, root, crl(authority, serial(alice), **ended), crl(authority)) is Revocation.GOOD
+    # What it says needs no newer list to hold: nothing is asked again because of it.
+    result = checked(alice, authority, root=root, crls=[crl(root), crl(authority, serial(alice), **ended)])
+    assert codes(result) == ["revoked"] and result.missing == ()
+
+
 def test_edges_of_the_clock(root, authority, alice):
     second = dt.timedelta(seconds=1)
     for this, until, status in (
