@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from sqlalchemy import ColumnElement, Connection, or_, select, union
 
@@ -32,6 +32,7 @@ from mailsec.store.entry_rows import (
     demand_domains,
     insert_certificate,
     instant_of,
+    may_be_authority,
     patterns_for,
     seconds_of,
     strings,
@@ -121,9 +122,11 @@ class CertDb(PrivateKeys):
         with self.reading() as connection:
             self.demand(connection)
             for entry, row in self._build(connection, self._rows(connection, _HAS_TRUST)):
-                purposes = anchor_purposes(entry.trust)
+                purposes = anchor_purposes(entry.trust, entry.der)
                 if entry.verified and purpose in purposes and row["state"] != "blocked":
-                    found.append(Anchor(entry.der, entry.domains, purposes, instant_of(row["distrust_after"])))
+                    # One that stands for itself alone does so for every address that it names.
+                    domains = entry.domains or ("*",)
+                    found.append(Anchor(entry.der, domains, purposes, instant_of(row["distrust_after"])))
         return tuple(found)
 
     def distrusted(self, purpose: str = "email") -> Sequence[bytes]:
@@ -131,11 +134,14 @@ class CertDb(PrivateKeys):
         self._purpose(purpose)
         with self.reading() as connection:
             self.demand(connection)
-            rows = self._rows(connection)
-            if not all(self.authentic("certificates", row) for row in rows):
-                raise Tampered("a certificate row was changed, and may have held a distrust", hint="`mailsec db check` shows which")
             column = "trust_email" if purpose == "email" else "trust_tls"
-            return tuple(row["der"] for row in rows if "p" in row[column] or row["state"] == "blocked")
+            found = []
+            for row in self._stream(connection):
+                if not self.authentic("certificates", row):
+                    raise Tampered("a certificate row was changed, and may have held a distrust", hint="`mailsec db check` shows which")
+                if "p" in row[column] or row["state"] == "blocked":
+                    found.append(row["der"])
+            return tuple(found)
 
     def authorities(self) -> Sequence[bytes]:
         """Certificates of authorities that are here, with trust or without, to build paths with; distrusted and blocked ones are left out.
@@ -143,13 +149,17 @@ class CertDb(PrivateKeys):
         Nobody believes a certificate for being here: every path ends at an anchor. Rows that cannot be believed are left out too.
         """
         with self.reading() as connection:
-            rows = [row for row in self._rows(connection) if row["state"] in ("", "pinned") and isinstance(row["der"], bytes)]
+            rows = [
+                row
+                for row in self._stream(connection)
+                if row["state"] in ("", "pinned") and isinstance(row["der"], bytes) and may_be_authority(row["der"])
+            ]
             found = []
-            for entry, _ in self._build(connection, rows):
+            for entry, _ in self._build(connection, rows[:_MOST_AUTHORITIES]):
                 basic = load_certificate(entry.der).basic_constraints
                 if entry.verified and not entry.trust.email_distrusted and basic is not None and basic.ca:
                     found.append(entry.der)
-            return tuple(found[:_MOST_AUTHORITIES])
+            return tuple(found)
 
     def chain(self, entry: CertificateEntry) -> tuple[bytes, ...]:
         """Certificates of the entry's issuers that are here, nearest first; a self-signed one, the anchor, is left out.
@@ -297,6 +307,12 @@ class CertDb(PrivateKeys):
     @staticmethod
     def _rows(connection: Connection, *where: ColumnElement[bool]) -> Sequence[Mapping[str, Any]]:
         return fetch(connection, select(certificates).where(*where))
+
+    @staticmethod
+    def _stream(connection: Connection) -> Iterator[Mapping[str, Any]]:
+        """Every row, one after another: a million certificates are not held in memory at once."""
+        query = select(certificates).order_by(certificates.c.id).execution_options(yield_per=500)
+        return iter(cast("Iterable[Mapping[str, Any]]", connection.execute(query).mappings()))
 
     def _named(self, connection: Connection, nickname: str) -> Sequence[Mapping[str, Any]]:
         rows = self._rows(connection, certificates.c.nickname == nickname)

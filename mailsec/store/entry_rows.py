@@ -7,6 +7,7 @@ from verified rows only, by whoever calls this.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -17,6 +18,7 @@ from mailsec.model.trust import CertificateEntry, TrustFlags
 from mailsec.store.facts import Facts
 from mailsec.store.ledger import Changes
 from mailsec.store.patterns import check_patterns
+from mailsec.x509.certificate import load_certificate
 
 __all__ = [
     "PURPOSES",
@@ -26,11 +28,15 @@ __all__ = [
     "insert_certificate",
     "instant_of",
     "key_place",
+    "may_be_authority",
     "patterns_for",
     "seconds_of",
     "strings",
     "trust_columns",
 ]
+
+# RFC 5280 §4.2.1.9: basicConstraints, critical or not, with cA TRUE first.
+_CA_TRUE: Final = re.compile(rb"\x06\x03\x55\x1d\x13(?:\x01\x01[^\x00])?\x04.\x30.\x01\x01[^\x00]", re.DOTALL)
 
 PURPOSES: Final = ("email", "tls-server", "tls-client")
 
@@ -76,13 +82,26 @@ def best_first(
     return sorted(built, key=worth, reverse=True)
 
 
-def anchor_purposes(trust: TrustFlags) -> tuple[str, ...]:
-    usable = {
-        "email": trust.email_anchor,
-        "tls-server": "C" in trust.tls and "p" not in trust.tls,
-        "tls-client": "T" in trust.tls and "p" not in trust.tls,
-    }
+def anchor_purposes(trust: TrustFlags, der: bytes) -> tuple[str, ...]:
+    """What the letters make of a certificate: an authority that vouches for others (C, T), or one that stands for itself alone (P).
+
+    As certutil's verdicts are: C on a certificate that is no authority means nothing, and P on an authority does not make it vouch for others.
+    """
+    certificate = load_certificate(der)
+    constraints = certificate.basic_constraints
+    # Old roots have no basicConstraints; a leaf that somebody marked C by mistake has none, and an issuer.
+    if certificate.is_self_issued if constraints is None else constraints.ca:
+        usable = {"email": trust.email_anchor, "tls-server": "C" in trust.tls, "tls-client": "T" in trust.tls}
+    else:
+        usable = {"email": trust.email_peer, "tls-server": "P" in trust.tls, "tls-client": "P" in trust.tls}
+    if "p" in trust.tls:
+        usable |= {"tls-server": False, "tls-client": False}
     return tuple(purpose for purpose in PURPOSES if usable[purpose])
+
+
+def may_be_authority(der: bytes) -> bool:
+    """False for certificates that are surely none: cheap enough to be asked of a million."""
+    return _CA_TRUE.search(der) is not None
 
 
 def trust_columns(trust: TrustFlags, domains: Sequence[str]) -> dict[str, str]:
