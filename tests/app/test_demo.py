@@ -70,6 +70,10 @@ def test_the_demonstration_gives_what_it_should_and_can_be_kept(tmp_path):
         "every one of the 120 arrived",
         "was replaced by process",
         "Authentication-Results: gw.example.org; smime=pass",
+        "logged in by POP3 with STLS",
+        "bears the same verdicts",
+        "changed in the mailbox: smime=fail",
+        "opened on its way to him, smime=pass",
         "Every step gave what it should",
     ):
         assert words in text(), words

@@ -23,7 +23,7 @@ __all__ = ["demo"]
 @click.option("--keep", is_flag=True, help="Leave it running at the end, until ^C, and say how to send it mail.")
 @click.pass_obj
 def demo(_output: Output, keep: bool) -> int:
-    """Show the main job on real sockets: mail is signed, encrypted, verified, decrypted, and none of it is lost."""
+    """Show the main job on real sockets: mail is signed, encrypted, verified, decrypted, read, and none of it is lost."""
     from mailsec.app.demo.show import Show, StepFailed
     from mailsec.app.demo.story import tell
     from mailsec.app.demo.world import World
@@ -82,6 +82,7 @@ def _wait(show: Show, world: World) -> None:
         f"  submission  127.0.0.1 port {world.ports['submission']}, STARTTLS, user alice, password {world.password} (in {PASSWORD_FILE})",
         f"              From: {ALICE}; it leaves signed, and encrypted where the subject begins with [confidential]",
         f"  Internet    127.0.0.1 port {world.ports['internet']}, any sender, recipients {BOB} or anybody@example.org",
+        f"  POP3        127.0.0.1 port {world.ports['mailbox']}, STLS, user {BOB}, the same password",
         "",
         "for example:",
         "",

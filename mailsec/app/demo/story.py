@@ -1,4 +1,4 @@
-"""The seven chapters of the demonstration. Each does one thing, looks at what came of it, and says so; StepFailed ends the story."""
+"""The eight chapters of the demonstration. Each does one thing, looks at what came of it, and says so; StepFailed ends the story."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from mailsec.app.demo.letters import ALICE, BOB, CAROL, Letter, Person, encrypted, inbound_letters, letter
+from mailsec.app.demo.reading import read
 from mailsec.app.demo.show import Show, StepFailed
 from mailsec.app.demo.world import HOSTNAME, World, until
 from mailsec.app.output import plural
@@ -38,6 +39,7 @@ class Story:
         self.world = world
         self.rows: list[list[str]] = []
         self.carol: Person | None = None
+        self.letters: list[Letter] = []
 
     # 1 -------------------------------------------------------------------------------------------------------------------------
 
@@ -60,6 +62,8 @@ class Story:
         show.chapter(2, "The gateway, and a mail server behind it")
         world.start_destination()
         show.ok(f"aiosmtpd on 127.0.0.1:{world.ports['destination']}, delivering to a Maildir")
+        world.start_mailbox()
+        show.ok(f"a mailbox on 127.0.0.1:{world.ports['upstream']}", "Twisted's POP3 server, over the same Maildir")
         world.write_configuration()
         with show.waiting("starting mailsec serve"):
             world.start_gateway()
@@ -68,7 +72,10 @@ class Story:
             raise StepFailed("mailsec serve", "two workers", plural(len(pids), "worker"))
         assert world.gateway is not None
         show.ok(f"mailsec serve, process {world.gateway.pid}, with two workers", f"processes {', '.join(map(str, pids.values()))}")
-        show.ok(f"submission on 127.0.0.1:{world.ports['submission']}, Internet mail on 127.0.0.1:{world.ports['internet']}")
+        show.ok(
+            f"submission on 127.0.0.1:{world.ports['submission']}, Internet mail on 127.0.0.1:{world.ports['internet']}, "
+            f"POP3 on 127.0.0.1:{world.ports['mailbox']}"
+        )
 
     # 3 -------------------------------------------------------------------------------------------------------------------------
 
@@ -146,8 +153,8 @@ class Story:
         show, world = self.show, self.world
         show.chapter(4, "Mail from outside is verified, whatever it says of itself")
         carol, stranger = world.correspondents()
-        self.carol = carol
-        letters = inbound_letters(carol, stranger, HOSTNAME)
+        self.carol, self.letters = carol, inbound_letters(carol, stranger, HOSTNAME)
+        letters = self.letters
         with smtplib.SMTP("127.0.0.1", world.ports["internet"], timeout=20) as client:
             for one in letters:
                 client.sendmail(CAROL, [BOB], one.octets)
@@ -274,9 +281,17 @@ class Story:
 
     # 7 -------------------------------------------------------------------------------------------------------------------------
 
+    def read(self) -> None:
+        self.show.chapter(7, "Bob reads his mail by POP3, through the gateway")
+        assert self.carol is not None
+        with self.show.waiting("reading"):
+            self.rows += read(self.show, self.world, self.letters, self.carol)
+
+    # 8 -------------------------------------------------------------------------------------------------------------------------
+
     def conclude(self) -> None:
         show = self.show
-        show.chapter(7, "What was delivered")
+        show.chapter(8, "What was delivered")
         show.table("", ["what was sent", "what arrived", "delivered header", "why"], self.rows, ["", "bold", "", "dim"])
 
 
@@ -349,7 +364,7 @@ def _reason(result: str, word: str) -> str:
 def tell(show: Show, world: World) -> None:
     """The whole story; raise StepFailed where something is not as it should be."""
     story = Story(show, world)
-    for chapter in (story.make, story.start, story.submit, story.receive, story.encrypt, story.kill, story.conclude):
+    for chapter in (story.make, story.start, story.submit, story.receive, story.encrypt, story.kill, story.read, story.conclude):
         try:
             chapter()
         except (smtplib.SMTPException, OSError) as error:

@@ -59,12 +59,14 @@ class World:
         self.password = secrets.token_urlsafe(12)
         self.ports: dict[str, int] = {}
         self.destination: subprocess.Popen[str] | None = None
+        self.mailbox: subprocess.Popen[str] | None = None
         self.gateway: subprocess.Popen[bytes] | None = None
         self.certificates: dict[str, bytes] = {}
         """Certificates of our own people, by address."""
         self._ca: IssuedBy | None = None
         self._seen: dict[str, list[Path]] = {}
         self._read: set[str] = set()
+        self._laid = 0
 
     # -- files -----------------------------------------------------------------------------------------------------------------
 
@@ -116,7 +118,7 @@ class World:
 
     def write_configuration(self) -> None:
         """The configuration of the gateway, on free ports of the loopback."""
-        self.ports |= dict(zip(("submission", "internet"), _free_ports(2), strict=True))
+        self.ports |= dict(zip(("submission", "internet", "mailbox"), _free_ports(3), strict=True))
         values: dict[str, Any] = {
             "gateway": {"hostname": HOSTNAME, "domains": ["example.org"], "workers": 2, "drain_timeout": 10},
             "listener": [
@@ -133,6 +135,15 @@ class World:
                     "origin": "internet",
                     "tls": "starttls",
                     "certificate": "Server-Cert",
+                },
+                {
+                    "name": "mailbox",
+                    "address": f"127.0.0.1:{self.ports['mailbox']}",
+                    "protocol": "pop3",
+                    "origin": "mailbox",
+                    "tls": "starttls-required",
+                    "certificate": "Server-Cert",
+                    "upstream": {"to": f"pop3://127.0.0.1:{self.ports['upstream']}", "tls": "none", "domains": ["example.org"]},
                 },
             ],
             "passphrase": {"method": "file", "file": "passphrase"},
@@ -168,6 +179,37 @@ class World:
             raise StepFailed("the mail server behind the gateway", "a port", port or "it ended")
         self.ports["destination"] = int(port)
 
+    def start_mailbox(self) -> None:
+        """The mailbox: another mail server, over the Maildir."""
+        self.mailbox = subprocess.Popen(  # noqa: S603 - our own interpreter
+            [sys.executable, "-m", "mailsec.app.demo.mailbox", str(self.maildir)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            start_new_session=True,
+        )
+        assert self.mailbox.stdin is not None and self.mailbox.stdout is not None
+        self.mailbox.stdin.write(f"{self.password}\n")
+        self.mailbox.stdin.flush()
+        port = self.mailbox.stdout.readline().strip()
+        if not port.isdigit():
+            raise StepFailed("the mailbox", "a port", port or "it ended")
+        self.ports["upstream"] = int(port)
+
+    def put(self, octets: bytes) -> None:
+        """Lay a message into the Maildir that did not come by the gateway."""
+        self._laid += 1
+        name = f"900000.{self._laid}.laid"
+        (self.maildir / "tmp" / name).write_bytes(octets)
+        (self.maildir / "tmp" / name).rename(self.maildir / "new" / name)
+
+    def certificate_of(self, nickname: str) -> bytes:
+        """A certificate (DER) of the database."""
+        password = (self.directory / "passphrase").read_text().strip().removeprefix("internal:")
+        with CertDb.open(str(self.directory / "mailsec.db"), password=password.encode()) as database:
+            return database.find(nickname)[0].der
+
     def start_gateway(self) -> None:
         """`mailsec serve`, as anybody would start it."""
         with self.log.open("ab") as log:
@@ -198,7 +240,7 @@ class World:
 
     def close(self) -> None:
         """End what still runs."""
-        for process in (self.gateway, self.destination):
+        for process in (self.gateway, self.mailbox, self.destination):
             if process is None or process.poll() is not None:
                 continue
             if process.stdin is not None:
