@@ -5,9 +5,18 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import shutil
 from pathlib import Path
 
-from .test_smime import files, run  # noqa: F401 - fixture
+from mailsec.algorithms.profiles import PROFILES
+from mailsec.keys.files import load_certificates, load_private_key
+from mailsec.keys.software import SoftwareKey
+from mailsec.model.address import Address
+from mailsec.model.correspondents import Sighting
+from mailsec.store.certdb import CertDb
+from mailsec.store.learnt import Learnt
+
+from .test_smime import AT, files, run  # noqa: F401 - fixture
 
 KEY = ("--key", "alice.key", "--cert", "alice.pem")
 
@@ -119,3 +128,23 @@ def test_a_long_text_is_compressed(files: Path, tmp_path: Path) -> None:  # noqa
     assert code == 0 and "compressed-data" in out
     clear = tmp_path / "clear.eml"
     assert run(files, "smime", "decrypt", *KEY, "-o", str(clear), str(target))[0] == 0 and b"All work" in clear.read_bytes()
+
+
+def test_what_a_recipient_is_known_to_read_decides_the_cipher(files: Path, tmp_path: Path) -> None:  # noqa: F811
+    """Her capabilities, as she signed them, make it GCM; by her file, of which nothing is known, it is CBC."""
+    copy = tmp_path / "mailsec.db"
+    shutil.copy(files / "mailsec.db", copy)
+    alice = (files / "alice.der").read_bytes()
+    ca = load_certificates((files / "ca.pem").read_bytes())[0]
+    key = SoftwareKey("alice", load_private_key((files / "alice.key").read_bytes(), None), certificate=alice)
+    capabilities = PROFILES["default"].capabilities(key)
+    with CertDb.open(str(copy), password=b"a pass phrase") as database:
+        sighting = Sighting(Address.parse("alice@example.org"), alice, anchor=ca, capabilities=capabilities, signed_at=AT)
+        Learnt(database).learn([sighting], at=AT)
+    algorithms = []
+    for to in ("alice@example.org", "alice.pem"):
+        options = ("--json", "--to", to, "-d", str(copy), "--passphrase-file", "passphrase", "-o", str(tmp_path / "m.eml"))
+        code, out, err = run(files, "smime", "encrypt", *options, "message.eml")
+        assert code == 0, err
+        algorithms.append(json.loads(out)["algorithm"])
+    assert algorithms == ["aes-256-gcm", "aes-256-cbc"]

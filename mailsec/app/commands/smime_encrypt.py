@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -11,6 +12,9 @@ from mailsec.app.options import DatabaseChoice, database_options
 from mailsec.app.output import Output, json_option
 from mailsec.app.signer_options import SignerInputs, header_protection_option, profile_option, signer_options
 from mailsec.errors import KeyUnavailable, UsageError
+
+if TYPE_CHECKING:
+    from mailsec.model.protection import EncryptionRecipient
 
 __all__ = ["encrypt"]
 
@@ -56,13 +60,13 @@ def encrypt(
     from mailsec.app.messages import at_once, new_scratch, random_octets, read_message
     from mailsec.interfaces import run_now
     from mailsec.keys.software import SoftwareBackend
-    from mailsec.model.protection import EncryptionRecipient, ProtectionPlan
+    from mailsec.model.protection import ProtectionPlan
     from mailsec.smime.protect import protect_message
     from mailsec.smime.report import certificate_json
     from mailsec.x509.certificate import load_certificate, summary
 
     message = read_message(file, "smime").message
-    certificates = [_certificate(name, database) for name in recipients]
+    readers = [_recipient(name, database) for name in recipients]
     handle = signer.find(output, database, message) if signer.named else None
     plan = ProtectionPlan(
         sign=handle is not None,
@@ -79,7 +83,7 @@ def encrypt(
             message,
             plan,
             signers=() if handle is None else [handle],
-            recipients=[EncryptionRecipient(der) for der in certificates],
+            recipients=readers,
             backend=SoftwareBackend(),
             random=random_octets,
             work=at_once,
@@ -99,7 +103,7 @@ def encrypt(
             "algorithm": _algorithm(written),
             "header_protection": header_protection,
             "signer": shown,
-            "recipients": [certificate_json(summary(load_certificate(der))) for der in certificates],
+            "recipients": [certificate_json(summary(load_certificate(reader.certificate))) for reader in readers],
             "output": target,
         }
     )
@@ -119,25 +123,27 @@ def _algorithm(message: bytes) -> str:
     return result.layers[-1].algorithm
 
 
-def _certificate(name: str, choice: DatabaseChoice) -> bytes:
-    """The certificate of a file, or the one of an address or nickname in the database."""
+def _recipient(name: str, choice: DatabaseChoice) -> EncryptionRecipient:
+    """The certificate of a file, or the one of an address or nickname in the database, with what its holder is known to read."""
     from mailsec.app.files import naming, read_file
     from mailsec.keys.files import load_certificates
+    from mailsec.model.protection import EncryptionRecipient
 
     stored = bool(choice.configuration or choice.database)
     if Path(name).exists() or ("@" not in name and not stored):
         with naming(name):
             found = load_certificates(read_file(name))
-        return found[0]
+        return EncryptionRecipient(found[0])
     if not stored:
         raise UsageError(f"{name} is an address, and no database was named", hint="-c CONFIG or -d DATABASE, or a file with a certificate")
     from mailsec.model.address import Address
     from mailsec.store.certdb import CertDb
+    from mailsec.store.learnt import Learnt
 
     at = datetime.now(UTC)
+    address = Address.parse(name) if "@" in name else None
     with CertDb.open(choice.location(), password=choice.passphrase().encode()) as database:
-        entries = database.for_address(Address.parse(name), at=at) if "@" in name else database.find(name, at=at)
-        for entry in entries:
+        for entry in database.find(name, at=at) if address is None else database.for_address(address, at=at):
             if entry.verified:
-                return entry.der
+                return EncryptionRecipient(entry.der, None if address is None else Learnt(database).capabilities(address))
     raise KeyUnavailable(f"there is no certificate of {name} in {choice.database or 'the database'}", hint='"mailsec cert import" adds one')
