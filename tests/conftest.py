@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -45,3 +46,10 @@ def postgres():
     server = start_postgres()
     yield server
     server.stop()
+
+
+@pytest.fixture(autouse=True)
+def umask():
+    """A command that runs within a test hardens the process (umask 077); what a later test lays out for servers of other users must be readable."""
+    yield
+    os.umask(0o022)
