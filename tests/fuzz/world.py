@@ -15,6 +15,7 @@ from mailsec.cms.compressed import compress
 from mailsec.cms.encrypt import encrypt_content
 from mailsec.cms.sign import certs_only, detached, opaque, sign_content, signer_for
 from mailsec.interfaces import run_now
+from mailsec.keys.files import pem, pem_blocks
 from mailsec.keys.software import SoftwareBackend, SoftwareKey
 from mailsec.mime.index import index_message
 from mailsec.model.address import Address
@@ -52,11 +53,38 @@ def vector_members(archive: str, *, most: int = 4_000, every: int = 1) -> list[b
         return [file.read() for member in members[::every] if (file := tar.extractfile(member)) is not None]
 
 
-def _person(ca: IssuedBy, kind: str, *addresses: str, usage: str = "sign") -> SoftwareKey:
-    key = make_key(kind)
-    parsed = [Address.parse(one) for one in addresses]
-    certificate = issue_mail(ca, addresses=parsed, public_key=public_key_of(key), at=AT, random=os.urandom, usage=usage)
-    return SoftwareKey(addresses[0], key, certificate=certificate, chain=(ca.certificate,))
+PEOPLE = Path(__file__).resolve().with_name("people.pem")
+"""Keys and certificates of the people, the same ones on every machine: an input that broke something breaks it again elsewhere."""
+
+_WHO = {
+    "alice": ("ec-p256", ("alice@example.org", "älice@example.org"), "sign"),
+    "rsa": ("rsa-2048", ("alice@example.org", "älice@example.org"), "sign"),
+    "bob": ("ec-p256", ("bob@example.org",), "both"),
+    "bob_rsa": ("rsa-2048", ("bob@example.org",), "both"),
+}
+
+
+def write_people() -> None:
+    """Make new people: `python -m tests.fuzz.world`. What was found before may then break nothing any more."""
+    key = make_key("ec-p256")
+    ca = IssuedBy(make_ca(common_name="Fuzz CA", key=key, at=AT, random=os.urandom, domains=("example.org",)), key)
+    blocks = [pem(ca.certificate, "CERTIFICATE"), pem(key, "PRIVATE KEY")]
+    for kind, addresses, use in _WHO.values():
+        key = make_key(kind)
+        parsed = [Address.parse(one) for one in addresses]
+        certificate = issue_mail(ca, addresses=parsed, public_key=public_key_of(key), at=AT, random=os.urandom, usage=use)
+        blocks += [pem(certificate, "CERTIFICATE"), pem(key, "PRIVATE KEY")]
+    PEOPLE.write_bytes(b"For tests only: nobody's keys.\n" + b"".join(blocks))
+
+
+def _people() -> tuple[IssuedBy, dict[str, SoftwareKey]]:
+    blocks = [block.data for block in pem_blocks(PEOPLE.read_bytes())]
+    pairs = list(zip(blocks[::2], blocks[1::2], strict=True))
+    people = {
+        name: SoftwareKey(_WHO[name][1][0], key, certificate=certificate, chain=(pairs[0][0],))
+        for name, (certificate, key) in zip(_WHO, pairs[1:], strict=True)
+    }
+    return IssuedBy(*pairs[0]), people
 
 
 def _protect(data: bytes, plan: ProtectionPlan, signer: SoftwareKey, *recipients: SoftwareKey) -> bytes:
@@ -78,10 +106,8 @@ def _protect(data: bytes, plan: ProtectionPlan, signer: SoftwareKey, *recipients
 @cache
 def make_world() -> SimpleNamespace:
     """A CA, Alice with two keys, Bob who receives, her CMS objects and her messages."""
-    ca_key = make_key("ec-p256")
-    ca = IssuedBy(make_ca(common_name="Fuzz CA", key=ca_key, at=AT, random=os.urandom, domains=("example.org",)), ca_key)
-    alice, rsa = (_person(ca, kind, "alice@example.org", "älice@example.org") for kind in ("ec-p256", "rsa-2048"))
-    bob, bob_rsa = (_person(ca, kind, "bob@example.org", usage="both") for kind in ("ec-p256", "rsa-2048"))
+    ca, people = _people()
+    alice, rsa, bob, bob_rsa = people.values()
 
     def info(key: SoftwareKey) -> tuple:
         signer = signer_for(key)
@@ -130,3 +156,7 @@ def make_world() -> SimpleNamespace:
         content=CONTENT,
         at=AT,
     )
+
+
+if __name__ == "__main__":
+    write_people()
