@@ -12,7 +12,7 @@ import socket
 import ssl
 import statistics
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from tests.peers.inbox import Inbox
 from tests.peers.postfix import Postfix, processes_below, why_not
 from tests.tls.issuing import Holder, Issuer
 
-__all__ = ["figures"]
+__all__ = ["figures", "goals"]
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 _AT_ONCE = 8
@@ -117,6 +117,16 @@ def figures(rounds: int = 3, count: int = 400) -> dict[str, float]:
         finally:
             gateway.close()
     return {name: statistics.median(values) for name, values in found.items()}
+
+
+def goals(limits: Mapping[str, float]) -> list[tuple[str, float, float, float]]:
+    """What must be reached, as (what, figure, must, aim)."""
+    found = []
+    for kind in KINDS:
+        ratio = limits.get(f"STARTTLS {kind}, CPU of mailsec / Postfix")
+        if ratio is not None:
+            found.append((f"STARTTLS {kind}: server CPU, mailsec / Postfix (at most)", ratio, 1.0, 0.8))
+    return found
 
 
 if __name__ == "__main__":

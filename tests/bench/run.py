@@ -26,13 +26,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from rich.console import Console
 from rich.table import Table
 
-from tests.bench import gateway, mailbox, memory, paths, primitives, smime
+from tests.bench import gateway, handshakes, mailbox, memory, paths, primitives, smime
 from tests.bench.load import Load, Sink, peak_memory, send
 from tests.peers.postfix import Postfix, why_not
 
 console = Console()
 
-GROUPS = ("primitives", "paths", "smime", "memory", "gateway", "mailbox")
+GROUPS = ("primitives", "paths", "smime", "memory", "handshakes", "gateway", "mailbox")
 
 SMALL = 4096
 LARGE = 10 << 20
@@ -150,7 +150,7 @@ def goals(rows: list[Case], limits: dict[str, float], bare: dict[str, list[float
         ("DATA in memory / stock twisted.mail.smtp, 4 KiB", limits.get("DATA in memory, ratio to twisted.mail", math.nan), 6, 10),
         ("100 MiB signed: MiB above an idle worker (at most)", limits.get("100 MiB signed, MiB above idle", math.nan), 64, 64),
     ]
-    return [row for row in found if not math.isnan(row[1])] + smime.goals(limits) + mailbox.goals(limits)
+    return [row for row in found if not math.isnan(row[1])] + smime.goals(limits) + mailbox.goals(limits) + handshakes.goals(limits)
 
 
 def print_tables(rows: list[Case], limits: dict[str, float], bare: dict[str, list[float]]) -> None:
@@ -174,7 +174,7 @@ def print_tables(rows: list[Case], limits: dict[str, float], bare: dict[str, lis
     other.add_column("figure")
     other.add_column("value", justify="right")
     for name, value in ({name: statistics.median(rates) for name, rates in bare.items()} | limits).items():
-        other.add_row(name, f"{value:,.1f}")
+        other.add_row(name, f"{value:,.1f}" if value >= 10 else f"{value:,.2f}")
     console.print(other)
     result = Table(title="goals")
     for name in ("what", "figure", "must", "aim", ""):
@@ -213,6 +213,8 @@ def main() -> int:
         limits |= mailbox.figures(arguments.rounds, scale)
     if "memory" in arguments.groups:
         limits["100 MiB signed, MiB above idle"] = memory.signed_100_mib()
+    if "handshakes" in arguments.groups:
+        limits |= handshakes.figures(arguments.rounds, 100 if arguments.quick else 400)
     if "gateway" in arguments.groups:
         bare = measure(rows, arguments.rounds, scale)
     print_tables(rows, limits, bare)

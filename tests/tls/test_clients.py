@@ -13,6 +13,7 @@ import pytest
 
 from mailsec.model.trust import TrustFlags
 from tests.peers.gateway import until
+from tests.peers.postfix import Postfix, why_not
 from tests.tls.conftest import NOW
 
 LETTER = "From: alice@example.org\r\nTo: bob@example.org\r\nSubject: hello\r\nMessage-ID: <{}@test>\r\n\r\nhello\r\n"
@@ -164,3 +165,48 @@ def test_client_learns_whose_certificates_are_believed(scene, need):
         input=b"", capture_output=True, timeout=30, check=False,
     )  # fmt: skip
     assert b"TLS CA" in done.stdout + done.stderr
+
+
+def test_postfix_and_swaks_with_client_certificates(scene, need, tmp_path_factory):
+    """Postfix delivers to the listener of the shared tenant, swaks submits: each is known by what it shows."""
+    if reason := why_not():
+        pytest.skip(reason)
+    directory = tmp_path_factory.mktemp("postfix")
+    directory.chmod(0o755)
+    certificate, key = scene.mta.write(directory / "mta")
+    main = {
+        "relayhost": f"[127.0.0.1]:{scene.gateway.ports['tenant']}",
+        "smtp_tls_security_level": "encrypt",
+        "smtp_tls_chain_files": f"{key}, {certificate}",
+    }
+    with Postfix(directory / "postfix", main=main, master="tlsmgr unix - - n 1000? 1 tlsmgr\n") as server:
+        with smtplib.SMTP("127.0.0.1", server.port, timeout=30) as client:
+            client.sendmail("alice@example.org", ["bob@example.org"], LETTER.format("postfix"))
+        message = until(lambda: scene.inbox.of("<postfix@test>"), 60, "Postfix's letter")[0].octets
+    assert b'client certificate "CN=mta.example.net" verified' in message
+    certificate, key = scene.alice.write(directory / "alice")
+    swaks = [
+        need("swaks"),
+        "--server",
+        "127.0.0.1",
+        "--port",
+        str(scene.gateway.ports["required"]),
+        "--tls-on-connect",
+        "--tls-cert",
+        certificate,
+    ]
+    swaks += [
+        "--tls-key",
+        key,
+        "--from",
+        "alice@example.org",
+        "--to",
+        "bob@example.org",
+        "--header",
+        "Message-ID: <swaks@test>",
+        "--timeout",
+        "30s",
+    ]
+    done = subprocess.run(swaks, capture_output=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert b"=== TLS client subject DN" in done.stdout or b"~> QUIT" in done.stdout
