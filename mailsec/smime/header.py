@@ -12,6 +12,7 @@ from typing import Final
 
 from mailsec.errors import LimitExceeded
 from mailsec.mime.addresses import mailboxes
+from mailsec.mime.charsets import first_text, text_of
 from mailsec.mime.fields import decode_words
 from mailsec.mime.index import field_value
 from mailsec.model.limits import DEFAULT_LIMITS, Limits
@@ -19,12 +20,14 @@ from mailsec.model.message import HeaderField, Message, Part
 from mailsec.model.octets import Octets
 from mailsec.model.verdict import Reason
 
-__all__ = ["NAMES", "CoveredHeader", "covered_header", "header_differences", "line_of", "same_author"]
+__all__ = ["NAMES", "CoveredHeader", "covered_header", "covered_text", "header_differences", "line_of", "same_author"]
 
 NAMES: Final = ("subject", "date", "from", "to", "cc", "reply-to", "message-id", "in-reply-to", "references")
 """Fields that may take the place of those outside (RFC 9788 §4 leaves the choice to the reader)."""
 
 _RFC: Final = "RFC 9788 §4"
+# RFC 9788 §5.2.2: "Subject: the plan", one line for each field, folded lines behind it.
+_COPIED: Final = re.compile(r"(?:[!-9;-~]+:[^\n]*(?:\n[ \t][^\n]*)*(?:\n|\Z))+")
 # What ends a line for some reader and no field for us: CR and LF that are no folding, NUL.
 _LOOSE: Final = re.compile(rb"\r(?!\n[ \t])|(?<!\r)\n|\n(?![ \t])|\0")
 
@@ -87,6 +90,17 @@ def covered_header(octets: Octets, part: Part) -> tuple[CoveredHeader, Part]:
         tuple(name for name in found if name in NAMES and name not in single),
     )
     return header, shown
+
+
+def covered_text(octets: Octets, shown: Part, header: CoveredHeader) -> str | None:
+    """What people are shown of the entity whose header is `header`: its text, without what a writer put there for older readers only."""
+    text = text_of(octets, shown)
+    part = first_text(shown)
+    if text is None or part is None or header.kind != "hp" or part.content_type.parameters.get("hp-legacy-display") != "1":
+        return text
+    # RFC 9788 §4.5.3.1: the copy of the hidden fields at the top ends at the first empty line.
+    copied, empty, rest = text.partition("\n\n")
+    return rest if empty and _COPIED.fullmatch(copied) else text
 
 
 def same_author(message: Message, header: CoveredHeader, limits: Limits = DEFAULT_LIMITS) -> bool:

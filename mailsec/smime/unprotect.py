@@ -15,7 +15,6 @@ from mailsec.cms.decrypt import SecretKey, open_content
 from mailsec.cms.signed import ID_DATA
 from mailsec.errors import LimitExceeded
 from mailsec.interfaces import CryptoBackend, KeyHandle, Scratch, Work
-from mailsec.mime.charsets import text_of
 from mailsec.mime.parts import read_parts
 from mailsec.mime.spans import HeadedOctets, span_of
 from mailsec.model.limits import DEFAULT_LIMITS, Limits
@@ -24,7 +23,7 @@ from mailsec.model.octets import Octets, Segments, Slice
 from mailsec.model.verdict import LayerResult, Reason, SmimeResult
 from mailsec.smime.clear import clear_message
 from mailsec.smime.efail import alteration
-from mailsec.smime.header import CoveredHeader, covered_header, header_differences
+from mailsec.smime.header import CoveredHeader, covered_header, covered_text, header_differences
 from mailsec.smime.layers import FoundLayer, disagreements, find_layer, is_pkcs7_signature
 from mailsec.smime.peel import ENCRYPTED, REMOVED, Peeler, Step, unreadable
 
@@ -180,7 +179,7 @@ def _result(message: Message, found: _Found, peeler: Peeler, bare: bool) -> Smim
             reasons += header_differences(message, header, limits)
             altered = _alteration(found)
         if altered is None:
-            text = text_of(octets, shown)
+            text = covered_text(octets, shown, header)
             clear = None if bare else _clear(message, found, header, peeler)
         else:
             reasons.append(altered)

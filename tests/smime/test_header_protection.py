@@ -142,3 +142,21 @@ def test_signed_mail_is_delivered_as_it_came(people: SimpleNamespace, smime: Sim
     signed = smime.sign(OUTER + b"Content-Type: text/plain\r\n\r\nhello\r\n", people.alice)
     assert smime.peel(signed).clear is None
     assert isinstance(index_message(BytesOctets(signed)).octets, BytesOctets)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "body", "text"),
+    [
+        (b'hp="cipher"; hp-legacy-display="1"', b"Subject: the plan\r\nKeywords: a,\r\n b\r\n\r\nhello\r\n", "hello"),
+        (b'hp="cipher"', b"Subject: the plan\r\n\r\nhello\r\n", "Subject: the plan\n\nhello"),
+        (b'hp-legacy-display="1"', b"Subject: the plan\r\n\r\nhello\r\n", "Subject: the plan\n\nhello"),
+        # What is no copy of fields is text, whatever the label says.
+        (b'hp="cipher"; hp-legacy-display="1"', b"pay nobody\r\n\r\nhello\r\n", "pay nobody\n\nhello"),
+        (b'hp="cipher"; hp-legacy-display="1"', b"Subject: the plan\r\n", "Subject: the plan"),
+        (b'hp="cipher"; hp-legacy-display="1"', b"A:\r\n" * 20_000 + b"b\r\n\r\nhello\r\n", "A:\n" * 20_000 + "b\n\nhello"),
+    ],
+)
+def test_the_copy_of_hidden_fields_for_older_readers_is_not_shown(
+    people: SimpleNamespace, smime: SimpleNamespace, parameters: bytes, body: bytes, text: str
+) -> None:
+    assert smime.peel(sealed(people, entity(parameters, body=body)), keys=[people.bob]).text == text
