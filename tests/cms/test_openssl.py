@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 from people import authority_der, pem, person, private_key
-from test_sign_verify import CONTENT, verify
+from test_sign_verify import CONTENT, sign, verify
 
 from mailsec.cms.signed import read_signed_data
+from mailsec.keys.files import load_certificates, load_private_key
+from mailsec.keys.software import SoftwareKey
 
 
 @pytest.fixture
@@ -109,3 +111,19 @@ def test_50_megabytes_streamed_by_openssl_are_verified_in_linear_time(openssl, f
     assert len(signed.content) == len(big)
     (result,) = verify(cms)
     assert result.intact
+
+
+def test_a_key_for_pss_alone_signs_and_verifies_in_both_directions(openssl, files):
+    # RFC 4055 §3.1: id-RSASSA-PSS in the certificate says that the key does nothing else.
+    openssl("genpkey", "-algorithm", "RSA-PSS", "-pkeyopt", "rsa_keygen_bits:2048", "-out", "key.pem")
+    subject = ("-subj", "/CN=pss", "-addext", "subjectAltName=email:pss@example.org", "-addext", "extendedKeyUsage=emailProtection")
+    openssl("req", "-x509", "-new", "-key", "key.pem", "-days", "30", "-out", "cert.pem", *subject)
+    (certificate,) = load_certificates((files / "cert.pem").read_bytes())
+    key = SoftwareKey("pss", load_private_key((files / "key.pem").read_bytes()), certificate=certificate)
+    assert key.key_type == "rsa-pss"
+    (files / "signed").write_bytes(sign(key, form="opaque"))
+    assert openssl("cms", "-verify", "-CAfile", "cert.pem", "-purpose", "any", "-binary", "-inform", "DER", "-in", "signed") == CONTENT
+    command = ["cms", "-sign", "-binary", "-nodetach", "-in", "content", "-signer", "cert.pem", "-inkey", "key.pem"]
+    openssl(*command, "-outform", "DER", "-out", "signed", "-keyopt", "rsa_padding_mode:pss", "-keyopt", "rsa_pss_saltlen:-1")
+    (result,) = verify((files / "signed").read_bytes(), CONTENT)
+    assert result.intact and result.signature == "rsassa-pss", result.reasons
