@@ -144,7 +144,9 @@ async def handle_mailbox(tools: Tools, received: Transaction, steps: Steps | Non
         copy = Segments.of(message.octets)
         if loose:
             verdict = _with(verdict, _NORMALISED)
-            copy = _transportable(message.octets)
+            large = len(message.octets) > tools.limits.bulk_threshold
+            octets = message.octets
+            copy = await tools.runtime.in_thread(_transportable, octets, lane="bulk") if large else _transportable(octets)
     secret = clear is not None and is_secret(result)
     segments = await annotate(tools, transaction, recipients, verdict, copy, names_of(message))
     return [Outcome(recipients, DELIVER, segments, verdict, findings, secret=secret, rule=decision.rule)]

@@ -105,7 +105,13 @@ class MailboxConversation:
             self._upstream = None
             return self._refused(session, opened, error)
         # The password was right: only now somebody is asked whose mailbox this is.
-        self.session = replace(session, identity=await self._pipeline.owner(session, place.login))
+        try:
+            identity = await self._pipeline.owner(session, place.login)
+        except MailsecError as error:
+            opened.abort()
+            self._upstream = None
+            return self._refused(session, opened, error)
+        self.session = replace(session, identity=identity)
         self._record("mailbox opened")
         return Response(True, "logged in")
 

@@ -12,9 +12,9 @@ from dataclasses import replace
 from ipaddress import ip_address
 from typing import NamedTuple
 
-from mailsec.errors import Refused, Reply, Unavailable
+from mailsec.errors import AddressError, Refused, Reply, Unavailable
 from mailsec.interfaces import Runtime
-from mailsec.model.address import normalise_domain
+from mailsec.model.address import Address, normalise_domain
 from mailsec.model.networks import is_public, lies_in, read_network
 from mailsec.model.settings import MailboxSettings, Upstream
 
@@ -54,6 +54,8 @@ def place_of(settings: MailboxSettings, name: str) -> Place:
     if match is None or int(match[3] or 1) > 65535:
         raise Refused("a user name with a server that is none", reply=_NO_SERVER, stage="mailbox")
     host = match[1] or match[2].rstrip(".")
+    if not match[1] and not _is_name(host):
+        raise Refused("a user name with a server that is none", reply=_NO_SERVER, stage="mailbox")
     # A server that is listed by its name is that entry, whatever stands before it.
     for one in sorted(settings.allowed, key=_is_pattern):
         found = _allowed(one, host, int(match[3]) if match[3] else 0)
@@ -100,6 +102,15 @@ async def addresses_of(runtime: Runtime, place: Place, settings: MailboxSettings
         why = "has no address" if not found else "has no public address"
         raise Unavailable(f"{upstream.host} {why}", hint="allowed_upstreams may list networks too", stage="mailbox")
     return [str(replace(upstream, host=one)) for one in fit]
+
+
+def _is_name(host: str) -> bool:
+    """True for what DNS can be asked about, and TLS for the certificate of."""
+    try:
+        Address.parse(f"x@{host}")
+        return normalise_domain(host).encode("ascii").decode("idna") != ""
+    except (AddressError, UnicodeError):
+        return False
 
 
 def _is_address(host: str) -> bool:
