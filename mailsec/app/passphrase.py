@@ -6,6 +6,7 @@ invariant: where the place that is configured has none, there is none; nothing i
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -59,14 +60,25 @@ def pin_source(settings: Passphrase, token: str) -> bytes | None:
 
 
 def typed_pins(configuration: Configuration, modules: Sequence[Module]) -> dict[tuple[str, str], bytes | None]:
-    """With "builtin": PINs of the tokens that `[[module]] tokens` names, asked for on the terminal, by module and token. Elsewhere none."""
+    """With "builtin": PINs of the tokens that need one, asked for on the terminal, by module and token. Elsewhere none."""
     if configuration.passphrase.method != "builtin" or not sys.stdin.isatty():
         return {}
-    return {
-        (module.name, token): ask_passphrase(f'PIN of token "{token}" (module {module.name})').encode()
-        for module in modules
-        for token in module.tokens
-    }
+    pins: dict[tuple[str, str], bytes | None] = {}
+    for module in modules:
+        for token in module.tokens or _tokens_of(configuration, module):
+            pins[module.name, token] = ask_passphrase(f'PIN of token "{token}" (module {module.name})').encode()
+    return pins
+
+
+def _tokens_of(configuration: Configuration, module: Module) -> list[str]:
+    """Names of tokens that need a PIN: asked of a process of its own, as this one goes on to start others."""
+    command = [sys.executable, "-m", "mailsec", "token", "list", "--json", "-c", configuration.path, "--module", module.name]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)  # noqa: S603 - ourselves
+    try:
+        rows = json.loads(done.stdout)["tokens"]
+    except (ValueError, KeyError):
+        return []
+    return [row["token"] for row in rows if row["initialised"] and row["login_required"] and not row["pin_pad"]]
 
 
 def _credential() -> str:

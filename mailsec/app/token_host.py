@@ -34,6 +34,7 @@ SUPERVISOR = 3
 
 _log = structlog.get_logger("mailsec.token_host")
 _END_SECONDS = 2.0
+_SWITCH_SECONDS = 0.0005
 
 
 def settings_of(configuration: Any, module: Module) -> dict[str, Any]:
@@ -72,6 +73,8 @@ def main() -> None:
     """Read what we are, load the library, serve."""
     harden_process()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # A thread that comes back from the library asks for the interpreter; the others give it up soon.
+    sys.setswitchinterval(_SWITCH_SECONDS)
     output = Output()
     try:
         if sys.argv[1:2] == ["-c"] and len(sys.argv) == 4:

@@ -80,16 +80,11 @@ class StateDirectory:
 
     def mark(self, token: TokenState, place: str = "") -> LoginMark | None:
         """The mark that stands for a token. One that cannot be read stands, too."""
-        try:
-            text = self._mark_path(token, place).read_text("utf-8")
-        except FileNotFoundError:
-            return None
-        except (OSError, UnicodeDecodeError):
-            return LoginMark("", token.label, token.serial, 0.0, "unreadable", lifted=True)
-        try:
-            return LoginMark(**json.loads(text))
-        except (ValueError, TypeError):
-            return LoginMark("", token.label, token.serial, 0.0, "unreadable", lifted=True)
+        return _read_mark(self._mark_path(token, place), token)
+
+    def marks(self) -> list[LoginMark]:
+        """All that stand."""
+        return [mark for mark in map(_read_mark, sorted(self.path.glob("login-*.mark"))) if mark is not None]
 
     def set_mark(self, module: str, token: TokenState, place: str = "", *, verdict: str = "", lifted: bool = False) -> None:
         """Write the mark of a token, and sync it."""
@@ -134,6 +129,16 @@ class StateDirectory:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def _read_mark(path: Path, token: TokenState | None = None) -> LoginMark | None:
+    try:
+        return LoginMark(**json.loads(path.read_text("utf-8")))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError):
+        label, serial = ("", "") if token is None else (token.label, token.serial)
+        return LoginMark("", label, serial, 0.0, "unreadable", lifted=True)
 
 
 def _safe(name: str) -> str:

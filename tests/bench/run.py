@@ -26,13 +26,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from rich.console import Console
 from rich.table import Table
 
-from tests.bench import gateway, handshakes, mailbox, memory, paths, primitives, smime
+from tests.bench import gateway, handshakes, mailbox, memory, paths, primitives, smime, tokens
 from tests.bench.load import Load, Sink, peak_memory, send
 from tests.peers.postfix import Postfix, why_not
 
 console = Console()
 
-GROUPS = ("primitives", "paths", "smime", "memory", "handshakes", "gateway", "mailbox")
+GROUPS = ("primitives", "paths", "smime", "memory", "tokens", "handshakes", "gateway", "mailbox")
 
 SMALL = 4096
 LARGE = 10 << 20
@@ -150,7 +150,13 @@ def goals(rows: list[Case], limits: dict[str, float], bare: dict[str, list[float
         ("DATA in memory / stock twisted.mail.smtp, 4 KiB", limits.get("DATA in memory, ratio to twisted.mail", math.nan), 6, 10),
         ("100 MiB signed: MiB above an idle worker (at most)", limits.get("100 MiB signed, MiB above idle", math.nan), 64, 64),
     ]
-    return [row for row in found if not math.isnan(row[1])] + smime.goals(limits) + mailbox.goals(limits) + handshakes.goals(limits)
+    return (
+        [row for row in found if not math.isnan(row[1])]
+        + smime.goals(limits)
+        + mailbox.goals(limits)
+        + handshakes.goals(limits)
+        + tokens.goals(limits)
+    )
 
 
 def print_tables(rows: list[Case], limits: dict[str, float], bare: dict[str, list[float]]) -> None:
@@ -213,6 +219,8 @@ def main() -> int:
         limits |= mailbox.figures(arguments.rounds, scale)
     if "memory" in arguments.groups:
         limits["100 MiB signed, MiB above idle"] = memory.signed_100_mib()
+    if "tokens" in arguments.groups:
+        limits |= tokens.figures()
     if "handshakes" in arguments.groups:
         limits |= handshakes.figures(arguments.rounds, 100 if arguments.quick else 400)
     if "gateway" in arguments.groups:
