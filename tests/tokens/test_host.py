@@ -161,7 +161,9 @@ def test_attack_a_sender_who_has_too_much_signed_waits_and_others_do_not(served:
 def test_attack_nonsense_costs_its_connection_and_nobody_else(served: Served, key, octets: bytes):
     with served.connect() as stranger:
         stranger.sendall(octets)
-        assert stranger.recv(100) == b""
+        # Perhaps an answer to what was a question, and then the end.
+        while stranger.recv(100):
+            pass
     assert served.remote.sign("HSM 1", key.id, "CKM_ECDSA", DATA, "dave@example.org")
 
 
