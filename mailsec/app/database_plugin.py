@@ -12,7 +12,9 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Any, Final, TypeVar
 
+from mailsec.algorithms.profiles import PROFILES
 from mailsec.app.key_usage import fits
+from mailsec.asn1 import writer
 from mailsec.hookspecs import hookimpl
 from mailsec.interfaces import Credentials, FoundCertificate, KeyHandle, Runtime
 from mailsec.keys.software import SoftwareKey
@@ -200,6 +202,10 @@ _DISTRUSTED = Reason("distrusted", "path", "it is marked as distrusted", "see `m
 
 
 def _found(entry: CertificateEntry, state: str, capabilities: bytes | None, address: Address) -> FoundCertificate:
+    certificate = load_certificate(entry.der)
+    if capabilities is None and entry.has_key:
+        # Whose key is here reads what this gateway reads.
+        capabilities = writer.sequence(PROFILES["default"].ciphers_read)
     return FoundCertificate(
         entry.der,
         "database",
@@ -207,7 +213,7 @@ def _found(entry: CertificateEntry, state: str, capabilities: bytes | None, addr
         capabilities=capabilities,
         against=_AGAINST.get(state, _DISTRUSTED if entry.trust.email_distrusted else None),
         preferred=state == "pinned",
-        bound=not any(one.key == address.key for one in load_certificate(entry.der).addresses),
+        bound=not any(one.key == address.key for one in certificate.addresses),
     )
 
 

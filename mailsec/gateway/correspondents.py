@@ -12,11 +12,13 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Protocol
 
+import structlog
+
 from mailsec.algorithms.profiles import PROFILES
 from mailsec.errors import MailsecError
 from mailsec.gateway.directories import Directories
 from mailsec.gateway.evidence import EvidenceDesk
-from mailsec.interfaces import FoundCertificate, Runtime
+from mailsec.interfaces import CertificateDirectory, FoundCertificate, Runtime
 from mailsec.model.address import Address
 from mailsec.model.partner import PartnerSettings
 from mailsec.model.protection import EncryptionRecipient
@@ -26,6 +28,8 @@ from mailsec.smime.ciphers_for import unfit
 from mailsec.x509.certificate import Certificate, load_certificate
 
 __all__ = ["DIRECTORY", "EVIDENCE", "Correspondent", "Correspondents", "Judged", "PartnerBook"]
+
+_log = structlog.get_logger("mailsec.directories")
 
 DIRECTORY = "directory"
 """The need of a message for whose recipient a directory cannot say anything now."""
@@ -132,11 +136,14 @@ class Correspondents:
             )
         return replace(answer, wait=answer.wait or DIRECTORY, unasked=unasked, missing=missing)
 
-    async def _ask(self, directory: object, address: Address, answers: list[tuple[FoundCertificate, ...]], out: list[str]) -> None:
+    async def _ask(
+        self, directory: CertificateDirectory, address: Address, answers: list[tuple[FoundCertificate, ...]], out: list[str]
+    ) -> None:
         try:
-            answers.append(await self._directories.look_up(directory, address))  # type: ignore[arg-type]  # one of its own
-        except MailsecError:
-            out.append(getattr(directory, "name", "?"))
+            answers.append(await self._directories.look_up(directory, address))
+        except MailsecError as error:
+            out.append(directory.name)
+            _log.warning("a directory cannot say", directory=directory.name, error=error.message, hint=error.hint)
 
     async def _judged(self, address: Address, answers: tuple[tuple[FoundCertificate, ...], ...]) -> Correspondent:
         now = self._runtime.now()

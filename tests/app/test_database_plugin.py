@@ -13,14 +13,19 @@ from mailsec.app.database_plugin import CHECKED_EVERY, DatabasePlugin
 from mailsec.errors import StoreError, Tampered
 from mailsec.interfaces import Credentials, run_now
 from mailsec.model.address import Address
+from mailsec.model.correspondents import Sighting
 from mailsec.model.limits import DEFAULT_LIMITS
 from mailsec.model.mechanism import SignatureMechanism
+from mailsec.model.partner import NOTHING_AGREED
 from mailsec.model.session import Origin, Session
 from mailsec.model.trust import TrustFlags
 from mailsec.plugins import PluginManager
 from mailsec.store.certdb import CertDb
+from mailsec.store.learnt import Learnt
 from mailsec.store.logins import Logins
+from mailsec.store.partners import Partners
 from mailsec.testing.runtime import EPOCH, FakeRuntime
+from mailsec.x509.certificate import load_certificate
 from mailsec.x509.issue import IssuedBy, issue_mail, issue_server, make_ca, make_key, public_key_of
 
 ALICE = Address.parse("alice@example.org")
@@ -263,3 +268,37 @@ def test_the_chain_of_a_key_holds_what_is_between_it_and_the_anchor(keys, db, ru
     db.add(middle, "Middle", at=AT)
     db.add(der, "dora", private_key=key("dora"), at=AT)
     assert runtime.run(keys.key("dora")).chain == (middle,)
+
+
+def test_the_directory_tells_what_a_person_decided_and_what_the_holder_reads(plugin, db, runtime):
+    directory = plugin.register_certificate_directories()[0]
+    carol, learnt = Address.parse("carol@example.net"), Learnt(db)
+    ders = [certificate("carol@example.net", name) for name in ("carol", "carol 2", "carol 3")]
+    db.add(ders[0], "carol", at=AT)
+    sightings = [Sighting(carol, der, anchor=ca().certificate, capabilities=b"\x30\x00") for der in ders[:2]]
+    learnt.learn(sightings, anchors=[ca().certificate], at=AT)
+
+    def told() -> dict[bytes, tuple[str, bool]]:
+        runtime.advance(CHECKED_EVERY)
+        found = runtime.run(directory.certificates(carol))
+        assert {one.capabilities for one in found} == {b"\x30\x00"}
+        return {one.der: ("" if one.against is None else one.against.code, one.preferred) for one in found}
+
+    assert told() == {ders[0]: ("", False), ders[1]: ("recipient-pending", False)}
+    learnt.decide(load_certificate(ders[1]).fingerprint.hex(), "pin")
+    assert told() == {ders[0]: ("", False), ders[1]: ("", True)}
+    learnt.decide(load_certificate(ders[1]).fingerprint.hex(), "block")
+    assert told()[ders[1]] == ("recipient-blocked", False)
+    db.set_trust("carol", TrustFlags.parse(",p,"))
+    assert told()[ders[0]] == ("distrusted", False)
+    # Whose key is here reads what this gateway reads.
+    (own,) = runtime.run(directory.certificates(ALICE))
+    assert b"\x60\x86\x48\x01\x65\x03\x04\x01\x2e" in own.capabilities
+
+
+def test_partners_are_known_and_a_change_is_seen(plugin, db, runtime):
+    bob, partners = Address.parse("bob@example.net"), Partners(db)
+    assert runtime.run(plugin.agreed(bob)) == NOTHING_AGREED
+    partners.set("@example.net", {"encrypt": "required"})
+    runtime.advance(CHECKED_EVERY)
+    assert runtime.run(plugin.agreed(bob)).encrypt == "required"
