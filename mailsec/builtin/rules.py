@@ -17,7 +17,7 @@ from mailsec.mime.fields import decode_words
 from mailsec.mime.kinds import kind_of
 from mailsec.model.address import Address
 from mailsec.model.message import Message
-from mailsec.model.partner import PartnerSettings
+from mailsec.model.partner import NOTHING_AGREED, PartnerSettings
 from mailsec.model.protection import Candidates, ProtectionPlan
 from mailsec.model.session import Transaction
 from mailsec.model.verdict import Decision, Reason, Verdict
@@ -26,6 +26,9 @@ from mailsec.rules.ruleset import Rule, RuleSet
 from mailsec.rules.session_variables import SessionFacts
 
 __all__ = ["RulesPlugin"]
+
+_MOST_PLANS = 4096
+"""Plans that are remembered."""
 
 _DEFAULTS = {
     "form": "detached",
@@ -44,13 +47,39 @@ class RulesPlugin:
     def __init__(self, rules: RuleSet) -> None:
         self.rules = rules
         self._kind: tuple[Message | None, str] = (None, "")
+        self._plans: dict[tuple[object, ...], ProtectionPlan] = {}
 
     # asked before all others, so that every plugin is shown what the rules chose
     @hookimpl(tryfirst=True)
     def plan_protection(self, transaction: Transaction, candidates: Candidates) -> ProtectionPlan:
         """The plan of the first rules that have an opinion about signing and about encryption, and of what is agreed with the partner."""
         facts = self._facts(transaction, candidates.sender, candidates.recipient)
-        return _Choice(self.rules, facts, candidates).plan()
+        signing, encryption = self.rules.choose("sign", facts), self.rules.choose("encrypt", facts)
+        if candidates.partner is not NOTHING_AGREED:
+            return _Choice(self.rules.default, signing, encryption, facts.kind, candidates).plan()
+        # Most messages are like the one before: what a plan depends on, and not what it is about.
+        key = (
+            signing.name,
+            encryption.name,
+            facts.kind,
+            candidates.sender is None,
+            candidates.signers,
+            candidates.certificates,
+            candidates.own_certificates,
+            candidates.already_signed,
+            candidates.already_encrypted,
+            candidates.wait,
+            candidates.encryption_wait,
+        )
+        plan = self._plans.get(key)
+        if plan is None:
+            plan = _Choice(self.rules.default, signing, encryption, facts.kind, candidates).plan()
+            # A refusal names whom it is about.
+            if plan.refusal is None:
+                if len(self._plans) >= _MOST_PLANS:
+                    self._plans.clear()
+                self._plans[key] = plan
+        return plan
 
     @hookimpl
     def decide_message(self, transaction: Transaction, verdict: Verdict | None) -> Decision | None:
@@ -86,13 +115,13 @@ class RulesPlugin:
 class _Choice:
     """The plan for one recipient: each setting from the rule, the partner, or the default, and which of them gave it."""
 
-    def __init__(self, rules: RuleSet, facts: Facts, candidates: Candidates) -> None:
-        self._default = rules.default
+    def __init__(self, default: Rule, signing: Rule, encryption: Rule, kind: str, candidates: Candidates) -> None:
+        self._default = default
         self._candidates = candidates
         self._partner = candidates.partner
-        self._kind = facts.kind
-        self._signing = rules.choose("sign", facts)
-        self._encryption = rules.choose("encrypt", facts)
+        self._kind = kind
+        self._signing = signing
+        self._encryption = encryption
         self._levels: list[tuple[str, str, str]] = []
 
     def plan(self) -> ProtectionPlan:

@@ -60,9 +60,10 @@ class Copies:
 
     async def make(self, plan: ProtectionPlan, decision: Decision, recipients: tuple[Address, ...]) -> list[Outcome]:
         """The outcome of a group; several where a copy for all of it cannot be made, and each gets one of its own."""
-        note(self._steps, "plan", describe_plan(plan), plan.rule, plan.refusal)
-        if plan.levels:
-            note(self._steps, "settings", describe_settings(plan))
+        if self._steps is not None:
+            note(self._steps, "plan", describe_plan(plan), plan.rule, plan.refusal)
+            if plan.levels:
+                note(self._steps, "settings", describe_settings(plan))
         rule = plan.rule
         if decision.action != "deliver":
             note(self._steps, "decision", f"{decision.action}: {decision.reason}", decision.rule or rule)

@@ -43,12 +43,15 @@ async def handle_outbound(tools: Tools, received: Transaction, steps: Steps | No
     already = await already_protected(tools, transaction.message)
     if sender is None:
         already = replace(already, signed=False)
-    note(steps, "candidates", describe_candidates(signers, already))
+    if steps is not None:
+        note(steps, "candidates", describe_candidates(signers, already))
 
     planning = _Planning(tools, transaction, sender, signers, already, findings, steps)
     chosen = [await planning.choose(recipient) for recipient in received.envelope.recipients]
     copies = Copies(tools, transaction, names_of(transaction.message), signers, planning.recipients, findings, steps)
-    groups = fan_out(received.envelope.recipients, chosen, visible_recipients(transaction.message, limits))
+    # who is shown matters only where somebody could count for whom a copy is encrypted
+    visible = visible_recipients(transaction.message, limits) if any(plan.encrypt for plan, _ in chosen) else frozenset()
+    groups = fan_out(received.envelope.recipients, chosen, visible)
     return [outcome for (plan, decision), recipients in groups for outcome in await copies.make(plan, decision, recipients)]
 
 
@@ -85,7 +88,7 @@ class _Planning:
             if plan.wait and plan.wait == found.wait and found.unasked:
                 found = await tools.correspondents.find(recipient.address, everywhere=everywhere)
                 plan = await self._plan(single, found)
-        if plan.encrypt or any(setting == "encrypt" and value != "never" for setting, value, _ in plan.levels):
+        if self._steps is not None and (plan.encrypt or any(level[0] == "encrypt" and level[1] != "never" for level in plan.levels)):
             note(self._steps, "certificate", describe_correspondent(found), reason=None if found.chosen else found.missing)
         decision = settle(tools.plugins, single, None, self._findings)
         return plan, decision if plan.refusal is None else stricter(decision, refusal_of(plan))
