@@ -92,10 +92,10 @@ class Protected(NamedTuple):
 
 
 def protect_header(message: Message, policy: str, *, encrypted: bool, limits: Limits = DEFAULT_LIMITS) -> Protected | None:
-    """What stands inside and outside under a policy of `POLICIES`; None where the content was signed or encrypted before.
+    """What stands inside and outside under a policy of `POLICIES`; None where the header stays as it is.
 
-    Such content has the header protection that its author gave it, and its octets are not ours to change. Raise Refused where the content's
-    own label cannot carry the mark.
+    What was signed or encrypted before has the header protection that its author gave it, and its octets are not ours to change. A label
+    that cannot carry the mark is left alone where nothing was to be hidden; Refused where something was.
     """
     choose = POLICIES.get(policy)
     if choose is None:
@@ -129,6 +129,8 @@ def protect_header(message: Message, policy: str, *, encrypted: bool, limits: Li
         return fields + content_header(message, encoding=encoding, ascii_body=ascii_body, parameter=mark)
 
     if not _carries(header(), "cipher" if encrypted else "clear", limits):
+        if not hidden:
+            return None
         text = "the header cannot be protected: the message's Content-Type does not take the mark for it"
         raise Refused(text, hint="send it with a Content-Type that is well-formed", stage="canonical")
     instead = b"".join(line for name, line in outside if name in hidden)

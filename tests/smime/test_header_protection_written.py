@@ -131,10 +131,15 @@ def test_what_is_signed_already_keeps_its_own_header(people: SimpleNamespace, sm
     "label", [b'text/plain; hp="clear"', b'text/plain; charset="us-ascii', b"nothing", b"text/plain; hp=cipher; hp=clear"]
 )
 def test_a_label_that_cannot_carry_the_mark_is_refused(people: SimpleNamespace, smime: SimpleNamespace, label: bytes) -> None:
-    data = b"From: alice@example.org\r\nSubject: x\r\nContent-Type: " + label + b"\r\n\r\nx\r\n"
+    data = b"From: alice@example.org\r\nTo: alice@example.org\r\nSubject: x\r\nContent-Type: " + label + b"\r\n\r\nx\r\n"
     with pytest.raises(Refused, match="Content-Type") as caught:
         smime.protect(data, plan("baseline"), people.bob, signers=[people.alice])
     assert caught.value.stage == "canonical"
+    # Where nothing is to be hidden, the message is protected without it.
+    for words, encrypt in (("sign", True), ("sign", False), ("baseline", False)):
+        written = smime.protect(data, plan(words, encrypt=encrypt), people.bob, signers=[people.alice])
+        assert smime.peel(written, keys=[people.bob]).layers[-1].signers[0].intact
+        assert inside(people, smime, written).first("content-type") == label.decode()
 
 
 def test_a_header_that_no_transport_carries_is_signed_opaque(people: SimpleNamespace, smime: SimpleNamespace) -> None:
