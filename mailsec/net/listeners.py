@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from ipaddress import ip_address
 from typing import Any
 
@@ -259,6 +259,7 @@ def _peer(peer: Any, listener: ListenerSettings) -> tuple[str, int]:
     return host.removeprefix("::ffff:") if "." in host else host, peer.port
 
 
+@lru_cache(maxsize=4096)
 def _group(host: str) -> object:
     """What counts as one client: an IPv4 address, an IPv6 /64; None for ourselves, who are no strangers."""
     if host.startswith("unix:"):

@@ -25,6 +25,8 @@ class ServerSettings:
     smtputf8: bool = False
     dsn: bool = False
     limits: Limits = field(default=DEFAULT_LIMITS)
+    kept: dict[tuple[bool, bool], bytes] = field(default_factory=dict, init=False, repr=False, compare=False)
+    """Replies to EHLO that were made before."""
 
 
 def mechanisms_of(settings: ServerSettings, tls: TlsInfo | None) -> tuple[str, ...]:
@@ -37,6 +39,10 @@ def mechanisms_of(settings: ServerSettings, tls: TlsInfo | None) -> tuple[str, .
 def ehlo_reply(settings: ServerSettings, tls: TlsInfo | None) -> bytes:
     """The whole reply to EHLO."""
     under_tls = tls is not None
+    key = (under_tls, tls is not None and tls.peer_identity is not None)
+    known = settings.kept.get(key)
+    if known is not None:
+        return known
     # RFC 1870 §4: the largest message, in octets.
     lines = [settings.hostname, "PIPELINING", f"SIZE {settings.limits.message_size}"]
     # RFC 3207 §4.2: STARTTLS is not offered under TLS.
@@ -51,4 +57,5 @@ def ehlo_reply(settings: ServerSettings, tls: TlsInfo | None) -> bytes:
     if settings.dsn:
         lines.append("DSN")
     text = "".join(f"250-{line}\r\n" for line in lines[:-1]) + f"250 {lines[-1]}\r\n"
-    return text.encode("ascii", "replace")
+    reply = settings.kept[key] = text.encode("ascii", "replace")
+    return reply

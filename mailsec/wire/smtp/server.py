@@ -42,6 +42,12 @@ def _send(reply: Reply) -> Send:
     return Send(encode_reply(reply))
 
 
+def _protocol(tls: TlsInfo | None, identity: Identity | None) -> str:
+    # RFC 3848: ESMTP with S for TLS and A for AUTH (a certificate alone is none); plain SMTP has no such words.
+    authenticated = identity is not None and identity.mechanism != "certificate"
+    return "ESMTP" + ("S" if tls is not None else "") + ("A" if authenticated else "")
+
+
 class SmtpServer:
     """The server's side of one connection: a `ProtocolCore`."""
 
@@ -280,20 +286,12 @@ class SmtpServer:
         # RFC 5321 §4.1.4: EHLO in mid-session is a RSET too.
         self._incoming = None
         self.state = State.READY
-        self.client = replace(self.client, helo=helo, protocol="ESMTP" if extended else "SMTP")
-        self._name_protocol()
+        tls, identity = self.client.tls, self.client.identity
+        self.client = questions.ClientState(helo, _protocol(tls, identity) if extended else "SMTP", tls, identity)
         if not extended:
             self._requests.append(Send(f"250 {self.settings.hostname}\r\n".encode("ascii", "replace")))
             return
         self._requests.append(Send(ehlo_reply(self.settings, self.client.tls)))
-
-    def _name_protocol(self) -> None:
-        # RFC 3848: ESMTP with S for TLS and A for AUTH; plain SMTP has no such words.
-        if self.client.protocol != "SMTP":
-            # RFC 3848 §1: A stands for AUTH; a certificate alone is none.
-            authenticated = self.client.identity is not None and self.client.identity.mechanism != "certificate"
-            word = "ESMTP" + ("S" if self.client.tls else "") + ("A" if authenticated else "")
-            self.client = replace(self.client, protocol=word)
 
     def _starttls(self, argument: bytes) -> None:
         if self.settings.tls not in ("starttls", "starttls-required"):
@@ -348,7 +346,8 @@ class SmtpServer:
     def _authenticated(self, value: Identity | Reply | None) -> None:
         if isinstance(value, Identity):
             self.client = replace(self.client, identity=value)
-            self._name_protocol()
+            if self.client.protocol != "SMTP":
+                self.client = replace(self.client, protocol=_protocol(self.client.tls, value))
             self._say(words.AUTH_OK)
             return
         self._auth_failures += 1
