@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, cast
 
-from sqlalchemy import ColumnElement, Connection, or_, select, union
+from sqlalchemy import ColumnElement, Connection, bindparam, or_, select, union
 
 from mailsec.errors import KeyUnavailable, Tampered, UsageError
 from mailsec.model.address import Address
@@ -56,6 +56,18 @@ _MOST_AUTHORITIES = 5000
 _MOST_NUMBERED = 20
 
 
+# Statements of every message and of every certificate that is imported, made once: building one costs more than carrying it out.
+_ADDRESSES = select(certificate_addresses).order_by(certificate_addresses.c.id)
+_ADDRESSES_OF = _ADDRESSES.where(certificate_addresses.c.certificate_id.in_(bindparam("ids", expanding=True)))
+_KEYS = select(private_keys)
+_KEYS_OF = _KEYS.where(private_keys.c.key_id.in_(bindparam("key_ids", expanding=True)))
+_NAMING = select(certificates).where(
+    certificates.c.id.in_(select(certificate_addresses.c.certificate_id).where(certificate_addresses.c.address == bindparam("address")))
+)
+_OWNER = select(certificates.c.subject).where(certificates.c.nickname == bindparam("nickname")).limit(1)
+_WITH_DIGEST = select(certificates).where(certificates.c.sha256 == bindparam("digest"))
+
+
 class CertDb(PrivateKeys):
     """An `interfaces.CertificateDatabase` over SQL. Made by `create` or `open`."""
 
@@ -86,9 +98,8 @@ class CertDb(PrivateKeys):
 
     def for_address(self, address: Address, *, at: datetime | None = None) -> Sequence[CertificateEntry]:
         """Verified entries that name `address` (or were bound to it), best first; blocked and distrusted ones are left out."""
-        wanted = select(certificate_addresses.c.certificate_id).where(certificate_addresses.c.address == address.key)
         with self.reading() as connection:
-            rows = [row for row in self._rows(connection, certificates.c.id.in_(wanted)) if row["state"] in ("", "pinned")]
+            rows = [row for row in fetch(connection, _NAMING, address=address.key) if row["state"] in ("", "pinned")]
             built = self._build(connection, rows)
         return [
             entry
@@ -230,7 +241,7 @@ class CertDb(PrivateKeys):
         connection = changes.connection
         digest = hashlib.sha256(item.der).digest()
         columns = {**trust_columns(item.trust, domains), "distrust_after": seconds_of(item.distrust_after)}
-        rows = self._rows(connection, certificates.c.sha256 == digest)
+        rows = fetch(connection, _WITH_DIGEST, digest=digest)
         if rows:
             if item.trust != NO_TRUST:
                 changes.update("certificates", rows[0], columns)
@@ -253,6 +264,9 @@ class CertDb(PrivateKeys):
     def free_nickname(self, connection: Connection, suggested: str, subject: bytes) -> str:
         """`suggested` as a nickname that no other subject has, with a number behind it where one has."""
         wanted = make_nickname(suggested, "imported")
+        owner = connection.execute(_OWNER, {"nickname": wanted}).first()
+        if owner is None or owner.subject == subject:
+            return wanted
         names = [wanted, *(f"{wanted[: LONGEST - 8]} #{number}" for number in range(2, _MOST_NUMBERED))]
         query = select(certificates.c.nickname, certificates.c.subject).where(certificates.c.nickname.in_(names))
         owners = {row["nickname"]: row["subject"] for row in fetch(connection, query)}
@@ -341,18 +355,16 @@ class CertDb(PrivateKeys):
         # For a few entries only their own rows are read; for many, all at once.
         some = len(rows) <= FEW
         ids, key_ids = [row["id"] for row in rows], [row["key_id"] for row in rows]
-        query = select(certificate_addresses).order_by(certificate_addresses.c.id)
-        if some:
-            query = query.where(certificate_addresses.c.certificate_id.in_(ids))
+        named = fetch(connection, _ADDRESSES_OF, ids=ids) if some else fetch(connection, _ADDRESSES)
         addresses: dict[int, list[str]] = defaultdict(list)
         forged: set[Any] = set()
-        for row in fetch(connection, query):
+        for row in named:
             if self.authentic("certificate_addresses", row):
                 addresses[row["certificate_id"]].append(row["address"])
             else:
                 forged.add(row["certificate_id"])
-        keys_query = select(private_keys).where(private_keys.c.key_id.in_(key_ids)) if some else select(private_keys)
-        keys = {row["key_id"]: self.authentic("private_keys", row) for row in fetch(connection, keys_query)}
+        held = fetch(connection, _KEYS_OF, key_ids=key_ids) if some else fetch(connection, _KEYS)
+        keys = {row["key_id"]: self.authentic("private_keys", row) for row in held}
         patterns = self._patterns(connection, set(key_ids))
         built = []
         for row in rows:

@@ -192,9 +192,9 @@ def data_version(connection: Connection) -> Any:
     return connection.exec_driver_sql("SELECT pg_current_snapshot()::text").scalar()
 
 
-def fetch(connection: Connection, query: Select[Any] | CompoundSelect[Any]) -> Sequence[Mapping[str, Any]]:
-    """All rows of a query, as mappings from the names of the columns."""
-    return cast("Sequence[Mapping[str, Any]]", connection.execute(query).mappings().all())
+def fetch(connection: Connection, query: Select[Any] | CompoundSelect[Any], **parameters: Any) -> Sequence[Mapping[str, Any]]:
+    """All rows of a query, as mappings from the names of the columns; `parameters` are those of its bindparams."""
+    return cast("Sequence[Mapping[str, Any]]", connection.execute(query, parameters or None).mappings().all())
 
 
 @contextmanager

@@ -38,7 +38,7 @@ def copy_database(source: Database, url: str, *, replace_at: datetime | None = N
     partial = None
     if path is not None:
         if path.exists() and replace_at is None:
-            raise StoreError(f"{path} exists already", hint="choose another name, or move it away")
+            raise StoreError(f"{path} exists already", hint="choose another name; `mailsec db restore --replace` puts it aside")
         # Written under another name: a copy that was cut off is never taken for one.
         partial = path.with_name(f".{path.name}.partial")
         remove_files(partial)

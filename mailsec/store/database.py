@@ -237,13 +237,16 @@ class Database:
 
     def _ledger(self, connection: Connection, *, lock: bool = False) -> Ledger:
         try:
-            state = Ledger.read(connection, self._unlocked(), lock=lock)
+            # What is written on is never shared: only readers take up what they have read before.
+            state = Ledger.read(connection, self._unlocked(), lock=lock, known=None if lock else connection.info.get("ledger"))
         except (ValueError, KeyError, TypeError):
             raise SchemaError(f"the ledger of {self.name} cannot be read", hint="use the mailsec that wrote it") from None
         # Attack: an old copy of the whole file is consistent in itself; whoever saw a newer one notices.
         if state.changes < self._latest:
             raise Tampered(f"database {self.name} went back in time", hint="somebody put an old copy in its place: check it, then restart")
         self._latest = state.changes
+        if not lock:
+            connection.info["ledger"] = state
         return state
 
     def authentic(self, table: str, row: Mapping[str, Any]) -> bool:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, bindparam, select
 
 from mailsec.errors import KeyUnavailable, Tampered, UsageError
 from mailsec.store.connection import fetch
@@ -33,6 +33,8 @@ FEW: Final = 50
 """Up to so many rows, what belongs to them is asked for by name; above, whole tables are read."""
 USAGES: Final = ("", "sign", "decrypt")
 _SHORTEST_ID: Final = 8
+_ASSIGNMENTS: Final = select(assignments).order_by(assignments.c.id)
+_ASSIGNMENTS_OF: Final = _ASSIGNMENTS.where(assignments.c.key_id.in_(bindparam("key_ids", expanding=True)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,10 +144,11 @@ class PrivateKeys(Users):
 
     def _patterns(self, connection: Connection, key_ids: Collection[bytes], usage: str = "") -> dict[bytes, list[str]]:
         patterns: dict[bytes, list[str]] = defaultdict(list)
-        query = select(assignments).order_by(assignments.c.id)
         if len(key_ids) <= FEW:
-            query = query.where(assignments.c.key_id.in_(key_ids))
-        for row in fetch(connection, query):
+            rows = fetch(connection, _ASSIGNMENTS_OF, key_ids=list(key_ids))
+        else:
+            rows = fetch(connection, _ASSIGNMENTS)
+        for row in rows:
             if self.authentic("assignments", row) and (not usage or row["usage"] in ("", usage)):
                 patterns[row["key_id"]].append(row["pattern"])
         return patterns

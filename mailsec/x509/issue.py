@@ -224,7 +224,7 @@ def authority_certificate(der: bytes) -> x509.Certificate:
     try:
         certificate = x509.load_der_x509_certificate(der)
         certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier)
-    except (ValueError, x509.ExtensionNotFound):
+    except (ValueError, x509.InvalidVersion, x509.ExtensionNotFound):
         raise UsageError(
             "the CA certificate cannot be used", hint="it needs a subjectKeyIdentifier: make one with `mailsec cert issue --new-ca NAME`"
         ) from None

@@ -321,6 +321,21 @@ def test_import_of_certificates_and_keys(mailsec, database, ca, folder):
         assert code == expected and err.startswith("mailsec: error: ") and not out
 
 
+def test_a_certificate_that_cryptography_cannot_parse_is_kept_as_octets_and_shown_as_such(mailsec, database, ca, folder):
+    mailsec("cert", "issue", "-d", database, "--address", "odd@example.org", "--key", "ec-p256")
+    mailsec("cert", "export", "odd@example.org", "-d", database, "--der", "-o", "good.der")
+    octets = (folder / "good.der").read_bytes().replace(b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x07", 1)
+    with pytest.raises(x509.InvalidVersion):
+        x509.load_der_x509_certificate(octets)
+    (folder / "odd.der").write_bytes(octets)
+    entry = answer(mailsec("cert", "import", "odd.der", "--nickname", "odd", "-d", database, "--json"))["certificates"][0]
+    assert any("version" in problem for problem in entry["problems"])
+    assert "version 8" in mailsec("cert", "show", "odd", "-d", database)[1]
+    assert mailsec("cert", "export", "odd", "-d", database, "--der", "-o", "again.der")[0] == 0
+    assert (folder / "again.der").read_bytes() == octets
+    assert mailsec("db", "check", "-d", database)[0] == 0
+
+
 def test_many_certificates_are_imported_and_a_bad_one_stops_none(mailsec, database, folder, monkeypatch):
     from mailsec.keys.files import pem
     from mailsec.testing.authority import Authority

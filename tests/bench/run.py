@@ -26,13 +26,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from rich.console import Console
 from rich.table import Table
 
-from tests.bench import gateway, handshakes, mailbox, memory, paths, primitives, smime, tokens
+from tests.bench import database, gateway, handshakes, mailbox, memory, paths, primitives, smime, tokens
 from tests.bench.load import Load, Sink, peak_memory, send
 from tests.peers.postfix import Postfix, why_not
 
 console = Console()
 
-GROUPS = ("primitives", "paths", "smime", "memory", "tokens", "handshakes", "gateway", "mailbox")
+GROUPS = ("primitives", "paths", "database", "smime", "memory", "tokens", "handshakes", "gateway", "mailbox")
 
 SMALL = 4096
 LARGE = 10 << 20
@@ -213,6 +213,8 @@ def main() -> int:
         limits |= primitives.figures()
     if "paths" in arguments.groups:
         limits |= paths.figures()
+    if "database" in arguments.groups:
+        limits |= database.figures()
     if "smime" in arguments.groups:
         limits |= smime.figures(arguments.rounds, scale, lambda text: console.print(text, highlight=False))
     if "mailbox" in arguments.groups:

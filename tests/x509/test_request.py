@@ -64,6 +64,12 @@ def test_what_is_no_request_is_said_so(octets):
         read_request(octets)
 
 
+def test_a_request_of_another_version_is_said_so():
+    place = REQUEST.index(b"\x02\x01\x00")
+    with pytest.raises(InputError):
+        read_request(REQUEST[:place] + b"\x02\x01\x05" + REQUEST[place + 3 :])
+
+
 def test_what_cannot_be_asked_for():
     with pytest.raises(UsageError):
         make_request(addresses=[], key=KEY)
