@@ -9,12 +9,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mailsec.errors import InputError, PrivateKeyError, UsageError
+from mailsec.interfaces import run_now
 from mailsec.keys.files import pem
+from mailsec.keys.request import make_request as request_with
+from mailsec.keys.software import SoftwareKey
 from mailsec.model.address import Address
 from mailsec.x509.private_keys import make_key, public_key_of
-from mailsec.x509.request import make_request, read_request
+from mailsec.x509.request import read_request
 
 ALICE = Address.parse("alice@example.org")
+
+
+def make_request(*, key: bytes, **wanted) -> bytes:
+    return run_now(request_with(SoftwareKey("key", key), public_key_of(key), **wanted))
+
+
 KEY = make_key("ec-p256")
 REQUEST = make_request(addresses=[ALICE], key=KEY)
 

@@ -11,7 +11,7 @@ from mailsec.app.options import DatabaseChoice, database_options
 from mailsec.app.output import Output, json_option
 from mailsec.errors import KeyUnavailable, UsageError
 from mailsec.model.address import Address
-from mailsec.x509.issue import MAIL_USAGES, make_key
+from mailsec.x509.issue import MAIL_USAGES, make_key, public_key_of
 
 __all__ = ["request"]
 
@@ -44,8 +44,10 @@ def request(
     """
     from mailsec.app.databases import open_database
     from mailsec.app.files import write_file
+    from mailsec.interfaces import run_now
     from mailsec.keys.files import pem
-    from mailsec.x509.request import make_request
+    from mailsec.keys.request import make_request
+    from mailsec.keys.software import SoftwareKey
 
     if existing and kind:
         raise UsageError("--with and --key exclude each other", hint="a key that is here has its kind")
@@ -61,7 +63,8 @@ def request(
         else:
             output.progress("making a key")
             key = make_key(kind or "rsa-3072")
-        made = make_request(addresses=mailboxes, key=key, common_name=name, usage=usage)
+        handle, public = SoftwareKey(existing or "new", key), public_key_of(key)
+        made = run_now(make_request(handle, public, addresses=mailboxes, common_name=name, usage=usage))
         # Only after the request could be made: what failed leaves no key behind.
         key_id = opened.add_key(key, at=datetime.now(UTC))
     text = pem(made, "CERTIFICATE REQUEST")
