@@ -86,13 +86,9 @@ class Admission:
 
     def admit_sender(self, session: Session, reverse_path: Address | None) -> Reply | None:
         """MAIL FROM: an identity on `submission`, a known sender on `trusted`, anybody on `internet`."""
-        if self.lacks_certificate(session):
-            return _NO_CERTIFICATE
-        required = self._required.get(session.listener)
-        if required is not None:
-            user = session.identity.name if session.identity is not None else ""
-            if not required(SessionFacts(session.tls, session.peer, user, session.hostname, self._now())):
-                return _REQUIRED
+        demanded = self.admit_session(session)
+        if demanded is not None:
+            return demanded
         if session.origin is Origin.SUBMISSION:
             # RFC 6409 §4.3: submission needs authorisation
             if session.identity is None:
@@ -104,6 +100,17 @@ class Admission:
                 return _NOT_A_SENDER
         elif session.origin is not Origin.INTERNET:
             return _NO_RELAY
+        return None
+
+    def admit_session(self, session: Session) -> Reply | None:
+        """What a listener demands of whoever speaks there: a certificate, its `require`."""
+        if self.lacks_certificate(session):
+            return _NO_CERTIFICATE
+        required = self._required.get(session.listener)
+        if required is not None:
+            user = session.identity.name if session.identity is not None else ""
+            if not required(SessionFacts(session.tls, session.peer, user, session.hostname, self._now())):
+                return _REQUIRED
         return None
 
     def lacks_certificate(self, session: Session) -> bool:

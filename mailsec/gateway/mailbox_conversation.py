@@ -88,6 +88,9 @@ class MailboxConversation:
         place = place_of(self._settings, credentials.login)
         upstream = place.upstream
         session = replace(self.session, tls=question.tls, upstream=str(upstream))
+        if self._pipeline.admission.lacks_certificate(session):
+            # The password goes nowhere.
+            return self._demanded(session)
         settings = PopClientSettings(
             place.login,
             credentials.secret,
@@ -111,9 +114,19 @@ class MailboxConversation:
             opened.abort()
             self._upstream = None
             return self._refused(session, opened, error)
-        self.session = replace(session, identity=identity)
+        session = replace(session, identity=identity)
+        if self._pipeline.admission.admit_session(session) is not None:
+            opened.abort()
+            self._upstream = None
+            return self._demanded(session)
+        self.session = session
         self._record("mailbox opened")
         return Response(True, "logged in")
+
+    def _demanded(self, session: Session) -> Response:
+        self.session = replace(session, identity=None)
+        self._record("login refused", reason="the session is not what the listener demands")
+        return Response(False, "not with this certificate, or not this way", "SYS/PERM")
 
     def _refused(self, session: Session, opened: UpstreamSession, error: MailsecError) -> Response:
         ended = opened.ended
@@ -226,6 +239,8 @@ class MailboxConversation:
         copy = self._kept[1]
         if request.verb == "TOP":
             return Response(True, body=top_of(copy, request.lines, self._pipeline.settings.limits))
+        # Whoever writes it holds it until it is written; a session that idles holds nothing.
+        self._forget()
         return Response(True, f"{len(copy.segments)} octets", body=copy.segments)
 
     async def _fetch(self, upstream: UpstreamSession, number: int) -> Response | None:

@@ -14,7 +14,7 @@ from mailsec.hookspecs import hookimpl
 from mailsec.interfaces import Credentials
 from mailsec.model.requests import Ask, Close, Deadline, Send
 from mailsec.model.session import Origin, TlsInfo
-from mailsec.model.settings import MailboxSettings, Upstream
+from mailsec.model.settings import ListenerSettings, MailboxSettings, Upstream
 from mailsec.testing import values
 from mailsec.testing.gateway import MemoryGateway
 from mailsec.testing.runtime import FakeRuntime
@@ -115,9 +115,10 @@ def _nothing_goes_on_waiting():
 
 
 class Session:
-    def __init__(self, server: Any, *plugins: object) -> None:
+    def __init__(self, server: Any, *plugins: object, **listener: Any) -> None:
         self.runtime = Upstreamed(server)
-        self.gate = MemoryGateway(*plugins, built_in=[MailboxPlugin()], runtime=self.runtime)
+        mailbox = ListenerSettings("mailbox", "127.0.0.1:995", "pop3", Origin.MAILBOX, mailbox=SETTINGS, **listener)
+        self.gate = MemoryGateway(*plugins, built_in=[MailboxPlugin()], runtime=self.runtime, listeners=(mailbox,))
         self.conversation = MailboxConversation(self.gate.pipeline, values.session(Origin.MAILBOX), SETTINGS)
 
     def ask(self, question: object) -> Any:
@@ -193,6 +194,19 @@ def test_acting_as_somebody_else_is_refused_without_asking_anybody():
     session = Session(our_server(MESSAGES)[1])
     assert session.ask(Login(Credentials("PLAIN", "alice", b"secret", "bob"), TLS)) is None
     assert session.runtime.connections == 0
+
+
+def test_without_the_certificate_that_the_listener_demands_no_password_leaves():
+    session = Session(our_server(MESSAGES)[1], client_certificates="required")
+    refused = session.log_in()
+    assert (refused.ok, refused.code) == (False, "SYS/PERM") and session.runtime.connections == 0
+
+
+@pytest.mark.parametrize(("require", "ok"), [('%{SSL_PROTOCOL} == "TLSv1.3"', True), ('%{SSL_PROTOCOL} == "TLSv1.2"', False)])
+def test_what_the_listener_requires_of_a_session_is_required_of_readers(require, ok):
+    session = Session(our_server(MESSAGES)[1], require=require)
+    assert session.log_in().ok is ok
+    assert session.runtime.aborted is not ok
 
 
 def test_nobody_who_can_say_whose_mailbox_it_is_costs_the_session_and_nothing_else():
