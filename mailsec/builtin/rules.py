@@ -59,8 +59,8 @@ class RulesPlugin:
             return _Choice(self.rules.default, signing, encryption, facts.kind, candidates).plan()
         # Most messages are like the one before: what a plan depends on, and not what it is about.
         key = (
-            signing.name,
-            encryption.name,
+            id(signing),
+            id(encryption),
             facts.kind,
             candidates.sender is None,
             candidates.signers,

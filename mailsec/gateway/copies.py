@@ -31,6 +31,13 @@ RETRY = "retry"
 """The need of a copy that could not be made now, for a reason that is nobody's token, directory or responder."""
 
 _HIDING = ("baseline", "shy")
+_MADE = {
+    (sign, encrypt): {"protection": " and ".join(["signed"] * sign + ["encrypted"] * encrypt)}
+    for sign in (False, True)
+    for encrypt in (False, True)
+}
+"""What was done to a copy, for the log."""
+_NOTHING_MADE: dict[str, str] = {}
 _QUOTED = frozenset({"message-id", "in-reply-to", "references", "received", "mime-version"})
 
 
@@ -146,6 +153,7 @@ class Copies:
             self._findings,
             need=need,
             rule=rule or plan.rule,
+            explanation=_MADE[plan.sign, plan.encrypt] if segments is not None else _NOTHING_MADE,
             header=quiet_header(self._transaction.message) if hides else None,
         )
 

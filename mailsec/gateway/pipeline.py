@@ -413,6 +413,7 @@ class Pipeline:
                     **(tls_fields(session.tls, transaction.received_at) if session.tls is not None else {}),
                     "rule": first.rule if len(outcomes) == 1 else ", ".join(dict.fromkeys(one.rule for one in outcomes if one.rule)),
                     "verdict": first.verdict.word.value if first.verdict is not None else "",
+                    "protection": ", ".join(dict.fromkeys(made for one in outcomes if (made := one.explanation.get("protection")))),
                     "action": first.need or first.decision.action
                     if len(outcomes) == 1
                     else ", ".join(dict.fromkeys(one.need or one.decision.action for one in outcomes)),

@@ -123,6 +123,13 @@ def test_whom_the_header_shows_share_a_copy_and_a_hidden_one_has_a_copy_of_its_o
     assert b"dave" not in shared and b"dave" not in hidden.partition(b"From:")[2]
 
 
+def test_the_log_says_what_was_done_and_nothing_of_what_is_inside():
+    gate = gateway()
+    gate.submit(LETTER, "bob@example.net")
+    (event,) = [event for event in gate.events if event.name == "received"]
+    assert event.fields["protection"] == "signed and encrypted" and "secret" not in repr(event) and "hi" not in event.fields.values()
+
+
 def test_two_hidden_ones_learn_nothing_of_each_other():
     gate = gateway()
     gate.submit(LETTER.replace("Cc: carol@example.com\n", ""), "carol@example.com", "dave@example.net")
