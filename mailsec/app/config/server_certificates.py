@@ -17,10 +17,13 @@ from mailsec.app.config.load import Configuration
 from mailsec.app.config.models import Hop
 from mailsec.app.config.problems import Problem, near
 from mailsec.app.config.surroundings import read_anchor_file
-from mailsec.errors import MailsecError
+from mailsec.app.config.tls import policy_of
+from mailsec.errors import ConfigurationError, MailsecError
 from mailsec.keys.files import load_certificates
 from mailsec.keys.software import SoftwareBackend
+from mailsec.model.tls import TlsPolicy
 from mailsec.model.trust import Anchor
+from mailsec.net.tls_context import make_context
 from mailsec.pki.identity import matches_host
 from mailsec.pki.path import validate
 from mailsec.store.certdb import CertDb
@@ -37,6 +40,16 @@ def find_certificate_problems(configuration: Configuration, database: CertDb, at
     problems: list[Problem] = []
     for place, reference in _own(configuration):
         problems.extend(_absences(place, reference, database, at))
+    policies: list[tuple[Place, TlsPolicy]] = [
+        (("listener", index), policy_of(configuration.tls, one)) for index, one in enumerate(configuration.listeners)
+    ]
+    policies += [(place, policy_of(configuration.tls, hop)) for place, hop in _hops(configuration)]
+    for place, policy in policies:
+        try:
+            make_context(policy)
+        except ConfigurationError as error:
+            # Names that this library does not know: those that nobody knows were told before.
+            problems.append(Problem(place, error.message, error.hint))
     known = sorted({entry.nickname for entry in database.entries()})
     for place, hop in _hops(configuration):
         if hop.authority and not any(entry.verified for entry in database.find(hop.authority, at=at)):

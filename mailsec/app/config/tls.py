@@ -17,7 +17,7 @@ from mailsec.model.tls import TlsPeer, TlsPolicy
 from mailsec.rules.expressions import compile_expression
 from mailsec.rules.session_variables import is_variable
 
-__all__ = ["find_tls_problems", "fingerprint", "listener_tls", "peer_of", "tls_notes"]
+__all__ = ["find_tls_problems", "fingerprint", "listener_tls", "peer_of", "policy_of", "tls_notes"]
 
 _HEX = re.compile(r"[0-9A-Fa-f]{64}\Z")
 _PIN_HINT = "a SHA-256 fingerprint in hexadecimal, as mailsec cert show and openssl x509 -fingerprint -sha256 print it"
