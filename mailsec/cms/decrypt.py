@@ -97,7 +97,7 @@ async def open_content(
     out: KeyUnavailable | None = None
     for number, (recipient, key) in enumerate(attempts[:most_attempts], 1):
         try:
-            content_key = await _content_key(recipient, key, parameters, allow_legacy, limits)
+            content_key, counts = await _content_key(recipient, key, parameters, allow_legacy, limits)
         except KeyUnavailable as error:
             out = out or error
             continue
@@ -112,7 +112,7 @@ async def open_content(
             # A full disk, a cancelled task: half of a plaintext stays nowhere.
             target.discard()
             raise
-        if right:
+        if right and counts:
             reasons = (Reason("weak-cipher", "policy", f"encrypted with {cipher.name}", rfc="RFC 8551 §2.7"),) if cipher.legacy else ()
             return Opened(target.seal(), algorithm, recipient.name, reasons, number)
         target.discard()
@@ -157,9 +157,15 @@ def _decrypt(target: Scratch, enveloped: EnvelopedData, parameters: CipherParame
 
 async def _content_key(
     recipient: Recipient, key: KeyHandle | SecretKey | bytes, parameters: CipherParameters, allow_legacy: bool, limits: Limits
-) -> bytes:
-    """The content key; a random one of the right length where it cannot be had, or has another length."""
+) -> tuple[bytes, bool]:
+    """The content key, a random one of the right length where it cannot be had or has another length; and whether what it opens counts.
+
+    One CBC text in 256 opens with a random key, to nonsense. Of key transport that must not be told from the rest: who learnt that the
+    padding of RSA was wrong could ask again until the key is known. Key wraps and passwords have a check of their own, which nobody can
+    meet without the key: where that fails the same work is done, and its outcome is no answer.
+    """
     size = parameters.cipher.key_size
+    refused = False
     instead = AESGCM.generate_key(256)[:size]
     try:
         if isinstance(key, bytes):
@@ -168,7 +174,9 @@ async def _content_key(
             found = key.key
         elif isinstance(key, SecretKey):
             wrap = wrap_of(recipient.algorithm)
-            found = unwrap_key(wrap, key.key, recipient.encrypted_key) if len(key.key) == wrap.key_size else instead
+            if len(key.key) != wrap.key_size:
+                raise CryptoError("a shared key of another length than its key wrap's")
+            found = unwrap_key(wrap, key.key, recipient.encrypted_key)
         elif recipient.kind == "key-transport":
             # RFC 3560 §2.2, RFC 3370 §4.2.1.
             found = await key.unwrap(transport_mechanism(recipient.algorithm), recipient.encrypted_key)
@@ -177,11 +185,12 @@ async def _content_key(
         else:
             found = await _decapsulated(recipient, key)
     except (CryptoError, Asn1Error, LimitExceeded):
-        found = instead
+        found, refused = instead, True
     # RFC 3218 §2.3.2: another length is treated as every other failure.
     if len(found) != size:
-        found = instead
-    return found if parameters.hkdf_info is None else derived_content_key(found, parameters.hkdf_info)
+        found, refused = instead, True
+    counts = not refused or recipient.kind == "key-transport"
+    return found if parameters.hkdf_info is None else derived_content_key(found, parameters.hkdf_info), counts
 
 
 async def _agreed(recipient: Recipient, key: KeyHandle, allow_legacy: bool) -> bytes:

@@ -350,3 +350,35 @@ def test_broken_and_cut_off_compressed_content_is_refused():
     cut = cms[:-4] + b"\0" * 4
     with pytest.raises(CmsError):
         decompress(read_compressed_data(cut), MemoryScratch)
+
+
+def with_known_key(kind: str, key: bytes) -> bytes:
+    """Content encrypted with a content key that the test knows."""
+    certificate = person(kind).certificate
+    assert certificate is not None
+    content = Segments((CONTENT,))
+    return run_now(encrypt_content(content, [certificate], backend=BACKEND, random=lambda size: key[:size])).join()
+
+
+@pytest.mark.parametrize("kind", ["p256", "x25519", "ml-kem-768"])
+def test_a_key_wrap_that_does_not_fit_opens_nothing_though_the_padding_is_right_by_chance(kind, monkeypatch):
+    # One CBC text in 256 has a right padding under any key: here the random key is made to be such a one.
+    key = bytes(range(32))
+    monkeypatch.setattr("mailsec.cms.decrypt.AESGCM.generate_key", lambda bits: key)
+    cms = with_known_key(kind, key)
+    assert content_of(decrypt(cms, kind)) == CONTENT
+    wrapped = read_enveloped_data(cms).recipients[0].encrypted_key
+    changed = cms.replace(wrapped, bytes([wrapped[0] ^ 1]) + wrapped[1:])
+    refused = decrypt(changed, kind)
+    assert refused.content is None and [reason.code for reason in refused.reasons] == ["cannot-decrypt"]
+
+
+def test_key_transport_tells_nobody_that_the_padding_of_rsa_was_wrong(monkeypatch):
+    # RFC 3218 §2.3.2: what opens with the random key is the answer, as it would be with the true one.
+    key = bytes(range(32))
+    monkeypatch.setattr("mailsec.cms.decrypt.AESGCM.generate_key", lambda bits: key)
+    cms = with_known_key("rsa-2048", key)
+    wrapped = read_enveloped_data(cms).recipients[0].encrypted_key
+    # Implicit rejection gives octets of another length, or random ones: with the length of a key they are used as such.
+    changed = cms.replace(wrapped, b"\xff" * len(wrapped))
+    assert content_of(decrypt(changed, "rsa-2048")) == CONTENT
