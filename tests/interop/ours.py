@@ -97,7 +97,8 @@ def _verify(row: Row, cms: bytes) -> None:
             read_signed_data(cms), (content,), backend=BACKEND, profile=PROFILES[profile], extra_certificates=_certificates(row)
         )
 
-    assert read_signed_data(cms).detached == (row.form == "detached")
+    signed = read_signed_data(cms)
+    assert signed.detached == (row.form == "detached") and bool(signed.certificates) == (row.form != "no-certificates")
     found = results(CONTENT, "legacy" if row.legacy else "default")
     assert len(found) == len(row.people)
     assert all(result.intact for result in found), found

@@ -39,7 +39,7 @@ class Row:
     """Of OAEP."""
     cofactor: bool = False
     form: str = ""
-    """How it is laid out: "detached", "key-id", "no-attributes", "stream", "signing-certificate", "counter-signed"."""
+    """How it is laid out: "detached", "key-id", "no-attributes", "no-certificates", "stream", "signing-certificate", "counter-signed"."""
     cipher: str = "aes-256-cbc"
     wrap: str = ""
     """The key wrap of a key agreement, where it is not the one that fits the cipher."""
@@ -89,6 +89,7 @@ def _forms() -> list[Row]:
         Row("signed-stream", "content in BER chunks", section, form="stream", written=False),
         Row("key-id", "signer named by key identifier", section, form="key-id", written=False),
         Row("no-attributes", "without signed attributes", section, form="no-attributes", written=False),
+        Row("no-certificates", "without certificates", section, form="no-certificates", written=False),
         Row("signing-certificate", "with signing-certificate-v2", section, form="signing-certificate"),
         Row("counter-signed", "counter-signed", section, form="counter-signed", written=False),
         Row("certs-only", "certificates alone (certs-only)", section, form="certs-only"),

@@ -137,7 +137,9 @@ public class Driver {
             generator.addSignerInfoGenerator(made);
             certificates.add(holder(person));
         }
-        generator.addCertificates(new CollectionStore<>(certificates));
+        if (!get("form").equals("no-certificates")) {
+            generator.addCertificates(new CollectionStore<>(certificates));
+        }
         CMSSignedData signed = generator.generate(content(), !get("form").equals("detached"));
         if (get("form").equals("counter-signed")) {
             SignerInformation first = signed.getSignerInfos().iterator().next();

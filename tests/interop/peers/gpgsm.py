@@ -96,11 +96,18 @@ class Gpgsm:
     def _writing(self, row: Row) -> list[str]:
         if row.layers:
             raise PeerError("no option")
-        if row.section in ("other content types",) or row.how or row.form not in ("", "detached", "stream") or row.padding or row.cofactor:
+        if (
+            row.section in ("other content types",)
+            or row.how
+            or row.form not in ("", "detached", "stream", "no-certificates")
+            or row.padding
+            or row.cofactor
+        ):
             raise PeerError("no option")
         people = [self._person(kind) for kind in row.people]
         if row.signed:
             words = [word for one in people for word in ("--local-user", one)]
+            words += ["--include-certs", "0"] if row.form == "no-certificates" else []
             return ["--digest-algo", row.digest.upper(), *words, "--sign", *(["--detach-sign"] if row.form == "detached" else [])]
         cipher = {"3des-cbc": "3DES", "rc2-128-cbc": "RC2", "rc2-40-cbc": "RFC2268_40"}.get(row.cipher, row.cipher)
         cipher = cipher.removesuffix("-cbc").replace("aes-", "AES")

@@ -65,7 +65,13 @@ class OpenSsl:
                 words += ["-keyopt", "rsa_padding_mode:pss", "-keyopt", "rsa_pss_saltlen:-1"]
         if not row.people[0].startswith(("ed", "ml-")):
             words += ["-md", row.digest]
-        forms = {"stream": ["-stream"], "key-id": ["-keyid"], "no-attributes": ["-noattr"], "signing-certificate": ["-cades"]}
+        forms = {
+            "stream": ["-stream"],
+            "key-id": ["-keyid"],
+            "no-attributes": ["-noattr"],
+            "no-certificates": ["-nocerts"],
+            "signing-certificate": ["-cades"],
+        }
         return [*words, *([] if row.form == "detached" else ["-nodetach"]), *forms.get(row.form, [])]
 
     def _encrypting(self, row: Row) -> list[str]:
