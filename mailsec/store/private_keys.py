@@ -17,7 +17,7 @@ from sqlalchemy import Connection, bindparam, select
 from mailsec.errors import KeyUnavailable, Tampered, UsageError
 from mailsec.store.connection import fetch
 from mailsec.store.entry_rows import instant_of, key_place
-from mailsec.store.facts import demand_key_fits, key_id_of
+from mailsec.store.facts import demand_key_fits, facts_of, key_id_of
 from mailsec.store.ledger import Changes
 from mailsec.store.patterns import check_patterns
 from mailsec.store.schema import assignments, certificates, private_keys
@@ -94,6 +94,23 @@ class PrivateKeys(Users):
             ids = ", ".join(key.key_id.hex()[:16] for key in found)
             raise UsageError(f"{len(found)} keys are called {name[:80]!r}", hint=f"name one by its id: {ids}")
         return found[0]
+
+    def find_key_elsewhere(self, name: str) -> StoredKey | None:
+        """The key of a certificate called `name` whose private part is not here (it lies on a token); None where there is none.
+
+        Raise UsageError where several keys are called so.
+        """
+        with self.reading() as connection:
+            self.demand(connection)
+            rows = fetch(connection, select(certificates).where(certificates.c.nickname == name)) if name.isprintable() else ()
+            found = {row["key_id"]: row["der"] for row in rows if self.authentic("certificates", row)}
+            if len(found) > 1:
+                raise UsageError(f"{len(found)} keys are called {name[:80]!r}", hint="give their certificates different nicknames")
+            for key_id, der in found.items():
+                given = fetch(connection, _ASSIGNMENTS_OF, key_ids=[key_id])
+                pairs = tuple((str(row["pattern"]), str(row["usage"])) for row in given)
+                return StoredKey(key_id, facts_of(der).key_type, (name,), pairs, None, verified=True)
+        return None
 
     def add_key(self, private_key: bytes, *, at: datetime) -> bytes:
         """Keep a key (PKCS#8 DER) that has no certificate yet; return its id. One that is there stays as it is."""

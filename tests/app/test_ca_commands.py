@@ -139,6 +139,19 @@ def test_keys_are_made_assigned_and_deleted(mailsec, database):
     assert mailsec("key", "delete", short, "--yes", "-d", database)[0] == 1
 
 
+def test_a_key_that_lies_on_a_token_is_assigned_by_its_certificate(mailsec, database, issue):
+    issue("company")
+    mailsec("key", "delete", "company@example.org", "--yes", "-d", database)
+    told = answer(mailsec("key", "assign", "company@example.org", "@example.org", "-d", database, "--json"))["keys"][0]
+    assert told["assigned"] == [{"pattern": "@example.org", "usage": None}]
+    assert answer(mailsec("cert", "show", "company@example.org", "-d", database, "--json"))["certificates"][0]["assigned"] == [
+        "@example.org"
+    ]
+    assert answer(mailsec("key", "assign", "company@example.org", "--nobody-else", "-d", database, "--json"))["keys"][0]["assigned"] == []
+    code, _, err = mailsec("key", "assign", "nobody", "@example.org", "-d", database)
+    assert code == 1 and "key list" in err
+
+
 def test_a_certificate_deleted_with_its_key_kept_comes_back_with_it(mailsec, database, issue):
     issue("alice")
     assert answer(mailsec("cert", "delete", "alice@example.org", "--keep-key", "--yes", "-d", database, "--json"))["keys"] == 0

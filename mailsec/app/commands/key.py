@@ -10,9 +10,10 @@ import click
 from mailsec.app.commands.cert_issue import kind_option
 from mailsec.app.options import DatabaseChoice, database_options
 from mailsec.app.output import Output, json_option
-from mailsec.errors import UsageError
+from mailsec.errors import KeyUnavailable, UsageError
 
 if TYPE_CHECKING:
+    from mailsec.store.certdb import CertDb
     from mailsec.store.private_keys import StoredKey
 
 __all__ = ["assign", "delete", "generate", "list_keys"]
@@ -109,18 +110,29 @@ def assign(output: Output, key: str, patterns: tuple[str, ...], usage: str | Non
     mailsec key assign sales sales@example.org --usage decrypt
     mailsec key assign company --nobody-else           whom its certificates name
 
-    KEY is the nickname of a certificate, or an id of `mailsec key list`. PATTERN: name@domain, @domain, @.domain (below it), or *.
+    KEY is the nickname of a certificate (its key may lie on a token), or an id of `mailsec key list`.
+    PATTERN: name@domain, @domain, @.domain (below it), or *.
     """
     from mailsec.app.databases import open_database
 
     if bool(patterns) == reset:
         raise UsageError("name patterns, or --nobody-else", hint="as in mailsec key assign company @example.org")
     with open_database(output, database) as opened:
-        found = opened.find_key(key)
+        found = _here_or_on_a_token(opened, key)
         opened.assign_key(found.key_id, patterns, usage=usage or "")
-        changed = opened.find_key(found.key_id.hex())
+        changed = _here_or_on_a_token(opened, key)
     who = ", ".join(pattern + (f" ({of})" if of else "") for pattern, of in changed.assigned) or "whom its certificates name"
     output.result({"keys": [_value(changed)]}, f"the private key {changed.key_id.hex()[:16]} is for {who}")
+
+
+def _here_or_on_a_token(opened: CertDb, name: str) -> StoredKey:
+    try:
+        return opened.find_key(name)
+    except KeyUnavailable:
+        found = opened.find_key_elsewhere(name)
+        if found is None:
+            raise
+        return found
 
 
 def _value(key: StoredKey) -> dict[str, Any]:
