@@ -6,7 +6,7 @@ around it; each no has a reason.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 
 from mailsec.interfaces import CryptoBackend, EvidenceRequest
@@ -28,6 +28,14 @@ __all__ = ["assess"]
 
 _NOT_CHECKED = Reason(
     "revocation-not-checked", "revocation", "whether the certificate was revoked was not checked", "revocation is off, or has no source"
+)
+
+_OUTSIDE = Reason(
+    "signature-outside-encryption",
+    "policy",
+    "it was signed after it was encrypted: who signed it need not have written it, nor have been able to read it",
+    "ask the sender to sign first, and then encrypt",
+    "RFC 8551 §3.7",
 )
 
 
@@ -84,8 +92,13 @@ def assess(
         )
         reasons += [reason for index in broken_outside for signer in reports[index].signers for reason in signer.reasons]
     intact = _is_intact(reports[innermost])
+    # RFC 8551 §3.7: nothing is known of the signer and the unencrypted contents. Attack: somebody else's encrypted text, signed by a thief.
+    outside = any(layer.opened for layer in result.layers[innermost + 1 :])
+    if outside:
+        reasons.append(_OUTSIDE)
     trusted = (
         intact
+        and not outside
         and not broken_outside
         and all(signer.trusted and not _forbids(signer.reasons) for signer in signers)
         and all(layer.covers_all and not _forbids(_of_layer(layer)) for layer in result.layers[: innermost + 1])
@@ -108,9 +121,11 @@ def _of_layer(layer: LayerResult) -> Iterable[Reason]:
     return (reason for reason in layer.reasons if not (layer.opened and reason.code == "weak-cipher"))
 
 
-def _shown_as_protected(result: SmimeResult, signature_valid: bool | None, chain_valid: bool | None, matches: bool | None) -> bool:
+def _shown_as_protected(
+    result: SmimeResult, reasons: Collection[Reason], signature_valid: bool | None, chain_valid: bool | None, matches: bool | None
+) -> bool:
     """RFC 9788 §4.4: fields inside are shown as protected only if who signed them is the From that they stand under."""
-    differs = any(reason.code == "protected-from-differs" for reason in result.reasons)
+    differs = _OUTSIDE in reasons or any(reason.code == "protected-from-differs" for reason in result.reasons)
     return signature_valid is True and chain_valid is not False and matches is not False and not differs
 
 
@@ -154,7 +169,8 @@ def _verdict(
     chain_valid = None if signers is None else _all(signer.chains for signer in signers)
     signature_valid = None if signers is None else bool(signers) and all(signer.intact for signer in signers)
     identity_match = None if signers is None else _all(signer.matches_from for signer in signers)
-    protected = _shown_as_protected(result, signature_valid, chain_valid, identity_match)
+    reasons = tuple(dict.fromkeys(reasons))
+    protected = _shown_as_protected(result, reasons, signature_valid, chain_valid, identity_match)
     return Verdict(
         word=word,
         signed=result.signed,
@@ -165,7 +181,7 @@ def _verdict(
         identity_match=identity_match,
         trusted=trusted,
         layers=tuple(reports),
-        reasons=tuple(dict.fromkeys(reasons)),
+        reasons=reasons,
         protected_headers=result.protected_fields if protected else {},
         text=result.text,
     )

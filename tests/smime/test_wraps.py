@@ -87,3 +87,15 @@ def test_what_does_not_shrink_or_would_look_like_a_bomb_is_not_compressed(people
     result = smime.peel(written, keys=[people.bob])
     assert [layer.type for layer in result.layers] == ["enveloped-data"] and result.clear is not None
     assert index_message(BytesOctets(clear_of(smime, people, written))).first("from") == "alice@example.org"
+
+
+def test_attack_somebody_else_s_encrypted_text_signed_by_a_thief(people: Any, smime: SimpleNamespace) -> None:
+    """Mallory takes what Alice encrypted to Bob, and signs it: she could not even read it (RFC 8551 §3.7)."""
+    sealed = smime.protect(DATA, ProtectionPlan(encrypt=True, header_protection="baseline"), people.bob)
+    mallory = people.ca.person("mallory@example.org")
+    stolen = smime.sign(sealed.replace(b"From: alice@", b"From: mallory@", 1), mallory)
+    verdict = smime.judge(stolen, people.ca, keys=[people.bob])
+    assert verdict.signature_valid and verdict.identity_match and not verdict.trusted and verdict.word is SmimeWord.POLICY
+    assert "signature-outside-encryption" in {reason.code for reason in verdict.reasons} and not verdict.protected_headers
+    # Unopened, it is what it is: a sealed box, and Mallory's seal.
+    assert smime.judge(stolen, people.ca).trusted
