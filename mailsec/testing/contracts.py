@@ -10,13 +10,13 @@ from typing import Any
 
 from mailsec.algorithms.profiles import PROFILES
 from mailsec.errors import LocalProtocolError
-from mailsec.interfaces import KeyStore, RecipientDirectory, Scratch
+from mailsec.interfaces import CertificateDirectory, FoundCertificate, KeyStore, RecipientDirectory, Scratch
 from mailsec.keys.software import SoftwareBackend
 from mailsec.model.address import Address
 from mailsec.model.session import matches_pattern
 from mailsec.x509.certificate import load_certificate
 
-__all__ = ["check_key_store", "check_recipient_directory", "check_scratch"]
+__all__ = ["check_certificate_directory", "check_key_store", "check_recipient_directory", "check_scratch"]
 
 Run = Callable[[Awaitable[Any]], Any]
 
@@ -51,6 +51,20 @@ def check_recipient_directory(directory: RecipientDirectory, run: Run, known: Ad
     assert run(directory.exists(Address(known.local_part.upper(), known.domain.upper()))) is True, "people are compared without case"
     assert run(directory.exists(unknown)) is False
     assert run(directory.exists(foreign)) is None, "a domain that is not ours is not answered for"
+
+
+def check_certificate_directory(directory: CertificateDirectory, run: Run, known: Address, stranger: Address) -> None:
+    """A directory that has a certificate of `known` and none of `stranger`."""
+    assert directory.name
+    found = run(directory.certificates(known))
+    assert found and all(isinstance(one, FoundCertificate) for one in found), "nothing is found, or something else than FoundCertificate"
+    for one in found:
+        certificate = load_certificate(one.der)
+        assert certificate.readable and one.source
+        assert one.bound or one.trusted_binding or any(address.key == known.key for address in certificate.addresses)
+    upper = Address(known.local_part.upper(), known.domain.upper())
+    assert [one.der for one in run(directory.certificates(upper))] == [one.der for one in found], "people are compared without case"
+    assert not run(directory.certificates(stranger)), "who is not known has no certificate: an error is for what cannot be said"
 
 
 def check_scratch(make: Callable[[], Scratch], large: int = 600_000) -> None:

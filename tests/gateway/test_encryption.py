@@ -204,6 +204,20 @@ def test_mail_that_is_encrypted_is_passed_as_it_is():
     assert copies(gate)[("bob@example.net",)].endswith(octets)
 
 
+@pytest.mark.parametrize(("cipher", "passed"), [("-aes-256-cbc", True), ("-aes-128-gcm", True), ("-des3", False)])
+def test_what_openssl_encrypted_is_passed_unless_its_cipher_is_of_the_past(tmp_path, cipher, passed, need):
+    """Its encoding is BER of indefinite length."""
+    (tmp_path / "letter").write_bytes(b"Content-Type: text/plain\r\n\r\n" + SECRET + b"\r\n")
+    (tmp_path / "recip").write_bytes(pem(BOB.certificate, "CERTIFICATE"))
+    command = [need("openssl"), "cms", "-encrypt", "-stream", "-binary", cipher, "-in", "letter", "-recip", "recip"]
+    made = subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=30, check=True).stdout
+    octets = b"From: alice@example.org\r\nTo: bob@example.net\r\n" + made.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
+    gate = gateway(encrypt="required", sign="if-possible")
+    assert gate.submit(octets, "bob@example.net").code == 250
+    (sent,) = copies(gate).values()
+    assert sent.endswith(octets) is passed and for_whom(sent) == {serial(BOB)}
+
+
 ENCRYPTED_ELSEWHERE = gateway(encrypt="required")
 ENCRYPTED_ELSEWHERE.submit(LETTER, "bob@example.net")
 SEALED = next(iter(copies(ENCRYPTED_ELSEWHERE).values()))
@@ -361,6 +375,35 @@ def test_a_directory_that_is_out_is_waited_for_and_nothing_leaves(word):
     directory.out = None
     gate.resume(gate.rows[0].id)
     assert for_whom(*copies(gate).values()) == {serial(BOB)}
+
+
+def test_who_waits_for_a_directory_does_not_keep_the_others_waiting():
+    elsewhere = MemoryDirectory.of(DAVE, name="ldap", local=False)
+    elsewhere.out = Unavailable("away")
+    gate = gateway(elsewhere, directory=MemoryDirectory.of(BOB), encrypt="required")
+    assert gate.submit(LETTER, "bob@example.net", "dave@example.net").code == 250
+    assert set(copies(gate)) == {("bob@example.net",)}
+    (waiting,) = [row for row in gate.rows if row.state is State.RAW]
+    assert waiting.need == "directory" and [str(one.address) for one in waiting.envelope.recipients] == ["dave@example.net"]
+    elsewhere.out = None
+
+    async def later() -> None:
+        await gate.runtime.sleep(60)
+
+    gate.runtime.run(later())
+    gate.resume(waiting.id)
+    assert set(copies(gate)) == {("bob@example.net",), ("dave@example.net",)}
+
+
+def test_a_directory_on_this_machine_comes_before_others_and_one_that_is_asked_first_before_the_next():
+    other = AUTHORITY.issue("bob@example.net")
+    first, second = MemoryDirectory.of(other, name="first", local=False), MemoryDirectory.of(DAVE, name="second", local=False)
+    gate = gateway(first, second, directory=MemoryDirectory.of(BOB), encrypt="required")
+    gate.submit(LETTER, "bob@example.net")
+    assert for_whom(*copies(gate).values()) == {serial(BOB)} and first.asked == second.asked == []
+    gate = gateway(first, second, directory=MemoryDirectory(), encrypt="required")
+    gate.submit(LETTER, "bob@example.net")
+    assert for_whom(*copies(gate).values()) == {serial(other)} and second.asked == []
 
 
 def test_a_directory_elsewhere_is_asked_only_where_somebody_is_to_be_encrypted_for():

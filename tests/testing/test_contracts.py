@@ -10,8 +10,8 @@ from mailsec.app.database_plugin import DatabasePlugin
 from mailsec.model.address import Address
 from mailsec.store.certdb import CertDb
 from mailsec.store.scratch import FileScratch
-from mailsec.testing.authority import Authority, MemoryKeys
-from mailsec.testing.contracts import check_key_store, check_recipient_directory, check_scratch
+from mailsec.testing.authority import Authority, MemoryDirectory, MemoryKeys
+from mailsec.testing.contracts import check_certificate_directory, check_key_store, check_recipient_directory, check_scratch
 from mailsec.testing.memory import MemoryScratch
 from mailsec.testing.runtime import EPOCH, FakeRuntime
 from mailsec.x509.issue import issue_mail, make_key, public_key_of
@@ -32,6 +32,24 @@ def test_key_store_of_the_database(tmp_path):
         database.add(certificate, "alice", private_key=key, at=EPOCH)
         (store,) = DatabasePlugin(database, runtime).register_key_stores()
         check_key_store(store, runtime.run, ALICE, BOB)
+
+
+def test_certificate_directories_in_memory_and_of_the_database(tmp_path):
+    runtime, bob = FakeRuntime(), Authority().issue("bob@example.org")
+    check_certificate_directory(MemoryDirectory.of(bob), runtime.run, BOB, ALICE)
+    with CertDb.create(str(tmp_path / "mailsec.db"), b"secret", at=EPOCH, cost=2**10) as database:
+        database.add(bob.certificate, "bob", at=EPOCH)
+        (directory,) = DatabasePlugin(database, runtime).register_certificate_directories()
+        check_certificate_directory(directory, runtime.run, BOB, ALICE)
+
+
+def test_certificate_directory_that_gives_anybody_the_same_is_caught():
+    class Careless(MemoryDirectory):
+        async def certificates(self, address):
+            return self.found
+
+    with pytest.raises(AssertionError, match="not known"):
+        check_certificate_directory(Careless.of(Authority().issue("bob@example.org")), FakeRuntime().run, BOB, ALICE)
 
 
 def test_key_store_that_offers_a_key_to_everybody_is_caught():
