@@ -16,6 +16,7 @@ from mailsec.errors import MailsecError, Refused, Reply, Unavailable
 from mailsec.gateway.evidence import TrustStore
 from mailsec.gateway.inquiry import Inquiries, Inquiry
 from mailsec.interfaces import CryptoBackend, Runtime
+from mailsec.model.address import Address, normalise_domain
 from mailsec.model.limits import DEFAULT_LIMITS, Limits
 from mailsec.model.session import Identity, TlsInfo
 from mailsec.model.settings import ListenerSettings, RevocationSettings
@@ -75,7 +76,8 @@ class ClientCertificates:
         reasons = [] if result.accepted else _words(result)
         identity = None
         if not reasons:
-            identity, refusal = _identity(listener, certificate)
+            self._keep_chain(info)
+            identity, refusal = _identity(listener, certificate, result.anchor)
             reasons = [refusal] if refusal else []
         if reasons and listener.client_certificates == "required":
             why = "; ".join(reasons)
@@ -90,15 +92,16 @@ class ClientCertificates:
 
     def _chain(self, info: TlsInfo) -> tuple[bytes, ...]:
         """What the client sent above its certificate. A resumed session holds none: then what it sent when the session began."""
+        return info.peer_chain or (self._chains.get(info.peer_certificate or b"", ()) if info.resumed else ())
+
+    def _keep_chain(self, info: TlsInfo) -> None:
+        # Of accepted certificates only: what strangers show fills no memory.
         certificate = info.peer_certificate
-        assert certificate is not None
-        if info.peer_chain or not info.resumed:
+        if certificate is not None and info.peer_chain:
             self._chains[certificate] = info.peer_chain
             self._chains.move_to_end(certificate)
             if len(self._chains) > _MOST_CHAINS:
                 self._chains.popitem(last=False)
-            return info.peer_chain
-        return self._chains.get(certificate, ())
 
     async def _path(self, certificate: Certificate, chain: Sequence[bytes]) -> PathResult:
         await self._take_trust()
@@ -123,7 +126,7 @@ class ClientCertificates:
 
         if not self._checks:
             return ask(Inquiry())
-        return await self._inquiries.judge((_PURPOSE, certificate), ask)
+        return await self._inquiries.judge((_PURPOSE, certificate.fingerprint), ask)
 
     async def _take_trust(self) -> None:
         trust = self._trust
@@ -145,7 +148,7 @@ def _words(result: PathResult) -> list[str]:
     return list(dict.fromkeys(reason.message for reason in result.reasons)) or [f"revocation: {result.revocation.value}"]
 
 
-def _identity(listener: ListenerSettings, certificate: Certificate) -> tuple[Identity | None, str]:
+def _identity(listener: ListenerSettings, certificate: Certificate, anchor: Anchor | None) -> tuple[Identity | None, str]:
     """Whom an accepted certificate names on this listener, and why it is not accepted there after all ("": it is)."""
     names = listener.client_names
     if names and not any(matches(certificate, name) if "@" in name else matches_host(certificate, name) for name in names):
@@ -156,5 +159,14 @@ def _identity(listener: ListenerSettings, certificate: Certificate) -> tuple[Ide
         if whom is None:
             return None, "it is none of the certificates that may come here"
         return Identity(whom[0] if whom else name, whom, "certificate"), ""
-    addresses = tuple(str(address) for address in certificate.addresses)
+    # Attack: an authority that is believed for one domain's clients names somebody of another's.
+    addresses = tuple(str(address) for address in certificate.addresses if anchor is None or _may_name(anchor, address))
     return (Identity(addresses[0], addresses, "certificate") if addresses else None), ""
+
+
+def _may_name(anchor: Anchor, address: Address) -> bool:
+    """Whether an anchor may vouch for this address: one without domains, which is for TLS only, for all of them."""
+    if not anchor.domains or "*" in anchor.domains:
+        return True
+    domains = [normalise_domain(domain.lstrip(".")) for domain in anchor.domains]
+    return any(address.domain_key == domain or address.domain_key.endswith("." + domain) for domain in domains)

@@ -52,12 +52,13 @@ def tls_comment(info: TlsInfo, at: datetime) -> str:
 
     RFC 8314 §7.4 has a clause of its own for it, which hardly anybody reads; the comment is what people look for.
     """
-    client = "" if info.peer_certificate is None else _client(info.peer_certificate, info.peer_verified, int(at.timestamp()) // 3600)
-    return _comment(info.version, info.cipher, info.cipher_bits, info.group, info.resumed, client)
+    client = "" if info.peer_certificate is None else _client(load_certificate(info.peer_certificate), info.peer_verified, at)
+    words = _comment(info.version, info.cipher, info.cipher_bits, info.group, info.resumed)
+    return f"({words}{client})" if words else ""
 
 
 @lru_cache(maxsize=512)
-def _comment(version: str, cipher: str, bits: int, group: str, resumed: bool, client: str) -> str:
+def _comment(version: str, cipher: str, bits: int, group: str, resumed: bool) -> str:
     if not _WORD.match(version) or (cipher and not _WORD.match(cipher)):
         return ""
     words = [f"version={version}"]
@@ -69,12 +70,9 @@ def _comment(version: str, cipher: str, bits: int, group: str, resumed: bool, cl
         words.append(f"group={group}")
     if resumed:
         words.append("resumed")
-    return f"({' '.join(words)}{client})"
+    return " ".join(words)
 
 
-@lru_cache(maxsize=512)
-def _client(der: bytes, verified: bool, hour: int) -> str:
-    certificate = load_certificate(der)
-    name = _UNSAFE.sub("?", certificate.subject.text)[:_NAME]
-    days = days_left(certificate, datetime.fromtimestamp(hour * 3600, certificate.not_after.tzinfo if certificate.not_after else None))
-    return f'\r\n\tclient certificate "{name}" {"verified" if verified else "not verified"}, {days} days left'
+def _client(certificate: Certificate, verified: bool, at: datetime) -> str:
+    name = _UNSAFE.sub("?", certificate.subject.text[:_NAME])
+    return f'\r\n\tclient certificate "{name}" {"verified" if verified else "not verified"}, {days_left(certificate, at)} days left'

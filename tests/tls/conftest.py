@@ -44,6 +44,9 @@ class Scene:
         self.mail_only = issue(addresses=("alice@example.org",), purpose="mail")
         self.foreign = self.stranger.issue(addresses=("alice@example.org",), purpose="client")
         self.ca.revoke(self.revoked)
+        # Believed for the clients of one domain.
+        self.partner = Issuer("Partner CA", at=NOW)
+        self.impostor = self.partner.issue(addresses=("alice@example.org", "carol@partner.example"), purpose="client")
 
         self.lists = directory / "revoked.crl"
         self.lists.write_bytes(self.ca.crl())
@@ -88,6 +91,7 @@ class Scene:
         with self.database() as database:
             database.add(self.ca.der, "TLS-CA", trust=TrustFlags.parse("CT,,"), at=NOW)
             database.add(self.below.der, "TLS-CA-2", at=NOW)
+            database.add(self.partner.der, "Partner-CA", trust=TrustFlags.parse("T,,"), domains=("partner.example",), at=NOW)
             for nickname, holder in (("RSA", self.rsa), ("EC", self.ec)):
                 database.add(holder.der, nickname, private_key=holder.key, at=NOW)
 

@@ -99,6 +99,13 @@ def test_client_certificate_that_is(scene, who, why):
         assert client.mail("alice@example.org")[0] == 530
 
 
+def test_authority_of_one_domain_names_nobody_of_another(scene):
+    with scene.client("required", scene.impostor) as client:
+        client.ehlo()
+        assert client.mail("alice@example.org")[0] == 550
+        assert client.mail("carol@partner.example")[0] == 250
+
+
 def test_relaying_needs_a_certificate_and_mail_for_us_does_not(scene):
     with scene.client("relaying") as client:
         client.login("alice", scene.gateway.password)
