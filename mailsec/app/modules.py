@@ -63,7 +63,7 @@ def known_listing(state_directory: str, module: str) -> Mapping[str, Any] | None
         value = json.loads(Path(listing_path(state_directory, module)).read_bytes())
     except (OSError, ValueError):
         return None
-    return value if isinstance(value, dict) else None
+    return value if isinstance(value, dict) and isinstance(value.get("tokens"), list) else None
 
 
 class Assignments:

@@ -102,7 +102,7 @@ def _first_frame(parent: socket.socket) -> dict[str, Any]:
 
 def _serve(settings: Mapping[str, Any], parent: socket.socket | None, first: Mapping[str, Any]) -> int:
     from mailsec.app.logs import configure_logs
-    from mailsec.app.modules import listing_path
+    from mailsec.app.modules import known_listing, listing_path
     from mailsec.tokens.desk import Desk
     from mailsec.tokens.host import HostServer
     from mailsec.tokens.module import Module as LoadedModule
@@ -120,7 +120,8 @@ def _serve(settings: Mapping[str, Any], parent: socket.socket | None, first: Map
         except MailsecError as error:
             _log.warning("the list of a token cannot be kept", error=error.message)
 
-    desk = Desk(module, _log.info, keep=keep, uses_per_minute=settings["uses_per_minute"])
+    known = known_listing(settings["state"], settings["name"])
+    desk = Desk(module, _log.info, keep=keep, known=known, uses_per_minute=settings["uses_per_minute"])
     desk.configure(first)
     server = HostServer(desk, _log.info, threads=settings["threads"], users=_sharers(settings))
     server.listen(_listen(settings["socket"], shared=settings["shared"]))

@@ -30,6 +30,8 @@ __all__ = ["Desk", "Record"]
 
 _LISTED_SECONDS: Final = 60.0
 _KNOWN_ADDRESSES: Final = 10_000
+_REMEMBERED_DAYS: Final = 30
+"""A token that was away for longer is forgotten."""
 
 
 class Record(Protocol):
@@ -59,15 +61,18 @@ class Desk:
         record: Record,
         *,
         keep: Callable[[Mapping[str, Any]], object] | None = None,
+        known: Mapping[str, Any] | None = None,
         uses_per_minute: int = 0,
         monotonic: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = time.time,
     ) -> None:
-        """`keep` is called with what there is whenever that has changed."""
+        """`keep` is called with what there is whenever that has changed, and `known` is what it was called with last."""
         self.module = module
         self._record = record
         self._keep = keep
         self._uses_per_minute = uses_per_minute
         self._monotonic = monotonic
+        self._clock = clock
         self._pins: dict[str, bytes | None] = {}
         self._proven: set[str] = set()
         self._assigned: dict[str, list[tuple[str, str]]] = {}
@@ -75,7 +80,7 @@ class Desk:
         self._buckets: dict[str, tuple[float, float]] = {}
         self._bucket_lock = threading.Lock()
         self._usable: set[str] = set()
-        self._listing: dict[str, Any] = {"tokens": []}
+        self._listing: dict[str, Any] = {"tokens": list(known["tokens"]) if known is not None else []}
         self._listed_at = float("-inf")
 
     # -- for the supervisor ------------------------------------------------------------------------------------------------------
@@ -175,6 +180,7 @@ class Desk:
         uses: dict[tuple[bytes, bytes], _Use] = {}
         rows = []
         old = {row["name"]: row for row in self._listing["tokens"]}
+        today = int(self._clock() // 86400)
         for token in self.module.seen():
             if not token.state.flags & INITIALISED:
                 continue
@@ -197,8 +203,18 @@ class Desk:
                 row = dict(old.get(name) or {"name": name, "label": token.state.label, "certificates": [], "keys": [], "mechanisms": []})
                 uses |= {known: use for known, use in self._uses.items() if known[0] == name.encode()}
             info = token.info()
-            row |= {"usable": name in self._usable, "problem": info.problem, "login_required": info.login_required, "pin_pad": info.pin_pad}
+            row |= {
+                "seen": today,
+                "usable": name in self._usable,
+                "problem": info.problem,
+                "login_required": info.login_required,
+                "pin_pad": info.pin_pad,
+            }
             rows.append(row)
+        # A card that is out at the start is remembered: mail for it waits, and is not told that there is no key.
+        names = {row["name"] for row in rows}
+        absent = [row | {"usable": False} for row in old.values() if row["name"] not in names]
+        rows += [row for row in absent if today - row.get("seen", 0) <= _REMEMBERED_DAYS]
         self._uses = uses
         self._listing = {"tokens": rows}
         self._listed_at = self._monotonic()
@@ -208,17 +224,19 @@ class Desk:
 
     def _use(self, token: Token, name: str, key: TokenKey, certificates: Sequence[TokenCertificate]) -> _Use:
         rows = self._rows_for(key)
+        own = [one for one in certificates if one.id == key.id and load_certificate(one.der).spki == key.public_key]
         if not rows:
             # Nobody assigned any: those whom its certificates name.
-            named = [load_certificate(one.der) for one in certificates if one.id == key.id]
-            rows = [(str(address), "") for certificate in named if certificate.spki == key.public_key for address in certificate.addresses]
+            rows = [(str(address), "") for one in own for address in load_certificate(one.der).addresses]
         patterns = {}
         for usage in ("sign", "decrypt"):
             try:
                 patterns[usage] = Addresses([pattern for pattern, of in rows if of in ("", usage)])
             except ConfigurationError:
                 patterns[usage] = Addresses([])
-        return _Use(token, f"{name}:{key.label or key.id.hex()}", patterns)
+        # Keys that certutil makes have no label of their own.
+        label = next((one.label for one in own if one.label), "") or key.label or key.id.hex()
+        return _Use(token, f"{name}:{label}", patterns)
 
     # -- for workers ---------------------------------------------------------------------------------------------------------------
 

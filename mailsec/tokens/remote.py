@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 
 from mailsec.errors import KeyUnavailable, RemoteProtocolError, TokenError, UsageError
 from mailsec.keys.frames import OPERATIONS, Frame, FrameReader, Verb, error_of, frame, read_json
+from mailsec.keys.reference import parse_reference
 from mailsec.model.tokens import TokenCertificate, TokenInfo, TokenKey, TokenMechanism
 from mailsec.model.trust import TrustFlags
 
@@ -122,7 +123,7 @@ class RemoteModule:
         return rows
 
     def _row(self, token: str) -> dict[str, Any]:
-        rows = [row for row in self.listing() if token in ("", row["name"], row["label"])]
+        rows = [row for row in self.listing() if _is_meant(token, row)]
         if not rows:
             raise KeyUnavailable(f"module {self.name!r} has no token {token!r}", stage=f"token:{token}")
         if len(rows) > 1:
@@ -169,6 +170,13 @@ class RemoteModule:
                         raise error_of(one)
                     return one
         raise TimeoutError("it has hung up, or the deadline is over")
+
+
+def _is_meant(token: str, row: dict[str, Any]) -> bool:
+    if not token.lower().startswith("pkcs11:"):
+        return token in ("", row["name"], row["label"])
+    names = {name: str(row.get(name, "")) for name in ("label", "manufacturer", "serial", "model")}
+    return parse_reference(token).matches_token(**names)
 
 
 def certificate_of(token: str, row: dict[str, Any]) -> TokenCertificate:

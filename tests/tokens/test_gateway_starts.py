@@ -1,0 +1,173 @@
+"""How a gateway with tokens starts: wrong PINs, cards that are out, libraries that are none, hosts of systemd; and what it then recovers from."""
+
+from __future__ import annotations
+
+import os
+import signal
+import smtplib
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.peers.gateway import PROJECT, alive, until
+from tests.peers.inbox import Inbox
+from tests.peers.token_world import PIN, PULLED, World, is_signed_by
+
+
+@pytest.fixture
+def make(tmp_path) -> Iterator[Callable[..., World]]:
+    """A function that makes worlds and starts them."""
+    before = dict(os.environ)
+    made: list[World] = []
+    with Inbox() as inbox:
+
+        def world(**options) -> World:
+            made.append(World(tmp_path, inbox, **options))
+            return made[-1]
+
+        yield world
+        for one in made:
+            one.gateway.close()
+    os.environ.clear()
+    os.environ.update(before)
+
+
+def mailsec(world: World, *arguments: str, text: str = "") -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "mailsec", *arguments, "-c", str(world.gateway.configuration)],
+        input=text,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "PYTHONPATH": str(PROJECT)},
+        check=False,
+    )
+    return done.stdout + done.stderr
+
+
+def test_a_wrong_pin_takes_that_token_out_the_rest_starts_and_a_person_brings_it_back(make):
+    world = make(pin="wrong").start()
+    until(lambda: world.ready("HSM 10") and world.gateway._events("token is out of service"), what="two logins")
+    assert world.shim.calls("C_Login") == 2
+    world.send("alice@example.org", "of alice")
+    world.arrived("of alice")
+    world.send("dave@example.org", "of dave")
+    until(lambda: world.waiting() == 1, what="one that waits")
+    # No restart of anything tries the PIN again; that of the other token was right, and is given again.
+    os.kill(world.host(), signal.SIGKILL)
+    until(lambda: world.ready("HSM 10") == 2, what="the next host")
+    assert world.shim.calls("C_Login") == 3
+    assert "refuses the PIN" in mailsec(world, "token", "list") or "an earlier login failed" in mailsec(world, "token", "list")
+    assert "token 'HSM 1' is out of service" in mailsec(world, "check")
+    # A person types it; mail goes on, and so it does after the next crash.
+    assert "mailsec uses the token" in mailsec(world, "token", "login", "HSM 1", "--pin-file", "-", text=PIN + "\n")
+    assert is_signed_by(world, world.arrived("of dave", 10), "dave")
+    os.kill(world.host(), signal.SIGKILL)
+    until(lambda: world.ready("HSM 1") == 2, what="the login after the crash")
+    world.send("dave@example.org", "after the crash")
+    world.arrived("after the crash")
+
+
+def test_a_card_that_is_out_at_the_start_is_known_from_before(make):
+    world = make().start()
+    until(lambda: world.ready(), what="the token")
+    world.gateway.gateway.terminate()
+    assert world.gateway.gateway.wait(20) == 0
+    world.shim.say(*PULLED)
+    world.start()
+    world.send("dave@example.org", "from the start")
+    world.deliver("erin", world.encrypted_to("erin", "sealed from the start"))
+    world.send("alice@example.org", "not hers")
+    world.arrived("not hers")
+    until(lambda: world.waiting() == 2, what="two that wait")
+    world.shim.say()
+    assert is_signed_by(world, world.arrived("from the start", 20), "dave")
+    world.arrived("sealed from the start", 20)
+
+
+def test_too_much_that_waits_for_a_token_is_refused_for_now(make):
+    world = make(gateway={"limits": {"waiting_for_token": 2}}).start()
+    until(lambda: world.ready(), what="the token")
+    world.shim.say(*PULLED)
+    for number in range(2):
+        world.send("dave@example.org", f"number {number}")
+    until(lambda: world.waiting() == 2, what="two that wait")
+    with pytest.raises(smtplib.SMTPDataError) as caught:
+        world.send("dave@example.org", "one more")
+    assert caught.value.smtp_code == 451 and caught.value.smtp_error.startswith(b"4.3.2")
+    world.send("alice@example.org", "of alice")
+    world.arrived("of alice")
+    world.shim.say()
+    world.arrived("number 0", 20)
+
+
+def test_a_library_that_is_none_keeps_nobody_else_from_starting(make, tmp_path):
+    (tmp_path / "broken.so").write_text("no library")
+    world = make(modules=[{"name": "broken", "library": str(tmp_path / "broken.so")}]).start()
+    until(lambda: world.ready(), what="the token of the other module")
+    world.send("dave@example.org", "of dave")
+    assert is_signed_by(world, world.arrived("of dave"), "dave")
+    assert "cannot be loaded" in world.gateway.log.read_text()
+
+
+def test_a_host_that_systemd_starts_gets_its_pins_and_may_be_started_again(make, tmp_path):
+    directory = tmp_path / "shared"
+    directory.mkdir(mode=0o750)
+    world = make(module={"host": f"unix:{directory}/token.sock"})
+    command = [sys.executable, "-m", "mailsec.app.token_host", "-c", str(world.gateway.configuration), "soft"]
+
+    def start() -> subprocess.Popen:
+        with world.gateway.log.open("ab") as log:
+            return subprocess.Popen(command, stderr=log, env={**os.environ, "PYTHONPATH": str(PROJECT)})
+
+    host = start()
+    try:
+        world.start()
+        until(lambda: world.ready(), what="the token")
+        world.send("dave@example.org", "through systemd's host")
+        assert is_signed_by(world, world.arrived("through systemd's host"), "dave")
+        host.kill()
+        host.wait(10)
+        host = start()
+        until(lambda: world.ready() == 2, what="the token again")
+        world.send("dave@example.org", "through the next one")
+        assert is_signed_by(world, world.arrived("through the next one"), "dave")
+        # Its own user's process outlives mailsec.
+        world.gateway.gateway.terminate()
+        assert world.gateway.gateway.wait(20) == 0
+        assert alive(host.pid)
+        host.terminate()
+        assert host.wait(10) == 0
+    finally:
+        host.kill()
+        host.wait(10)
+
+
+def test_an_nss_database_is_a_token_of_a_module(make, tmp_path, need):
+    """A key that exists there only signs through the gateway; `module add` puts another library beside it."""
+    certutil = need("certutil", "libnss3-tools")
+    nss = tmp_path / "nss"
+    nss.mkdir()
+    (nss / "password").write_text("of nss\n")
+    run = [certutil, "-d", f"sql:{nss}", "-f", str(nss / "password")]
+    subprocess.run([*run, "-N"], check=True, timeout=60)
+    (nss / "noise").write_bytes(os.urandom(64))
+    self_signed = ["-x", "-t", ",,", "-k", "rsa", "-g", "2048", "-v", "12", "-7", "frank@example.org", "-z", str(nss / "noise")]
+    subprocess.run(
+        [*run, "-S", "-n", "frank", "-s", "E=frank@example.org,CN=Frank", *self_signed], check=True, capture_output=True, timeout=60
+    )
+    world = make(modules=[{"name": "nss", "nss": [str(nss)]}])
+    with (world.gateway.directory / "passphrase").open("a") as file:
+        file.write("NSS Certificate DB:of nss\n")
+    world.start()
+    until(lambda: world.ready("NSS Certificate DB"), what="the database")
+    world.send("frank@example.org", "of frank")
+    octets = world.arrived("of frank")
+    (tmp_path / "message").write_bytes(octets)
+    verified = subprocess.run(
+        ["openssl", "cms", "-verify", "-noverify", "-in", "message"], cwd=tmp_path, capture_output=True, text=True, timeout=30, check=False
+    )
+    assert verified.returncode == 0, verified.stderr
+    assert [one for one in world.gateway._events("key used") if one["key"] == "NSS Certificate DB:frank"]
