@@ -16,6 +16,7 @@ from mailsec.gateway.groups import envelope_for, split_groups, transaction_for
 from mailsec.gateway.keyring import Openers, need_of
 from mailsec.gateway.learning import sightings_of
 from mailsec.gateway.outcomes import LATER
+from mailsec.gateway.rounds import tell_rounds
 from mailsec.gateway.seal import sealed
 from mailsec.gateway.settling import DELIVER, settle
 from mailsec.gateway.stripping import strip
@@ -32,6 +33,7 @@ __all__ = ["handle_inbound"]
 
 async def handle_inbound(tools: Tools, received: Transaction, steps: Steps | None = None, *, resumed: bool = False) -> list[Outcome]:
     """The outcomes of one transaction of `internet`, by groups of recipients. Raise MailsecError: nothing is accepted."""
+    await tell_rounds(tools, received, steps)
     transaction = strip(tools, received)
     everybody = tuple(recipient.address for recipient in received.envelope.recipients)
 

@@ -17,6 +17,7 @@ from mailsec.gateway.groups import fan_out, transaction_for, visible_recipients
 from mailsec.gateway.identity import author
 from mailsec.gateway.keyring import NO_SIGNERS, Signers
 from mailsec.gateway.protection import choose_protection
+from mailsec.gateway.rounds import tell_rounds
 from mailsec.gateway.settling import refusal_of, settle, stricter
 from mailsec.gateway.stripping import strip
 from mailsec.gateway.telling import describe_candidates, describe_correspondent
@@ -36,6 +37,7 @@ async def handle_outbound(tools: Tools, received: Transaction, steps: Steps | No
     limits = tools.limits
     sender = author(received, limits)
     note(steps, "identity", f"From {sender}" if sender else "nobody may be signed for: relayed as it is")
+    await tell_rounds(tools, received, steps)
     transaction = strip(tools, received)
     findings = await tools.plugins.findings(tools.runtime, limits, transaction=transaction, original=received.message.octets, smime=None)
 

@@ -215,6 +215,15 @@ def test_message_that_comes_round_is_sealed_anew(delivered, gate):
     assert row.octets.count(b"X-Mailsec-Seal") == 1 and read(row.octets).valid
 
 
+@pytest.mark.parametrize("origin", [Origin.INTERNET, Origin.TRUSTED])
+def test_message_that_comes_round_is_told_of_and_a_forged_seal_is_not(delivered, authority, origin):
+    gate = gateway(authority)
+    gate.send(delivered, origin, "alice@example.org", "alice@example.org")
+    gate.send(delivered.replace(b"Subject: two  blanks", b"Subject: x"), origin, "alice@example.org", "alice@example.org")
+    assert [event.name for event in gate.events] == ["came round", "received", "received"]
+    assert gate.events[0].fields["delivered_at"].startswith("2026-01-01")
+
+
 def test_secret_is_in_no_repr():
     assert "kkk" not in repr(KEY)
 
