@@ -25,6 +25,7 @@ def world(tmp_path_factory) -> Iterator[World]:
     made.make_people()
     made.carol, made.stranger = made.correspondents()
     made.start_destination()
+    made.start_mailbox()
     made.write_configuration()
     made.start_gateway()
     yield made
