@@ -316,6 +316,12 @@ class Cryptoki:
         self._call("Decrypt", session, data, len(data), room, ctypes.byref(length))
         return ctypes.string_at(room, length.value)
 
+    def wrap(self, session: int, wrapping: int, key: int, mechanism: CkMechanism) -> bytes:
+        """The key `key`, encrypted with the key `wrapping`."""
+        room, length = ctypes.create_string_buffer(_RESULT_OCTETS), _ULONG(_RESULT_OCTETS)
+        self._call("WrapKey", session, ctypes.byref(mechanism), wrapping, key, room, ctypes.byref(length))
+        return ctypes.string_at(room, length.value)
+
     def derive(self, session: int, key: int, mechanism: CkMechanism, template: Mapping[int, Value]) -> int:
         """The handle of a derived secret."""
         attributes, _kept = _template(template)

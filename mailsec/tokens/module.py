@@ -14,9 +14,10 @@ from mailsec.errors import KeyUnavailable, TokenError, UsageError
 from mailsec.keys.reference import KeyReference, parse_reference
 from mailsec.model.tokens import TokenCertificate, TokenInfo, TokenKey, TokenMechanism
 from mailsec.model.trust import TrustFlags
-from mailsec.tokens import objects
+from mailsec.tokens import crl_objects, objects
 from mailsec.tokens.catalogue import read_certificates, read_keys
 from mailsec.tokens.codes import PIN_VERDICTS, CkError
+from mailsec.tokens.key_export import export_key
 from mailsec.tokens.loader import Library, load_library, unload_library
 from mailsec.tokens.mechanisms import described
 from mailsec.tokens.state import StateDirectory
@@ -167,6 +168,9 @@ class Module:
     def import_key(self, token: str, private_key: bytes, label: str) -> TokenKey:
         return objects.import_key(self.token(token), private_key, label)
 
+    def export_key(self, token: str, key_id: bytes) -> bytes:
+        return export_key(self.token(token), key_id)
+
     def set_pin(self, token: str, old: bytes | None, new: bytes | None) -> None:
         self.token(token).set_pin(old, new)
 
@@ -181,6 +185,15 @@ class Module:
 
     def delete_key(self, token: str, key_id: bytes) -> None:
         objects.delete_key(self.token(token), key_id)
+
+    def revocation_lists(self, token: str) -> Sequence[bytes]:
+        return crl_objects.read_lists(self.token(token))
+
+    def import_revocation_list(self, token: str, der: bytes) -> None:
+        crl_objects.import_list(self.token(token), der)
+
+    def delete_revocation_list(self, token: str, der: bytes) -> None:
+        crl_objects.delete_list(self.token(token), der)
 
     # -- making a token ------------------------------------------------------------------------------------------------------------
 

@@ -71,7 +71,8 @@ def generate_key(token: Token, kind: str, label: str) -> TokenKey:
             Attribute.TOKEN: True,
             Attribute.PRIVATE: True,
             Attribute.SENSITIVE: True,
-            Attribute.EXTRACTABLE: False,
+            # NSS's tools write keys of their database to PKCS#12 files, as they always could.
+            Attribute.EXTRACTABLE: token.library.softoken,
             Attribute.LABEL: label,
             Attribute.SIGN: True,
         }
@@ -125,7 +126,7 @@ def import_key(token: Token, private_key: bytes, label: str) -> TokenKey:
                 **common,
                 Attribute.PRIVATE: True,
                 Attribute.SENSITIVE: True,
-                Attribute.EXTRACTABLE: False,
+                Attribute.EXTRACTABLE: token.library.softoken,
                 Attribute.SIGN: True,
                 **secret,
             },

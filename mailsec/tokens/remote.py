@@ -113,6 +113,18 @@ class RemoteModule:
     def delete_key(self, token: str, key_id: bytes) -> None:
         self._refuse()
 
+    def export_key(self, token: str, key_id: bytes) -> bytes:
+        raise TokenError("a token host gives no private key away", hint="do it with a command, as who may read the database's files")
+
+    def revocation_lists(self, token: str) -> Sequence[bytes]:
+        return ()
+
+    def import_revocation_list(self, token: str, der: bytes) -> None:
+        self._refuse()
+
+    def delete_revocation_list(self, token: str, der: bytes) -> None:
+        self._refuse()
+
     # -- over the socket -----------------------------------------------------------------------------------------------------------
 
     def listing(self) -> Sequence[dict[str, Any]]:

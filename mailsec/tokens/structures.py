@@ -145,5 +145,6 @@ SIGNATURES: Final[Mapping[str, tuple[Any, ...]]] = {
     "SignInit": (_ULONG, _ANY, _ULONG),
     "Sign": (_ULONG, ctypes.c_char_p, _ULONG, _ANY, _ANY),
     "GenerateKeyPair": (_ULONG, _ANY, _ANY, _ULONG, _ANY, _ULONG, _ANY, _ANY),
+    "WrapKey": (_ULONG, _ANY, _ULONG, _ULONG, _ANY, _ANY),
     "DeriveKey": (_ULONG, _ANY, _ULONG, _ANY, _ULONG, _ANY),
 }
