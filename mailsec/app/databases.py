@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from mailsec.app.files import read_file
 from mailsec.app.options import DatabaseChoice, ask_passphrase
@@ -15,7 +16,20 @@ from mailsec.errors import KeyUnavailable, UsageError
 from mailsec.model.trust import CertificateEntry
 from mailsec.store.certdb import CertDb
 
-__all__ = ["ask_password", "domains_from", "entries_called", "open_database"]
+if TYPE_CHECKING:
+    from mailsec.store.nssdb import NssDb
+
+__all__ = ["ask_password", "domains_from", "entries_called", "open_any", "open_database"]
+
+
+def open_any(output: Output, choice: DatabaseChoice, *, look: bool = False, asking: str = "") -> CertDb | NssDb:
+    """As `open_database`, and "nss:DIR" too: for commands about what both keep."""
+    location = choice.location()
+    if not location.startswith("nss:"):
+        return open_database(output, choice, look=look, asking=asking)
+    from mailsec.app.nss_databases import open_nss
+
+    return open_nss(output, location, choice.passphrase_file, look=look, asking=asking)
 
 
 def open_database(output: Output, choice: DatabaseChoice, *, look: bool = False, asking: str = "") -> CertDb:
@@ -44,7 +58,7 @@ def ask_password(file: str, prompt: str, *, confirm: bool = False, option: str =
     return ask_passphrase(prompt, confirm=confirm).encode()
 
 
-def entries_called(database: CertDb, nickname: str) -> Sequence[CertificateEntry]:
+def entries_called(database: CertDb | NssDb, nickname: str) -> Sequence[CertificateEntry]:
     """Entries called `nickname`, best first; raise KeyUnavailable where there are none."""
     entries = database.find(nickname)
     if not entries:

@@ -91,7 +91,7 @@ def database_options(command: F) -> F:
 
     @click.option("-c", "--config", "configuration", metavar="CONFIG", default="", help=f"The configuration [{DEFAULT_CONFIGURATION}].")
     @click.option(
-        "-d", "--database", "location", metavar="DATABASE", default="", help="Without configuration: a path or an SQLAlchemy URL."
+        "-d", "--database", "location", metavar="DATABASE", default="", help="Without configuration: a path, an SQLAlchemy URL, or nss:DIR."
     )
     @click.option("--passphrase-file", metavar="FILE", default="", help="The pass phrase of the database; - is standard input.")
     @functools.wraps(command)

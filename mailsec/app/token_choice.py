@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from mailsec.tokens.module import Module
     from mailsec.tokens.remote import RemoteModule
 
-__all__ = ["TokenChoice", "token_options"]
+__all__ = ["TokenChoice", "own_state", "token_options"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -50,7 +50,7 @@ class TokenChoice:
             name = Path(self.library or self.nss).name
             given: dict[str, Any] = {"library": self.library} if self.library else {"nss": [self.nss]}
             configuration = self._load() if self.configuration else None
-            state = configuration.gateway.state_directory if configuration is not None else _own_state()
+            state = configuration.gateway.state_directory if configuration is not None else own_state()
             return [ModuleSettings(name=name[:64], **given)], state, configuration
         configuration = self._load()
         modules = [module for module in _all(output, configuration) if self.module in ("", module.name)]
@@ -167,7 +167,7 @@ def _of_locked(output: Output, configuration: Configuration, database: Any) -> l
         opened.close()
 
 
-def _own_state() -> str:
+def own_state() -> str:
     """Where marks are kept without a configuration (XDG Base Directory: $XDG_STATE_HOME)."""
     home = os.environ.get("XDG_STATE_HOME", "") or str(Path("~/.local/state").expanduser())
     return str(Path(home) / "mailsec")

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, cast
 
@@ -20,7 +21,6 @@ from sqlalchemy import ColumnElement, Connection, bindparam, or_, select, union
 
 from mailsec.errors import KeyUnavailable, Tampered, UsageError
 from mailsec.model.address import Address
-from mailsec.model.limits import DEFAULT_LIMITS
 from mailsec.model.session import matches_pattern
 from mailsec.model.trust import Anchor, CertificateEntry, TrustFlags
 from mailsec.store.connection import fetch
@@ -41,12 +41,13 @@ from mailsec.store.entry_rows import (
 from mailsec.store.facts import demand_key_fits, facts_of
 from mailsec.store.intake import Incoming
 from mailsec.store.issued import record
+from mailsec.store.issuers import issuers_of
 from mailsec.store.ledger import Changes
 from mailsec.store.nicknames import LONGEST, check_nickname, make_nickname
 from mailsec.store.patterns import check_patterns
 from mailsec.store.private_keys import FEW, TABLES, PrivateKeys
 from mailsec.store.schema import assignments, certificate_addresses, certificates, learnt, private_keys
-from mailsec.x509.certificate import load_certificate
+from mailsec.x509.certificate import Certificate, load_certificate
 
 __all__ = ["CertDb"]
 
@@ -177,19 +178,13 @@ class CertDb(PrivateKeys):
 
         Only names and key identifiers are compared: whoever gets the chain checks it.
         """
-        chain: list[bytes] = []
-        below = load_certificate(entry.der)
         with self.reading() as connection:
-            while len(chain) < DEFAULT_LIMITS.path_length:
-                found = self._entries(connection, certificates.c.subject == below.issuer.der)
-                issuers = [load_certificate(each.der) for each in found if each.verified and not each.trust.email_distrusted]
-                wanted = below.authority_key_id.key_id if below.authority_key_id else None
-                fitting = [each for each in issuers if wanted is None or each.subject_key_id in (None, wanted)]
-                if not fitting or fitting[-1].is_self_issued or fitting[-1].der in chain:
-                    break
-                below = fitting[-1]
-                chain.append(below.der)
-        return tuple(chain)
+
+            def called(subject: bytes) -> Sequence[Certificate]:
+                found = self._entries(connection, certificates.c.subject == subject)
+                return [load_certificate(each.der) for each in found if each.verified and not each.trust.email_distrusted]
+
+            return issuers_of(load_certificate(entry.der), called)
 
     def private_key(self, entry: CertificateEntry) -> bytes | None:
         """PKCS#8 DER of the entry's key; None where the database has none. Raise Tampered where a row was changed."""
@@ -226,10 +221,16 @@ class CertDb(PrivateKeys):
             source=source,
             issuer=issuer,
         )
+        with self.taking(at=at) as take:
+            number, _ = take(item)
+        return self.entries_with([number])[0]
+
+    @contextmanager
+    def taking(self, *, at: datetime) -> Iterator[Callable[[Incoming], tuple[int, bool]]]:
+        """A transaction: a function that adds one certificate (`take`)."""
         with self.writing() as changes:
             self.demand(changes.connection)
-            number, _ = self.take(changes, item, at=at)
-            return self._entries(changes.connection, certificates.c.id == number)[0]
+            yield lambda item: self.take(changes, item, at=at)
 
     def take(self, changes: Changes, item: Incoming, *, at: datetime) -> tuple[int, bool]:
         """`add`, within a transaction after `demand`: the id of the entry, and whether it is new. Nothing was written where it raises."""

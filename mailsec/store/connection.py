@@ -54,7 +54,10 @@ _AWAY: Final = ("connection", "server closed", "terminating", "shutting down", "
 def parse_url(text: str) -> URL:
     """A path or an SQLAlchemy URL. Raise UsageError for a URL with a password, which would stand in the process list."""
     if text.startswith("nss:"):
-        raise UsageError("an NSS directory is not a mailsec database", hint="name a file, as in -d mailsec.db")
+        raise UsageError(
+            "this is not kept in NSS databases, which hold certificates, trust, keys and revocation lists",
+            hint="name a mailsec database, as in -d mailsec.db; `mailsec db merge nss:DIR` brings into it what NSS has",
+        )
     if not text or "\0" in text:
         raise UsageError("no database was named", hint="name a file, as in -d mailsec.db")
     if "://" not in text:

@@ -17,6 +17,7 @@ from mailsec.model.trust import TrustFlags
 
 if TYPE_CHECKING:
     from mailsec.store.certdb import CertDb
+    from mailsec.store.nssdb import NssDb
 
 __all__ = ["BATCH", "Incoming", "Taken", "take_in"]
 
@@ -56,16 +57,15 @@ class Taken:
     """Why it is not here."""
 
 
-def take_in(database: CertDb, items: Iterable[Incoming], *, at: datetime, batch: int = 0) -> Iterator[Taken]:
+def take_in(database: CertDb | NssDb, items: Iterable[Incoming], *, at: datetime, batch: int = 0) -> Iterator[Taken]:
     """Take them in, in order, `batch` (0: `BATCH`) in one transaction; a value for each, as soon as the transaction that holds it is committed."""
     waiting = iter(items)
     while chunk := list(islice(waiting, batch or BATCH)):
         done = []
-        with database.writing() as changes:
-            database.demand(changes.connection)
+        with database.taking(at=at) as take:
             for item in chunk:
                 try:
-                    number, new = database.take(changes, item, at=at)
+                    number, new = take(item)
                 except (CertificateError, PrivateKeyError, UsageError) as error:
                     done.append(Taken(item.der, problem=error))
                 else:

@@ -22,10 +22,11 @@ from mailsec.store.ledger import Changes
 from mailsec.store.patterns import check_patterns
 from mailsec.store.schema import assignments, certificates, private_keys
 from mailsec.store.users import Users
+from mailsec.x509.issue import make_key
 from mailsec.x509.keys import key_facts
 from mailsec.x509.private_keys import public_key_of
 
-__all__ = ["FEW", "TABLES", "USAGES", "PrivateKeys", "StoredKey"]
+__all__ = ["FEW", "TABLES", "USAGES", "PrivateKeys", "StoredKey", "the_key_called"]
 
 TABLES: Final = ("certificates", "certificate_addresses", "private_keys", "assignments")
 """Tables that say together what a certificate or key is worth."""
@@ -49,6 +50,20 @@ class StoredKey:
     """(pattern, usage) of those whom it is assigned to; none: whom its certificates name."""
     created_at: datetime | None
     verified: bool
+
+
+def the_key_called(name: str, keys: Sequence[StoredKey]) -> StoredKey:
+    """The key of a certificate called `name`, or whose id begins with it; raise as `PrivateKeys.find_key`."""
+    found = [key for key in keys if name in key.nicknames]
+    digits = name.lower()
+    if not found and len(digits) >= _SHORTEST_ID and not set(digits) - set("0123456789abcdef"):
+        found = [key for key in keys if key.key_id.hex().startswith(digits)]
+    if not found:
+        raise KeyUnavailable(f"there is no private key {name[:80]!r} here", hint="`mailsec key list` shows those that there are")
+    if len(found) > 1:
+        ids = ", ".join(key.key_id.hex()[:16] for key in found)
+        raise UsageError(f"{len(found)} keys are called {name[:80]!r}", hint=f"name one by its id: {ids}")
+    return found[0]
 
 
 class PrivateKeys(Users):
@@ -84,16 +99,11 @@ class PrivateKeys(Users):
 
         Raise KeyUnavailable where there is none, UsageError where there are several.
         """
-        found = [key for key in self.stored_keys() if name in key.nicknames]
-        digits = name.lower()
-        if not found and len(digits) >= _SHORTEST_ID and not set(digits) - set("0123456789abcdef"):
-            found = [key for key in self.stored_keys() if key.key_id.hex().startswith(digits)]
-        if not found:
-            raise KeyUnavailable(f"there is no private key {name[:80]!r} here", hint="`mailsec key list` shows those that there are")
-        if len(found) > 1:
-            ids = ", ".join(key.key_id.hex()[:16] for key in found)
-            raise UsageError(f"{len(found)} keys are called {name[:80]!r}", hint=f"name one by its id: {ids}")
-        return found[0]
+        return the_key_called(name, self.stored_keys())
+
+    def generate_key(self, kind: str, *, at: datetime) -> bytes:
+        """Make a key ("rsa-3072", "ec-p256" …) that waits for its certificate; return its id. Raise UsageError for another kind."""
+        return self.add_key(make_key(kind), at=at)
 
     def find_key_elsewhere(self, name: str) -> StoredKey | None:
         """The key of a certificate called `name` whose private part is not here (it lies on a token); None where there is none.

@@ -33,6 +33,7 @@ class _Vector(ctypes.Structure):
 def export_key(token: Token, key_id: bytes) -> bytes:
     """PKCS#8 DER of the private key with this CKA_ID. Raise KeyUnavailable, or TokenError for one that stays where it is."""
     token.need_service()
+    token.renew_login()
     secret, vector = os.urandom(32), os.urandom(_BLOCK)
     template: dict[int, Value] = {
         Attribute.CLASS: int(ObjectClass.SECRET_KEY),

@@ -246,10 +246,15 @@ def set_trust(token: Token, der: bytes, trust: TrustFlags) -> None:
     with token.writing() as session:
         known = _trust(token, session, der)
         if known:
-            token.functions.set_attributes(session, known[0], trust_values(trust))
-        else:
-            template = trust_template(der, certificate.issuer.der, writer.integer(certificate.serial), trust)
-            token.functions.create(session, template)
+            try:
+                token.functions.set_attributes(session, known[0], trust_values(trust))
+                return
+            except CkError:
+                # One that somebody edited cannot be changed, only written anew.
+                for handle in known:
+                    token.functions.destroy(session, handle)
+        template = trust_template(der, certificate.issuer.der, writer.integer(certificate.serial), trust)
+        token.functions.create(session, template)
 
 
 def _certificate(token: Token, session: int, der: bytes) -> list[int]:

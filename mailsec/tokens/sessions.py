@@ -128,6 +128,8 @@ class Sessions:
             self._proven = proven
             self._open_anchor()
             assert self.anchor is not None
+            if person and self.library.softoken:
+                self._end_login()
             if not self.logged_in():
                 self._login(self.anchor, pin, person=person, final=final)
             self._proven = True
@@ -137,6 +139,26 @@ class Sessions:
         """Raise KeyUnavailable where the token is away."""
         with self.lock:
             self._open_anchor()
+
+    def renew_login(self) -> None:
+        """Before something is written to an NSS database or taken from it: whether the password is still the one that we logged in with.
+
+        Attack by accident: after another process has changed it, softoken writes keys with the old one, and nobody can ever read them.
+        Raise TokenError where it is another one now, KeyUnavailable.
+        """
+        if self.library.softoken and self.state.flags & LOGIN_REQUIRED and self._wanted:
+            with self.lock:
+                self._open_anchor()
+                assert self.anchor is not None
+                self._end_login()
+                self._login(self.anchor, self.pin, person=False)
+
+    def _end_login(self) -> None:
+        """Log out; what was loaded is gone with it."""
+        if self.anchor is not None:
+            self._logout(self.anchor)
+        self._generation += 1
+        self.keys = {}
 
     def _login(self, session: int, pin: bytes | None, *, person: bool, final: bool = False) -> None:
         state = self.state = self.answered(lambda: self.functions.token_info(self.slot))
@@ -290,9 +312,9 @@ class Sessions:
         code = error.code
         if code in LOST or (code == KEY_TYPE_INCONSISTENT and self.library.softoken):
             with self.lock:
-                if code == KEY_TYPE_INCONSISTENT and self.anchor is not None:
+                if code == KEY_TYPE_INCONSISTENT:
                     # NSS: another process has changed the password; only a new login reads the keys again.
-                    self._logout(self.anchor)
+                    self._end_login()
                 self._generation += 1
                 self.keys = {}
             self.revive()
@@ -317,6 +339,7 @@ class Sessions:
         self.need_service()
         if self.state.flags & WRITE_PROTECTED:
             raise self.read_only()
+        self.renew_login()
         session = self.call(lambda _: self.functions.open_session(self.slot, writing=True))
         try:
             yield session

@@ -47,12 +47,12 @@ anchor_options = click.option(
 @click.pass_obj
 def list_certificates(output: Output, expiring: str, address: str, own: bool, anchors_only: bool, database: DatabaseChoice) -> None:
     """List the certificates: nickname, trust (TLS,e-mail,objects as certutil shows it), whom it names, until when."""
-    from mailsec.app.databases import open_database
+    from mailsec.app.databases import open_any
     from mailsec.model.address import Address
 
     wanted = Address.parse(address).key if address else ""
     until = datetime.now(UTC) + _days(expiring) if expiring else None
-    with open_database(output, database, look=True) as opened:
+    with open_any(output, database, look=True) as opened:
         entries = [
             entry
             for entry in opened.entries()
@@ -83,9 +83,9 @@ def list_certificates(output: Output, expiring: str, address: str, own: bool, an
 @click.pass_obj
 def show(output: Output, nickname: str, database: DatabaseChoice) -> None:
     """Show everything about the certificates with this nickname."""
-    from mailsec.app.databases import entries_called, open_database
+    from mailsec.app.databases import entries_called, open_any
 
-    with open_database(output, database, look=True) as opened:
+    with open_any(output, database, look=True) as opened:
         shown = [described(entry) for entry in entries_called(opened, nickname)]
     output.result({"certificates": shown}, lambda: _show(output, shown))
 
@@ -100,13 +100,13 @@ def show(output: Output, nickname: str, database: DatabaseChoice) -> None:
 @click.pass_obj
 def export(output: Output, nickname: str, file: str, der: bool, chain: bool, database: DatabaseChoice) -> None:
     """Write a certificate (never its key) as PEM or DER."""
-    from mailsec.app.databases import entries_called, open_database
+    from mailsec.app.databases import entries_called, open_any
     from mailsec.app.files import write_file
     from mailsec.keys.files import pem
 
     if der and chain:
         raise UsageError("DER holds one certificate", hint="leave out --der or --chain")
-    with open_database(output, database, look=True) as opened:
+    with open_any(output, database, look=True) as opened:
         entry = entries_called(opened, nickname)[0]
         certificates = [entry.der, *(opened.chain(entry) if chain else ())]
     if not entry.verified:
@@ -137,10 +137,10 @@ def trust(output: Output, nickname: str, flags: str, domains: tuple[str, ...], d
     TRUST is "TLS,EMAIL,OBJECT" in NSS's letters: C a CA for certificates of servers and mail, T a CA for TLS clients, P this very
     certificate, p never. An e-mail CA needs the domains that it may vouch for: mailsec cert trust CA ",C," --for example.org
     """
-    from mailsec.app.databases import domains_from, entries_called, open_database
+    from mailsec.app.databases import domains_from, entries_called, open_any
 
     parsed = trust_flags(flags)
-    with open_database(output, database) as opened:
+    with open_any(output, database) as opened:
         entries_called(opened, nickname)
         opened.set_trust(nickname, parsed, domains=domains_from(domains))
         entry = opened.find(nickname)[0]
@@ -156,9 +156,9 @@ def trust(output: Output, nickname: str, flags: str, domains: tuple[str, ...], d
 @click.pass_obj
 def rename(output: Output, nickname: str, new: str, database: DatabaseChoice) -> None:
     """Call a certificate by another nickname. The configuration may use the old one."""
-    from mailsec.app.databases import entries_called, open_database
+    from mailsec.app.databases import entries_called, open_any
 
-    with open_database(output, database) as opened:
+    with open_any(output, database) as opened:
         entries_called(opened, nickname)
         opened.rename(nickname, new)
     output.result({"nickname": new}, f'"{nickname}" is "{new}" now')
@@ -174,9 +174,9 @@ def rename(output: Output, nickname: str, new: str, database: DatabaseChoice) ->
 @click.pass_obj
 def delete(output: Output, nickname: str, serial: str, keep_key: bool, yes: bool, database: DatabaseChoice) -> None:
     """Delete certificates, with their private keys where no other certificate here needs them."""
-    from mailsec.app.databases import entries_called, open_database
+    from mailsec.app.databases import entries_called, open_any
 
-    with open_database(output, database) as opened:
+    with open_any(output, database) as opened:
         entries = [entry for entry in entries_called(opened, nickname) if not serial or _serial(entry) == serial.lower().lstrip("0")]
         if not entries:
             raise MailsecError(f'no certificate "{nickname}" has the serial number {serial}', hint="`mailsec cert show` prints them")
@@ -268,7 +268,8 @@ def _row(entry: CertificateEntry) -> list[object]:
     elif entry.state:
         state = entry.state
     elif entry.trust.email_anchor:
-        state = "for " + ", ".join("any" if domain == "*" else domain for domain in entry.domains)
+        # An NSS database knows no domains: its anchors are for all.
+        state = "for " + (", ".join("any" if domain == "*" else domain for domain in entry.domains) or "any")
     else:
         state = ""
     shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
@@ -319,7 +320,7 @@ def _trusted_for(entry: CertificateEntry) -> str:
     if "p" in email:
         meaning = "never trusted for mail"
     elif "C" in email:
-        domains = ", ".join("any domain" if domain == "*" else domain for domain in entry.domains)
+        domains = ", ".join("any domain" if domain == "*" else domain for domain in entry.domains) or "any domain"
         meaning = f"a CA for mail of {domains}"
     elif "P" in email:
         meaning = "trusted for mail by itself"

@@ -18,6 +18,7 @@ from mailsec.model.trust import CertificateEntry, TrustFlags
 from mailsec.store.certdb import CertDb
 from mailsec.store.intake import Incoming, Taken, take_in
 from mailsec.store.nicknames import check_nickname, make_nickname
+from mailsec.store.nssdb import NssDb
 
 __all__ = ["add_under_a_free_name", "import_certificates", "say_imported"]
 
@@ -59,7 +60,7 @@ def import_certificates(
     A certificate that cannot be read, or may not be called so, stops none of the others; the exit code is 1 then.
     """
     from mailsec.app.certificate_stream import CertificateFile
-    from mailsec.app.databases import domains_from, open_database
+    from mailsec.app.databases import domains_from, open_any
     from mailsec.app.progress import progressing
 
     if bool(files) == bool(anchors):
@@ -90,7 +91,7 @@ def import_certificates(
     taken: list[Taken] = []
     problems: list[MailsecError] = []
     number = new = refused = 0
-    with open_database(output, database) as opened:
+    with open_any(output, database) as opened:
         with progressing(output, "importing", sum(source.size for source in sources)) as show:
             for one in take_in(opened, incoming(), at=datetime.now(UTC)):
                 number += 1
@@ -128,7 +129,7 @@ def _import_anchors(output: Output, where: str, domains: Sequence[str], choice: 
 
 
 def add_under_a_free_name(
-    database: CertDb,
+    database: CertDb | NssDb,
     der: bytes,
     nickname: str,
     suggested: str,
@@ -142,9 +143,8 @@ def add_under_a_free_name(
     name = make_nickname(suggested, nickname_for(der))
     item = Incoming(der, nickname, name, private_key=key, assigned=assigned, source=source, issuer=issuer)
     at = datetime.now(UTC)
-    with database.writing() as changes:
-        database.demand(changes.connection)
-        number, _ = database.take(changes, item, at=at)
+    with database.taking(at=at) as take:
+        number, _ = take(item)
     return database.entries_with([number])[0]
 
 

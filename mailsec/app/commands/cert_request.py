@@ -42,7 +42,7 @@ def request(
 
     Send the request to the authority, and import what comes back: `mailsec cert import FILE`. The key is found by itself.
     """
-    from mailsec.app.databases import open_database
+    from mailsec.app.databases import open_any
     from mailsec.app.files import write_file
     from mailsec.interfaces import run_now
     from mailsec.keys.files import pem
@@ -52,7 +52,7 @@ def request(
     if existing and kind:
         raise UsageError("--with and --key exclude each other", hint="a key that is here has its kind")
     mailboxes = [Address.parse(address) for address in addresses]
-    with open_database(output, database) as opened:
+    with open_any(output, database) as opened:
         if existing:
             key_id = opened.find_key(existing).key_id
             key = opened.key_octets(key_id, existing)

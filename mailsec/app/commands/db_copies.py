@@ -79,13 +79,13 @@ def merge(output: Output, source: str, source_file: str, domains: tuple[str, ...
 
     What is here already stays as it is; where the two say different things, that is told. The exit code is 1 where something was left out.
     """
-    from mailsec.app.databases import domains_from, open_database
+    from mailsec.app.databases import domains_from, open_any, open_database
     from mailsec.app.progress import progressing
     from mailsec.store.merging import merge as merge_databases
 
     if source_file == "-" == database.passphrase_file:
         raise UsageError("two pass phrases cannot both be on standard input", hint="put one into a file")
-    other = open_database(output, DatabaseChoice(database=source, passphrase_file=source_file), asking=f"Pass phrase of {source}")
+    other = open_any(output, DatabaseChoice(database=source, passphrase_file=source_file), asking=f"Pass phrase of {source}")
     with other, open_database(output, database) as opened, progressing(output, "merging", 0) as show:
         merged = merge_databases(opened, other, domains=domains_from(domains), at=datetime.now(UTC), show=show)
         name = opened.name

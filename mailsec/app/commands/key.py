@@ -25,9 +25,9 @@ __all__ = ["assign", "delete", "generate", "list_keys"]
 @click.pass_obj
 def list_keys(output: Output, database: DatabaseChoice) -> None:
     """List the private keys: id, kind, the certificates they belong to, and whom they are assigned to."""
-    from mailsec.app.databases import open_database
+    from mailsec.app.databases import open_any
 
-    with open_database(output, database, look=True) as opened:
+    with open_any(output, database, look=True) as opened:
         keys = opened.stored_keys()
     rows = [
         [
@@ -57,13 +57,12 @@ def list_keys(output: Output, database: DatabaseChoice) -> None:
 @click.pass_obj
 def generate(output: Output, kind: str | None, database: DatabaseChoice) -> None:
     """Make a private key that waits for a certificate. (`cert issue` and `cert request` make their own.)"""
-    from mailsec.app.databases import open_database
-    from mailsec.x509.issue import make_key
+    from mailsec.app.databases import open_any
 
     kind = kind or "rsa-3072"
-    with open_database(output, database) as opened:
+    with open_any(output, database) as opened:
         output.progress("making a key")
-        key_id = opened.add_key(make_key(kind), at=datetime.now(UTC))
+        key_id = opened.generate_key(kind, at=datetime.now(UTC))
         made = opened.find_key(key_id.hex())
     output.result(
         {"keys": [_value(made)]},
@@ -83,9 +82,9 @@ def delete(output: Output, key: str, yes: bool, database: DatabaseChoice) -> Non
     KEY is the nickname of its certificate, or its id.
     """
     from mailsec.app.commands.cert import confirmed
-    from mailsec.app.databases import open_database
+    from mailsec.app.databases import open_any
 
-    with open_database(output, database) as opened:
+    with open_any(output, database) as opened:
         found = opened.find_key(key)
         if not yes:
             what = ", ".join(found.nicknames) or found.key_id.hex()[:16]

@@ -71,7 +71,7 @@ def import_contents(
     output: Output, file: str, password_file: str, nickname: str, assigned: tuple[str, ...], database: DatabaseChoice
 ) -> None:
     """Add the keys and certificates of a PKCS#12 file to the database; its CA certificates are added and not trusted."""
-    from mailsec.app.databases import open_database
+    from mailsec.app.databases import open_any
 
     if nickname:
         check_nickname(nickname)
@@ -79,7 +79,7 @@ def import_contents(
         raise UsageError("two passwords cannot both be on standard input", hint="put one into a file")
     contents = _open(file, password_file)
     entries: list[CertificateEntry] = []
-    with open_database(output, database) as opened:
+    with open_any(output, database) as opened:
         for key in contents.keys:
             if key.certificate is None:
                 output.warning(
@@ -118,7 +118,7 @@ def export_keys(
     """Write private keys with their certificates to a PKCS#12 file: all that have these nicknames, renewed ones and old ones."""
     import os
 
-    from mailsec.app.databases import ask_password, entries_called, open_database
+    from mailsec.app.databases import ask_password, entries_called, open_any
     from mailsec.app.files import write_file
     from mailsec.keys.files import Pkcs12Key
     from mailsec.keys.pkcs12_writer import write_pkcs12
@@ -129,7 +129,7 @@ def export_keys(
         raise MailsecError(f"{file} exists already", hint="remove it, or choose another name")
     keys: dict[bytes, Pkcs12Key] = {}
     chain: dict[bytes, str] = {}
-    with open_database(output, database) as opened:
+    with open_any(output, database) as opened:
         for nickname in dict.fromkeys(nicknames):
             own = [entry for entry in entries_called(opened, nickname) if entry.has_key]
             if not own:

@@ -1,0 +1,102 @@
+"""NSS directories (`-d nss:DIR`) as commands open them: through softoken in this process, logged in where a password is there to be had.
+
+The one invariant: looking never writes. softoken makes the files that are missing when it opens a directory for writing, and turns old ones
+into new ones; so what is not there, or is in NSS's old format, is refused before, with the command that NSS has for it.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from mailsec.app.files import reason_of
+from mailsec.app.options import ask_passphrase, read_passphrase_file
+from mailsec.app.output import Output
+from mailsec.errors import InputError, SchemaError, StoreError, TokenError, UsageError, WrongPassphrase
+from mailsec.store.nssdb import NssDb
+
+if TYPE_CHECKING:
+    from mailsec.tokens.token import Token
+
+__all__ = ["open_nss"]
+
+_SCHEME: Final = "nss:"
+
+
+def open_nss(output: Output, location: str, passphrase_file: str, *, look: bool = False, asking: str = "") -> NssDb:
+    """The NSS database "nss:DIR", logged in; with `look`, one whose password nobody can be asked for is opened all the same, not verified.
+
+    Raise StoreError, SchemaError or ConfigurationError where there is none that can be opened, WrongPassphrase.
+    """
+    from mailsec.app.token_choice import own_state
+    from mailsec.tokens.module import Module
+    from mailsec.tokens.softoken import NssDatabase, find_softoken, nss_parameters
+    from mailsec.tokens.state import StateDirectory
+
+    directory = _directory(location)
+    parameters = nss_parameters([NssDatabase(str(directory), read_only=look)])
+    module = Module("nss", find_softoken(), state=StateDirectory(own_state()), parameters=parameters)
+    try:
+        token = module.token("")
+        password = _log_in(output, token, location, passphrase_file, look=look, asking=asking)
+    except BaseException:
+        module.close()
+        raise
+    database = NssDb(module, token.state.label, location, password=password, close=module.close)
+    for problem in database.check() if database.unlocked else ():
+        output.warning(f"{problem}: it is trusted for nothing", "somebody has edited the file; `mailsec cert trust` writes the trust anew")
+    return database
+
+
+def _directory(location: str) -> Path:
+    """The directory, if a database of the format of today lies there."""
+    name = location.removeprefix(_SCHEME).removeprefix("sql:")
+    if not name or name.startswith("dbm:"):
+        raise UsageError(f"{location!r} names no NSS database", hint="as in -d nss:/etc/pki/nssdb, a directory with cert9.db and key4.db")
+    directory = Path(name).expanduser()
+    try:
+        there = {path.name for path in directory.iterdir()}
+    except FileNotFoundError:
+        raise StoreError(f"there is no directory {directory}", hint=f"certutil -N -d sql:{directory} makes an NSS database there") from None
+    except OSError as error:
+        raise StoreError(f"{directory} cannot be read: {reason_of(error)}", hint="run this as the user that owns the database") from error
+    if {"cert9.db", "key4.db"} <= there:
+        return directory
+    if "cert8.db" in there or "key3.db" in there:
+        hint = (
+            f"certutil --upgrade-merge -d sql:NEW --source-dir {directory} --upgrade-id old -f NEW-PASSWORD -@ OLD-PASSWORD"
+            " brings it into a new directory"
+        )
+        raise SchemaError(f"{directory} holds an NSS database of the old format (cert8.db, key3.db)", hint=hint)
+    raise SchemaError(f"{directory} holds no NSS database (cert9.db, key4.db)", hint=f"certutil -N -d sql:{directory} makes one")
+
+
+def _log_in(output: Output, token: Token, location: str, passphrase_file: str, *, look: bool, asking: str) -> bytes:
+    """Log in where a password is wanted; return it."""
+    if not token.info().login_required:
+        return b""
+    if passphrase_file:
+        password = _from_file(passphrase_file, token.state.label)
+    elif look and not sys.stdin.isatty():
+        output.warning("nothing below is verified: the database has a password", "give it with --passphrase-file FILE")
+        return b""
+    else:
+        password = ask_passphrase(asking or f"Password of {location}").encode()
+    try:
+        # An NSS database counts no wrong passwords and locks nobody out: a person may try as often as they like.
+        token.login(password, person=True)
+    except TokenError as error:
+        if "refuses the PIN" not in error.message:
+            raise
+        raise WrongPassphrase(f"the password is wrong for {location}", hint="it is the one that certutil -f takes") from None
+    return password
+
+
+def _from_file(path: str, label: str) -> bytes:
+    """certutil's password files hold one line, or lines `NSS Certificate DB:PASSWORD`; mod_nss's name it `internal`."""
+    known = read_passphrase_file(path)
+    for name in (label.encode(), b"internal", None):
+        if (found := known.get(name)) is not None:
+            return found
+    raise InputError(f'the password file {path} has no line "internal:…"', hint="or one line with the password", stage="passphrase")
