@@ -24,11 +24,11 @@ __all__ = ["ask_password", "domains_from", "entries_called", "open_any", "open_d
 
 def open_any(output: Output, choice: DatabaseChoice, *, look: bool = False, asking: str = "") -> CertDb | NssDb:
     """As `open_database`, and "nss:DIR" too: for commands about what both keep."""
-    location = choice.location()
-    if not location.startswith("nss:"):
-        return open_database(output, choice, look=look, asking=asking)
-    from mailsec.app.nss_databases import open_nss
+    from mailsec.app.nss_databases import is_nss, open_nss
 
+    location = choice.location()
+    if not is_nss(location):
+        return open_database(output, choice, look=look, asking=asking)
     return open_nss(output, location, choice.passphrase_file, look=look, asking=asking)
 
 

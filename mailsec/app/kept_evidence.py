@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from mailsec.app.databases import open_database
+from mailsec.app.databases import open_any
 from mailsec.app.files import reason_of
 from mailsec.app.options import DatabaseChoice
 from mailsec.app.output import Output
@@ -16,7 +16,9 @@ from mailsec.app.revocation_inputs import revocation_of
 from mailsec.builtin.crl import read_lists
 from mailsec.errors import InputError
 from mailsec.interfaces import Evidence, EvidenceRequest
+from mailsec.store.certdb import CertDb
 from mailsec.store.evidence import EvidenceStore, fingerprint
+from mailsec.store.nss_lists import NssLists
 from mailsec.x509.certificate import load_certificate
 
 __all__ = ["kept_evidence"]
@@ -36,7 +38,9 @@ def kept_evidence(output: Output, choice: DatabaseChoice, requests: Sequence[Evi
     certificates = {request.certificate for request in requests if request.kind != "issuer"}
     issuers = {load_certificate(der).issuer.der for der in certificates}
     urls = {url for request in requests if request.kind == "crl" for url in request.urls}
-    with open_database(output, choice, look=True) as opened:
+    with open_any(output, choice, look=True) as opened:
+        if not isinstance(opened, CertDb):
+            return [*found, *(Evidence("crl", der, "database", now) for der in NssLists(opened).lists_of(issuers))]
         store = EvidenceStore(opened)
         # Whatever has not been thrown away: `--at` may speak of an instant long ago.
         rows = store.about([fingerprint(der) for der in certificates], at=datetime.fromtimestamp(0, UTC), kinds=("ocsp",))

@@ -19,9 +19,34 @@ from mailsec.store.nssdb import NssDb
 if TYPE_CHECKING:
     from mailsec.tokens.token import Token
 
-__all__ = ["open_nss"]
+__all__ = ["is_nss", "make_nss", "open_nss"]
 
 _SCHEME: Final = "nss:"
+
+
+def is_nss(location: str) -> bool:
+    """True for "nss:DIR"."""
+    return location.startswith(_SCHEME)
+
+
+def make_nss(location: str, password: bytes) -> None:
+    """Make an NSS database in the directory of "nss:DIR", which is made too where it is missing. Raise StoreError where there is one."""
+    from mailsec.app.token_choice import own_state
+    from mailsec.tokens.module import Module
+    from mailsec.tokens.softoken import NssDatabase, find_softoken, nss_parameters
+    from mailsec.tokens.state import StateDirectory
+
+    directory = Path(_name(location)).expanduser()
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        there = {path.name for path in directory.iterdir()} & {"cert9.db", "key4.db", "cert8.db", "key3.db"}
+    except OSError as error:
+        raise StoreError(f"{directory} cannot be made: {reason_of(error)}", hint="choose another place") from error
+    if there:
+        raise StoreError(f"{directory} holds an NSS database already", hint="choose another directory")
+    library = find_softoken()
+    with Module("nss", library, state=StateDirectory(own_state()), parameters=nss_parameters([NssDatabase(str(directory))])) as module:
+        module.present()[0].set_first_pin(password)
 
 
 def open_nss(output: Output, location: str, passphrase_file: str, *, look: bool = False, asking: str = "") -> NssDb:
@@ -51,10 +76,7 @@ def open_nss(output: Output, location: str, passphrase_file: str, *, look: bool 
 
 def _directory(location: str) -> Path:
     """The directory, if a database of the format of today lies there."""
-    name = location.removeprefix(_SCHEME).removeprefix("sql:")
-    if not name or name.startswith("dbm:"):
-        raise UsageError(f"{location!r} names no NSS database", hint="as in -d nss:/etc/pki/nssdb, a directory with cert9.db and key4.db")
-    directory = Path(name).expanduser()
+    directory = Path(_name(location)).expanduser()
     try:
         there = {path.name for path in directory.iterdir()}
     except FileNotFoundError:
@@ -70,6 +92,13 @@ def _directory(location: str) -> Path:
         )
         raise SchemaError(f"{directory} holds an NSS database of the old format (cert8.db, key3.db)", hint=hint)
     raise SchemaError(f"{directory} holds no NSS database (cert9.db, key4.db)", hint=f"certutil -N -d sql:{directory} makes one")
+
+
+def _name(location: str) -> str:
+    name = location.removeprefix(_SCHEME).removeprefix("sql:")
+    if not name or name.startswith("dbm:"):
+        raise UsageError(f"{location!r} names no NSS database", hint="as in -d nss:/etc/pki/nssdb, a directory with cert9.db and key4.db")
+    return name
 
 
 def _log_in(output: Output, token: Token, location: str, passphrase_file: str, *, look: bool, asking: str) -> bytes:

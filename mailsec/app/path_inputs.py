@@ -76,9 +76,9 @@ class PathInputs:
                     helpful.append(certificate)
         distrusted: frozenset[bytes] = frozenset()
         if self.has_database:
-            from mailsec.app.databases import open_database
+            from mailsec.app.databases import open_any
 
-            database = open_database(output, self.database)
+            database = open_any(output, self.database)
             try:
                 anchors += database.anchors(purpose)
                 helpful += [load_certificate(entry.der) for entry in database.entries()]

@@ -33,9 +33,9 @@ def certificate_of(output: Output, place: str, database: DatabaseChoice) -> Cert
     if Path(place).exists():
         certificate = load_certificate(read_ders(place)[0])
     elif database.configuration or database.database:
-        from mailsec.app.databases import entries_called, open_database
+        from mailsec.app.databases import entries_called, open_any
 
-        with open_database(output, database, look=True) as opened:
+        with open_any(output, database, look=True) as opened:
             certificate = load_certificate(entries_called(opened, place)[0].der)
     else:
         raise InputError(f"there is no file {place}", hint="name a file, or a nickname and its database with -d", stage="parse")

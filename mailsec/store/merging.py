@@ -13,12 +13,15 @@ from typing import Any
 
 from sqlalchemy import insert, select
 
+from mailsec.errors import InputError, PrivateKeyError, TokenError
 from mailsec.interfaces import CertificateDatabase
-from mailsec.model.trust import TrustFlags
+from mailsec.model.trust import CertificateEntry, TrustFlags
 from mailsec.store.certdb import CertDb
 from mailsec.store.connection import fetch
 from mailsec.store.entry_rows import instant_of
+from mailsec.store.evidence import EvidenceStore
 from mailsec.store.intake import Incoming, take_in
+from mailsec.store.nssdb import NssDb
 from mailsec.store.schema import assignments, capabilities, certificates, crls, issued, partner_settings, users
 
 __all__ = ["Merged", "merge"]
@@ -53,9 +56,12 @@ def merge(
     """Take over what `source` has and `target` has not. `domains` are those of its anchors for e-mail that name none (NSS knows none)."""
     merged = Merged()
     _certificates(target, source, merged, domains, at, show)
-    if isinstance(source, CertDb):
+    if isinstance(source, CertDb | NssDb):
         _lone_keys(target, source, merged, at)
+    if isinstance(source, CertDb):
         _rows(target, source, merged)
+    elif isinstance(source, NssDb):
+        _lists(target, source, merged, at)
     return merged
 
 
@@ -81,7 +87,7 @@ def _certificates(target: CertDb, source: CertificateDatabase, merged: Merged, d
             if ours is not None and ours.trust == trust:
                 trust = _NOTHING
             state, distrust_after = states.get(entry.id, ("", None))
-            key = source.private_key(entry) if entry.has_key and entry.der not in keys else None
+            key = _key(source, entry, merged) if entry.has_key and entry.der not in keys else None
             merged.keys += key is not None
             yield Incoming(
                 entry.der,
@@ -116,15 +122,36 @@ def _states(source: CertDb) -> dict[int, tuple[str, datetime | None]]:
         return {row["id"]: (str(row["state"]), instant_of(row["distrust_after"])) for row in fetch(connection, select(*columns))}
 
 
-def _lone_keys(target: CertDb, source: CertDb, merged: Merged, at: datetime) -> None:
-    """Keys that wait for their certificates."""
+def _key(source: CertificateDatabase, entry: CertificateEntry, merged: Merged) -> bytes | None:
+    """The private key of an entry; one that does not come stops nothing else."""
+    try:
+        return source.private_key(entry)
+    except (TokenError, PrivateKeyError) as error:
+        merged.problems.append(f"the private key of {entry.nickname}: {error.message}")
+        return None
+
+
+def _lone_keys(target: CertDb, source: CertDb | NssDb, merged: Merged, at: datetime) -> None:
+    """Keys that wait for their certificates. (An NSS database has other ids for them.)"""
     known = {key.key_id for key in target.stored_keys()}
     for key in source.stored_keys():
         if key.verified and not key.nicknames and key.key_id not in known:
-            octets = source.key_octets(key.key_id)
-            if octets is not None:
-                target.add_key(octets, at=at)
-                merged.keys += 1
+            try:
+                octets = source.key_octets(key.key_id)
+                merged.keys += octets is not None and target.add_key(octets, at=at) not in known
+            except (TokenError, PrivateKeyError) as error:
+                merged.problems.append(f"the private key {key.key_id.hex()[:16]}: {error.message}")
+
+
+def _lists(target: CertDb, source: NssDb, merged: Merged, at: datetime) -> None:
+    """Revocation lists of an NSS database."""
+    store = EvidenceStore(target)
+    known = {one.sha256 for one in store.lists()}
+    for der in source.revocation_lists():
+        try:
+            merged.lists += store.keep_list(der, at=at).sha256 not in known
+        except InputError as error:
+            merged.problems.append(f"a revocation list: {error.message}")
 
 
 def _rows(target: CertDb, source: CertDb, merged: Merged) -> None:

@@ -78,6 +78,20 @@ class Token(Sessions):
             self._offered = frozenset(one.name.removeprefix("CKM_") for one in described(rows))
         return self._offered
 
+    def set_first_pin(self, pin: bytes) -> None:
+        """Of an NSS database that has just been made: its password, empty for none. Raise TokenError."""
+        with self.lock:
+            session = self.answered(lambda: self.functions.open_session(self.slot, writing=True))
+            try:
+                # NSS's security officer has no PIN, and exists for this only.
+                self.functions.login(session, 0, b"")
+                self.functions.init_pin(session, pin)
+                self.functions.logout(session)
+            except CkError as error:
+                raise TokenError(f"token {self.state.label!r} does not take the password: {error}", hint="choose a longer one") from error
+            finally:
+                self.functions.close_session(session)
+
     # -- raw operations ----------------------------------------------------------------------------------------------------------------
 
     def sign(self, key_id: bytes, operation: str, data: bytes) -> bytes:

@@ -177,7 +177,6 @@ def test_no_password_is_refused_where_the_configuration_asks_for_fips_algorithms
         (("-d", "absent.db"), 1, "db init"),
         (("-d", "."), 1, "directory"),
         (("-d", "password"), 78, "not a mailsec database"),
-        (("-d", "nss:/etc/pki"), 2, "NSS"),
         (("-d", "postgresql://u:secret@h/d"), 2, "password"),
         (("-d", "x.db", "-c", "y.toml"), 2, "exclude"),
         (("-d", "x.db", "--passphrase-file", "absent"), 3, "absent"),

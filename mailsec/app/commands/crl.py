@@ -13,7 +13,10 @@ from mailsec.app.output import Output, json_option, plural
 from mailsec.errors import InputError, UsageError
 
 if TYPE_CHECKING:
-    from mailsec.store.evidence import KeptList
+    from mailsec.store.certdb import CertDb
+    from mailsec.store.evidence import EvidenceStore, KeptList
+    from mailsec.store.nss_lists import NssLists
+    from mailsec.store.nssdb import NssDb
 
 __all__ = ["delete", "fetch", "import_lists", "list_lists", "print_lists"]
 
@@ -24,11 +27,10 @@ __all__ = ["delete", "fetch", "import_lists", "list_lists", "print_lists"]
 @click.pass_obj
 def list_lists(output: Output, database: DatabaseChoice) -> None:
     """List the revocation lists of the database. They are judged whenever they are used."""
-    from mailsec.app.databases import open_database
-    from mailsec.store.evidence import EvidenceStore
+    from mailsec.app.databases import open_any
 
-    with open_database(output, database, look=True) as opened:
-        found = EvidenceStore(opened).lists()
+    with open_any(output, database, look=True) as opened:
+        found = _lists(opened).lists()
     print_lists(output, found, "there are no revocation lists; `mailsec crl import FILE` adds one")
 
 
@@ -39,17 +41,16 @@ def list_lists(output: Output, database: DatabaseChoice) -> None:
 @click.pass_obj
 def import_lists(output: Output, files: tuple[str, ...], database: DatabaseChoice) -> None:
     """Add the revocation lists in files (PEM or DER). Workers use them within a minute."""
-    from mailsec.app.databases import open_database
+    from mailsec.app.databases import open_any
     from mailsec.app.path_inputs import read_ders
-    from mailsec.store.evidence import EvidenceStore
 
     given = [(path, der) for path in files for der in read_ders(path, "X509 CRL")]
     now = datetime.now(UTC)
-    with open_database(output, database) as opened:
+    with open_any(output, database) as opened:
         kept = []
         for path, der in given:
             try:
-                kept.append(EvidenceStore(opened).keep_list(der, at=now, notice=True))
+                kept.append(_lists(opened).keep_list(der, at=now, notice=True))
             except InputError as error:
                 raise InputError(f"{path}: {error.message}", hint=error.hint, stage=error.stage) from None
     _warn(output, kept, now)
@@ -106,12 +107,11 @@ def fetch(output: Output, places: tuple[str, ...], file: str, database: Database
         write_file(file, fetched[0][1])
         output.result({"lists": [], "file": file}, f"written to {file}")
         return
-    from mailsec.app.databases import open_database
-    from mailsec.store.evidence import EvidenceStore
+    from mailsec.app.databases import open_any
 
     now = datetime.now(UTC)
-    with open_database(output, database) as opened:
-        kept = [EvidenceStore(opened).keep_list(der, url=url, at=now, notice=True) for url, der in fetched]
+    with open_any(output, database) as opened:
+        kept = [_lists(opened).keep_list(der, url=url, at=now, notice=True) for url, der in fetched]
     _warn(output, kept, now)
     print_lists(output, kept)
 
@@ -123,16 +123,24 @@ def fetch(output: Output, places: tuple[str, ...], file: str, database: Database
 @click.pass_obj
 def delete(output: Output, numbers: tuple[int, ...], database: DatabaseChoice) -> int:
     """Delete revocation lists, by their numbers in `mailsec crl list`."""
-    from mailsec.app.databases import open_database
-    from mailsec.store.evidence import EvidenceStore
+    from mailsec.app.databases import open_any
 
-    with open_database(output, database) as opened:
-        gone = [number for number in numbers if EvidenceStore(opened).delete_list(number)]
+    with open_any(output, database) as opened:
+        gone = [number for number in numbers if _lists(opened).delete_list(number)]
     missing = [number for number in numbers if number not in gone]
     for number in missing:
         output.warning(f"there is no revocation list {number}", "`mailsec crl list` shows the numbers")
     output.result({"deleted": gone}, f"{plural(len(gone), 'list')} deleted")
     return 1 if missing else 0
+
+
+def _lists(opened: CertDb | NssDb) -> EvidenceStore | NssLists:
+    """Where the lists of this database are."""
+    from mailsec.store.certdb import CertDb
+    from mailsec.store.evidence import EvidenceStore
+    from mailsec.store.nss_lists import NssLists
+
+    return EvidenceStore(opened) if isinstance(opened, CertDb) else NssLists(opened)
 
 
 def _warn(output: Output, kept: Sequence[KeptList], now: datetime) -> None:

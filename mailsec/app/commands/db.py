@@ -36,6 +36,7 @@ def init(output: Output, database: DatabaseChoice, no_password: bool, anchors: s
     Its password encrypts the private keys and shows what others wrote into the file. It is read from --passphrase-file, or asked for.
     """
     from mailsec.app.databases import domains_from
+    from mailsec.app.nss_databases import is_nss, make_nss
     from mailsec.app.roots import NONE, add_anchors, ask_for_anchors, read_anchors, said
     from mailsec.store.certdb import CertDb
 
@@ -49,6 +50,15 @@ def init(output: Output, database: DatabaseChoice, no_password: bool, anchors: s
         raise UsageError("the pass phrase is empty", hint="give one, or say --no-password")
     if not secret:
         _demand_that_none_is_fine(database)
+    if is_nss(location):
+        if anchors not in ("", NONE):
+            hint = "`mailsec cert import FILE --trust ,C, --for any -d nss:DIR` trusts one"
+            raise UsageError("--anchors is for mailsec databases", hint=hint)
+        make_nss(location, secret)
+        if not secret:
+            output.warning(_NO_PASSWORD, "`mailsec db password` sets one later")
+        output.result({"database": location, "password": bool(secret), "anchors": 0}, f"{location} is ready, for NSS's tools, too")
+        return
     # Before anything is made: what cannot be read leaves nothing behind.
     found = read_anchors(anchors or ask_for_anchors(output), domains_from(domains))
     with CertDb.create(location, secret, at=datetime.now(UTC)) as made:
@@ -68,18 +78,25 @@ def init(output: Output, database: DatabaseChoice, no_password: bool, anchors: s
 @database_options
 @click.pass_obj
 def check(output: Output, database: DatabaseChoice, accept: bool) -> int:
-    """Check the file, and that every row was written by mailsec and none is missing."""
-    from mailsec.app.databases import open_database
+    """Check the file, and that every row was written by mailsec and none is missing; of an NSS database, that NSS wrote its trust."""
+    from mailsec.app.databases import open_any
+    from mailsec.store.certdb import CertDb
 
-    with open_database(output, database) as opened:
+    with open_any(output, database) as opened:
+        ours = isinstance(opened, CertDb)
+        if accept and not isinstance(opened, CertDb):
+            raise UsageError("--accept is for mailsec databases", hint="`mailsec cert trust` writes the trust of a certificate anew")
         problems = opened.check()
-        removed = opened.accept() if accept and problems else 0
+        removed = opened.accept() if accept and problems and isinstance(opened, CertDb) else 0
         name = opened.name
 
     def say() -> None:
         for problem in problems:
             output.text(f"  {problem}")
-        if not problems:
+        if not ours:
+            if not problems:
+                output.text(f"{name} is well: NSS itself wrote all that it trusts")
+        elif not problems:
             output.text(f"{name} is whole: every row was written by mailsec, and none is missing")
         elif accept:
             output.text(f"removed {plural(removed, 'row')}; the rest is believed from now on")
@@ -98,14 +115,14 @@ def check(output: Output, database: DatabaseChoice, accept: bool) -> int:
 @click.pass_obj
 def password(output: Output, database: DatabaseChoice, file: str, no_password: bool) -> None:
     """Change the password of the database."""
-    from mailsec.app.databases import open_database
+    from mailsec.app.databases import open_any
     from mailsec.app.options import ask_passphrase, passphrase_from_file
 
     if no_password and file:
         raise UsageError("--no-password and --new-passphrase-file exclude each other", hint="leave one out")
     if file == "-" == database.passphrase_file:
         raise UsageError("the old and the new pass phrase cannot both be on standard input", hint="put one into a file")
-    with open_database(output, database) as opened:
+    with open_any(output, database) as opened:
         if no_password:
             new = ""
             _demand_that_none_is_fine(database)
