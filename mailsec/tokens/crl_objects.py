@@ -20,6 +20,7 @@ from mailsec.x509.crl import CertificateList, load_crl
 __all__ = ["delete_list", "import_list", "read_lists"]
 
 _CRL_CLASS: Final = 0xCE534351
+_NSS_URL: Final = 0xCE534351
 _NSS_KRL: Final = 0xCE534358
 
 
@@ -49,6 +50,8 @@ def import_list(token: Token, der: bytes) -> None:
             Attribute.TOKEN: True,
             Attribute.SUBJECT: crl.issuer.der,
             Attribute.VALUE: der,
+            # Empty, but there: crlutil passes over lists without it.
+            _NSS_URL: "",
             _NSS_KRL: False,
         }
         token.functions.create(session, values)
