@@ -227,7 +227,7 @@ class Relay:
             or not all(recipient.address.is_ascii for recipient in recipients)
         )
         segments = Segments.of(entry.octets.data if isinstance(entry.octets, BytesOctets) else entry.octets)
-        return Job(entry, positions, OutgoingMessage(reverse_path, recipients, segments, eight_bit, smtputf8))
+        return Job(entry, positions, OutgoingMessage(reverse_path, recipients, segments, eight_bit, smtputf8, entry.entry.sensitive))
 
     def _submit(self, destination: Destination, job: Job) -> None:
         if job.entry.entry.secret and not destination.is_ours_and_private:

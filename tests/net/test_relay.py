@@ -194,6 +194,14 @@ def test_what_was_encrypted_inside_never_makes_a_report_that_quotes_the_next_hop
     assert not any("alice@example.org" in address for row in one.queue().values() for address, _, _ in row.recipients)
 
 
+def test_promise_6_a_next_hop_that_knows_no_dsn_is_told_of_no_sender(gateway, peers):
+    peer = peers()
+    one = gateway(peer).start()
+    one.commit(entry("m", recipients=("bob@example.org",), sensitive=True, secret=True), entry("n"))
+    wait_for(lambda: not one.queue())
+    assert sorted(mail for mail, _, _ in peer.messages) == ["<>", "<alice@example.org>"]
+
+
 def test_a_recipient_who_wants_no_report_gets_none(gateway, peers):
     peer = peers({"RCPT": "550 no"})
     one = gateway(peer).start()

@@ -406,6 +406,21 @@ def test_early_refusal_in_mid_message_is_kept():
     assert ask.question.result.replies == (Reply(552, "5.3.4", "too big"),)
 
 
+@pytest.mark.parametrize(
+    ("offer", "lmtp", "mail", "rcpt"),
+    [
+        ("250-DSN\r\n", False, b"MAIL FROM:<a@b.example> RET=HDRS\r\n", b"RCPT TO:<bob@example.org> NOTIFY=NEVER\r\n"),
+        ("", False, b"MAIL FROM:<>\r\n", b"RCPT TO:<bob@example.org>\r\n"),
+        ("", True, b"MAIL FROM:<a@b.example>\r\n", b"RCPT TO:<bob@example.org>\r\n"),
+    ],
+)
+def test_attack_the_next_hop_returns_what_was_opened_to_whoever_recorded_it(offer, lmtp, mail, rcpt):
+    hop = Hop([outgoing(quiet=True)], lmtp=lmtp).hear("220 x\r\n").hear(f"250-mx.example\r\n{offer}250 PIPELINING\r\n")
+    assert mail + rcpt in hop.said
+    other = Hop([outgoing()], lmtp=lmtp).hear("220 x\r\n").hear(f"250-mx.example\r\n{offer}250 PIPELINING\r\n")
+    assert b"MAIL FROM:<a@b.example>\r\nRCPT TO:<bob@example.org>\r\n" in other.said
+
+
 def test_address_with_a_line_end_is_never_sent():
     evil = OutgoingMessage(None, (Recipient(Address("a", "b\r\nRSET")),), Segments.of(b"x\r\n"))
     hop = Hop([evil]).hear("220 x\r\n").hear(HELLO)

@@ -57,6 +57,10 @@ class Delivery:
         """MAIL and RCPT, each with who takes its reply."""
         message = self.message
         path = str(message.reverse_path) if message.reverse_path is not None else ""
+        # Attack: what was encrypted is sent again by whoever recorded it, and a full mailbox behind the next hop returns it to them, opened.
+        asks = message.quiet and "DSN" in capabilities
+        if message.quiet and not asks and not self._lmtp:
+            path = ""  # RFC 5321 §4.5.5: nobody is told. (Who speaks LMTP tells us at once, RFC 2033 §4.2.)
         mail = f"MAIL FROM:<{path}>"
         if "SIZE" in capabilities:
             mail += f" SIZE={len(message.segments)}"
@@ -64,9 +68,12 @@ class Delivery:
             mail += " BODY=8BITMIME"
         if message.smtputf8 or not _all_ascii(message):
             mail += " SMTPUTF8"
+        if asks:
+            mail += " RET=HDRS"
         commands: list[Command] = [(_line(mail), self._mail_answered)]
         for index, recipient in enumerate(message.recipients):
-            commands.append((_line(f"RCPT TO:<{recipient.address}>"), partial(self._rcpt_answered, index)))
+            to = f"RCPT TO:<{recipient.address}>" + (" NOTIFY=NEVER" if asks else "")
+            commands.append((_line(to), partial(self._rcpt_answered, index)))
         return commands
 
     def _mail_answered(self, reply: Reply) -> None:

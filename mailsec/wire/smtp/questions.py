@@ -114,6 +114,8 @@ class OutgoingMessage:
     """True where it holds octets over 127: BODY=8BITMIME is then needed. mailsec never converts."""
     smtputf8: bool = False
     """True where an address or the header needs SMTPUTF8 (RFC 6531)."""
+    quiet: bool = False
+    """True where its sender may learn nothing of what becomes of it: the next hop is asked for silence (RFC 3461 §4.1)."""
     tag: object = field(default=None, repr=False, compare=False)
     """Whatever the caller wants back with the result."""
 
