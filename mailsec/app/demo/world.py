@@ -136,15 +136,7 @@ class World:
                     "tls": "starttls",
                     "certificate": "Server-Cert",
                 },
-                {
-                    "name": "mailbox",
-                    "address": f"127.0.0.1:{self.ports['mailbox']}",
-                    "protocol": "pop3",
-                    "origin": "mailbox",
-                    "tls": "starttls-required",
-                    "certificate": "Server-Cert",
-                    "upstream": {"to": f"pop3://127.0.0.1:{self.ports['upstream']}", "tls": "none", "domains": ["example.org"]},
-                },
+                *self._mailbox_listener(),
             ],
             "passphrase": {"method": "file", "file": "passphrase"},
             "rule": [
@@ -154,6 +146,22 @@ class World:
             "relay": {"next_hop": f"smtp://[127.0.0.1]:{self.ports['destination']}", "retry_first": 1, "retry_longest": 5},
         }
         self.configuration.write_text(render(values), encoding="utf-8")
+
+    def _mailbox_listener(self) -> list[dict[str, Any]]:
+        """Where mail is read, if there is a mailbox."""
+        if "upstream" not in self.ports:
+            return []
+        return [
+            {
+                "name": "mailbox",
+                "address": f"127.0.0.1:{self.ports['mailbox']}",
+                "protocol": "pop3",
+                "origin": "mailbox",
+                "tls": "starttls-required",
+                "certificate": "Server-Cert",
+                "upstream": {"to": f"pop3://127.0.0.1:{self.ports['upstream']}", "tls": "none", "domains": ["example.org"]},
+            }
+        ]
 
     def _write(self, name: str, data: bytes, *, private: bool) -> None:
         descriptor = os.open(self.directory / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600 if private else 0o644)
