@@ -25,7 +25,7 @@ from mailsec.pki.identity import matches
 from mailsec.plugins import PluginManager
 from mailsec.smime.ciphers_for import unfit
 from mailsec.smime.identity import read_author
-from mailsec.x509.certificate import load_certificate
+from mailsec.x509.certificate import Certificate, load_certificate
 
 __all__ = ["Learner", "Learning", "sightings_of"]
 
@@ -61,12 +61,24 @@ def sightings_of(transaction: Transaction, result: SmimeResult, verdict: Verdict
             if signer.certificate is None or not told.trusted or told.matches_from is not True:
                 continue
             signed_at = min(signer.signing_time or transaction.received_at, transaction.received_at)
+            own = load_certificate(signer.certificate)
             # RFC 8551 §2.5.3: who has another certificate for encryption sends it along. It needs no less than the signer's own.
             for der in (signer.certificate, *layer.certificates):
                 certificate = load_certificate(der)
-                if der not in found and matches(certificate, author) and any(not unfit(certificate, one) for one in PROFILES.values()):
-                    found[der] = Sighting(author, der, layer.certificates, b"", signer.capabilities, signed_at)
+                if der not in found and matches(certificate, author) and _receives(certificate):
+                    capabilities = signer.capabilities if der == signer.certificate or _speaks_for(own, certificate) else None
+                    found[der] = Sighting(author, der, layer.certificates, b"", capabilities, signed_at)
     return tuple(found.values())
+
+
+def _receives(certificate: Certificate) -> bool:
+    return any(not unfit(certificate, profile) for profile in PROFILES.values())
+
+
+def _speaks_for(signer: Certificate, other: Certificate) -> bool:
+    """Whether what `signer` reads is believed of `other`, which came along: a pair of one authority, the one for signatures alone."""
+    # Attack: a certificate of another authority, and the one in use beside it, so that mail to that one gets a weaker cipher.
+    return not _receives(signer) and signer.issuer.der == other.issuer.der
 
 
 class Learning:

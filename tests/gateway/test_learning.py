@@ -167,11 +167,23 @@ def test_attack_a_certificate_of_somebody_else_in_the_bag(home):
     assert [known.address for known in Learnt(home.database).seen()] == ["carol@example.net"]
 
 
+@pytest.mark.parametrize("usage", ["both", "sign"])
+def test_attack_another_authoritys_signature_beside_the_certificate_in_use_weakens_the_cipher(home, usage):
+    home.receives(signed())
+    other = Authority("Other CA")
+    home.database.add(other.certificate, "Other", trust=TrustFlags.parse(",C,"), domains=("*",), at=EPOCH)
+    forged = other.issue("carol@example.net", usage=usage)
+    key = SoftwareKey("carol", _pkcs8(forged), certificate=forged.certificate, chain=(CAROL.certificate,), assigned=forged.assigned)
+    home.receives(signed(key, profile="compatible"))
+    assert home.rows[-1].verdict == "pass" and sealed(home.writes()).algorithm == "aes-256-gcm"
+
+
 def test_a_second_certificate_for_encryption_is_learnt_from_the_bag(home):
     signing, reading = AUTHORITY.issue("carol@example.net", usage="sign"), AUTHORITY.issue("carol@example.net", usage="encrypt")
     key = SoftwareKey("carol", _pkcs8(signing), certificate=signing.certificate, chain=(reading.certificate,), assigned=signing.assigned)
     home.receives(signed(key))
-    assert [one.serial for one in sealed(home.writes()).recipients] == [load_certificate(reading.certificate).serial]
+    octets = sealed(home.writes())
+    assert [one.serial for one in octets.recipients] == [load_certificate(reading.certificate).serial] and octets.algorithm == "aes-256-gcm"
 
 
 def _pkcs8(key: SoftwareKey) -> bytes:
