@@ -36,14 +36,17 @@ def modules_in_use(configured: Sequence[Module], database: CertDb) -> tuple[Modu
     return tuple(module for module in found.values() if module.enabled)
 
 
-def module_library(module: Module) -> tuple[str, str | None]:
-    """The library of a module, and its parameter string. Raise ConfigurationError where NSS is not installed."""
+def module_library(module: Module, *, read_only: bool = False) -> tuple[str, str | None]:
+    """The library of a module, and its parameter string. Raise ConfigurationError where NSS is not installed.
+
+    `read_only`: NSS databases are opened so, as mod_nss does: whoever only uses keys writes nothing there, and makes no file.
+    """
     if not module.nss:
         return module.library, module.parameters or None
     from mailsec.tokens.softoken import NssDatabase, find_softoken, nss_parameters
 
     several = len(module.nss) > 1
-    databases = [NssDatabase(path, _description(path) if several else "") for path in module.nss]
+    databases = [NssDatabase(path, _description(path) if several else "", read_only) for path in module.nss]
     return find_softoken(), nss_parameters(databases)
 
 

@@ -42,7 +42,8 @@ def settings_of(configuration: Any, module: Module) -> dict[str, Any]:
     from mailsec.app.config.tokens import host_socket
     from mailsec.app.modules import module_library
 
-    library, parameters = ("", None) if module.host and not (module.library or module.nss) else module_library(module)
+    elsewhere = module.host and not (module.library or module.nss)
+    library, parameters = ("", None) if elsewhere else module_library(module, read_only=True)
     return {
         "name": module.name,
         "library": library,

