@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 __all__ = ["ask_password", "domains_from", "entries_called", "open_any", "open_database"]
 
 
-def open_any(output: Output, choice: DatabaseChoice, *, look: bool = False, asking: str = "") -> CertDb | NssDb:
-    """As `open_database`, and "nss:DIR" too: for commands about what both keep."""
+def open_any(output: Output, choice: DatabaseChoice, *, look: bool = False, writing: bool = True, asking: str = "") -> CertDb | NssDb:
+    """As `open_database`, and "nss:DIR" too: for commands about what both keep. Without `writing`, NSS's files are opened for reading."""
     from mailsec.app.nss_databases import is_nss, open_nss
 
     location = choice.location()
     if not is_nss(location):
         return open_database(output, choice, look=look, asking=asking)
-    return open_nss(output, location, choice.passphrase_file, look=look, asking=asking)
+    return open_nss(output, location, choice.passphrase_file, look=look, writing=writing, asking=asking)
 
 
 def open_database(output: Output, choice: DatabaseChoice, *, look: bool = False, asking: str = "") -> CertDb:

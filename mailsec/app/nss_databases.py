@@ -6,20 +6,26 @@ into new ones; so what is not there, or is in NSS's old format, is refused befor
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+import click
+
 from mailsec.app.files import reason_of
-from mailsec.app.options import ask_passphrase, read_passphrase_file
+from mailsec.app.options import DatabaseChoice, ask_passphrase, read_passphrase_file
 from mailsec.app.output import Output
 from mailsec.errors import InputError, SchemaError, StoreError, TokenError, UsageError, WrongPassphrase
 from mailsec.store.nssdb import NssDb
 
 if TYPE_CHECKING:
+    from mailsec.interfaces import KeyHandle
+    from mailsec.model.trust import CertificateEntry
     from mailsec.tokens.token import Token
 
-__all__ = ["is_nss", "make_nss", "open_nss"]
+__all__ = ["is_nss", "keys_in_use", "make_nss", "open_nss"]
 
 _SCHEME: Final = "nss:"
 
@@ -49,8 +55,9 @@ def make_nss(location: str, password: bytes) -> None:
         module.present()[0].set_first_pin(password)
 
 
-def open_nss(output: Output, location: str, passphrase_file: str, *, look: bool = False, asking: str = "") -> NssDb:
+def open_nss(output: Output, location: str, passphrase_file: str, *, look: bool = False, writing: bool = True, asking: str = "") -> NssDb:
     """The NSS database "nss:DIR", logged in; with `look`, one whose password nobody can be asked for is opened all the same, not verified.
+    With `look`, or without `writing`, its files are opened for reading.
 
     Raise StoreError, SchemaError or ConfigurationError where there is none that can be opened, WrongPassphrase.
     """
@@ -60,7 +67,7 @@ def open_nss(output: Output, location: str, passphrase_file: str, *, look: bool 
     from mailsec.tokens.state import StateDirectory
 
     directory = _directory(location)
-    parameters = nss_parameters([NssDatabase(str(directory), read_only=look)])
+    parameters = nss_parameters([NssDatabase(str(directory), read_only=look or not writing)])
     module = Module("nss", find_softoken(), state=StateDirectory(own_state()), parameters=parameters)
     try:
         token = module.token("")
@@ -72,6 +79,14 @@ def open_nss(output: Output, location: str, passphrase_file: str, *, look: bool 
     for problem in database.check() if database.unlocked else ():
         output.warning(f"{problem}: it is trusted for nothing", "somebody has edited the file; `mailsec cert trust` writes the trust anew")
     return database
+
+
+def keys_in_use(output: Output, choice: DatabaseChoice, wanted: Callable[[NssDb], Iterable[CertificateEntry]]) -> list[KeyHandle]:
+    """Keys of `wanted` entries, used where they lie until the command ends."""
+    database = open_nss(output, choice.location(), choice.passphrase_file, writing=False)
+    click.get_current_context().call_on_close(database.close)
+    handles = [database.key_handle(entry, os.urandom) for entry in wanted(database) if entry.verified and entry.has_key]
+    return [handle for handle in handles if handle is not None]
 
 
 def _directory(location: str) -> Path:

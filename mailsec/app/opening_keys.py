@@ -19,6 +19,7 @@ from mailsec.errors import InputError, PrivateKeyError, UsageError
 if TYPE_CHECKING:
     from mailsec.app.output import Output
     from mailsec.cms.decrypt import SecretKey
+    from mailsec.interfaces import KeyHandle
     from mailsec.keys.software import SoftwareKey
 
 __all__ = ["KeyInputs", "OpeningKeys", "key_options"]
@@ -29,7 +30,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 class OpeningKeys(NamedTuple):
     """What `unprotect_message` is given."""
 
-    handles: list[SoftwareKey]
+    handles: list[KeyHandle]
     passwords: list[bytes]
     secret_keys: list[SecretKey]
 
@@ -57,14 +58,14 @@ class KeyInputs:
         p12_password = secret_option(output, database, "p12-password", self.p12_password, self.p12_password_file)
         if self.certificates and len(self.certificates) != len(self.keys):
             raise UsageError("every --key needs its --cert", hint="in the same order; or one file that holds both, with --key alone")
-        handles = [
+        handles: list[KeyHandle] = [
             _from_files(path, certificate, password)
             for path, certificate in zip(self.keys, self.certificates or self.keys, strict=True)
         ]  # fmt: skip
         for path in self.p12:
             handles += _from_pkcs12(path, p12_password)
         if stored and (database.configuration or database.database):
-            handles += _from_database(database)
+            handles += _from_database(output, database)
         secret_keys = [SecretKey(_secret(read_file(self.kek_file), self.kek_file))] if self.kek_file else []
         return OpeningKeys(handles, [] if password is None else [password], secret_keys)
 
@@ -121,12 +122,16 @@ def _from_pkcs12(path: str, passphrase: bytes | None) -> list[SoftwareKey]:
     return found
 
 
-def _from_database(choice: DatabaseChoice) -> list[SoftwareKey]:
+def _from_database(output: Output, choice: DatabaseChoice) -> list[KeyHandle]:
+    from mailsec.app.nss_databases import is_nss, keys_in_use
     from mailsec.keys.software import SoftwareKey
     from mailsec.store.certdb import CertDb
 
-    found: list[SoftwareKey] = []
-    with CertDb.open(choice.location(), password=choice.passphrase().encode()) as database:
+    location = choice.location()
+    if is_nss(location):
+        return keys_in_use(output, choice, lambda database: database.entries())
+    found: list[KeyHandle] = []
+    with CertDb.open(location, password=choice.passphrase().encode()) as database:
         for entry in database.entries():
             private_key = database.private_key(entry) if entry.verified and entry.has_key else None
             if private_key is not None:

@@ -78,7 +78,7 @@ class PathInputs:
         if self.has_database:
             from mailsec.app.databases import open_any
 
-            database = open_any(output, self.database)
+            database = open_any(output, self.database, writing=False)
             try:
                 anchors += database.anchors(purpose)
                 helpful += [load_certificate(entry.der) for entry in database.entries()]

@@ -13,7 +13,7 @@ from mailsec.app.options import DatabaseChoice
 
 if TYPE_CHECKING:
     from mailsec.app.output import Output
-    from mailsec.keys.software import SoftwareKey
+    from mailsec.interfaces import KeyHandle
     from mailsec.model.message import Message
 
 __all__ = ["SignerInputs", "header_protection_option", "profile_option", "signer_options"]
@@ -46,7 +46,7 @@ class SignerInputs:
         """As `ProtectionPlan.form`."""
         return "detached" if self.detached else "opaque"
 
-    def find(self, output: Output, database: DatabaseChoice, message: Message) -> SoftwareKey:
+    def find(self, output: Output, database: DatabaseChoice, message: Message) -> KeyHandle:
         """The key, with its certificate and chain; without a name, the one for the From address. Raise UsageError, InputError, KeyUnavailable."""
         from mailsec.app.signing import SignerChoice, find_signer, secret_option
         from mailsec.smime.identity import read_author
@@ -60,7 +60,7 @@ class SignerInputs:
             secret_option(output, database, "password", self.password, self.password_file),
             secret_option(output, database, "p12-password", self.p12_password, self.p12_password_file),
         )
-        return find_signer(choice, database, read_author(message).address)
+        return find_signer(output, choice, database, read_author(message).address)
 
 
 def signer_options(nobody: str) -> Callable[[F], F]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from mailsec.app.files import naming, read_file
 from mailsec.app.options import DatabaseChoice, passphrase_from_file
@@ -14,6 +15,12 @@ from mailsec.keys.files import load_certificates, load_pkcs12, load_private_key
 from mailsec.keys.software import SoftwareKey
 from mailsec.model.address import Address
 from mailsec.x509.certificate import load_certificate
+
+if TYPE_CHECKING:
+    from mailsec.interfaces import KeyHandle
+    from mailsec.model.trust import CertificateEntry
+    from mailsec.store.certdb import CertDb
+    from mailsec.store.nssdb import NssDb
 
 __all__ = ["SignerChoice", "find_signer", "secret_option"]
 
@@ -43,7 +50,7 @@ def secret_option(output: Output, database: DatabaseChoice, name: str, literal: 
     return passphrase_from_file(file).encode() if file else None
 
 
-def find_signer(choice: SignerChoice, database: DatabaseChoice, sender: Address | None) -> SoftwareKey:
+def find_signer(output: Output, choice: SignerChoice, database: DatabaseChoice, sender: Address | None) -> KeyHandle:
     """The key that signs, with its certificate and chain. Raise UsageError, InputError or KeyUnavailable."""
     ways = [bool(choice.key or choice.certificate), bool(choice.p12), bool(choice.nickname)]
     if sum(ways) > 1:
@@ -53,7 +60,7 @@ def find_signer(choice: SignerChoice, database: DatabaseChoice, sender: Address 
     if choice.key or choice.certificate:
         return _from_files(choice)
     if database.configuration or database.database:
-        return _from_database(choice.nickname, database, sender)
+        return _from_database(output, choice.nickname, database, sender)
     raise UsageError("nobody to sign was named", hint="--key FILE --cert FILE, or --p12 FILE, or --signer NICKNAME with -c or -d")
 
 
@@ -89,24 +96,31 @@ def _from_pkcs12(choice: SignerChoice) -> SoftwareKey:
     return _checked(SoftwareKey(key.name or choice.p12, key.private_key, certificate=key.certificate, chain=chain), choice.p12)
 
 
-def _from_database(nickname: str, choice: DatabaseChoice, sender: Address | None) -> SoftwareKey:
+def _from_database(output: Output, nickname: str, choice: DatabaseChoice, sender: Address | None) -> KeyHandle:
+    from mailsec.app.nss_databases import is_nss, keys_in_use
     from mailsec.store.certdb import CertDb
 
-    at = datetime.now(UTC)
-    with CertDb.open(choice.location(), password=choice.passphrase().encode()) as database:
-        if nickname and nickname != "from":
-            entries = database.find(nickname, at=at)
-            missing = f'there is no certificate with a key called "{nickname}" in {database.name}'
-        elif sender is None:
-            raise UsageError("the message has no single From address to find a key for", hint="name one with --signer NICKNAME")
-        else:
-            entries = database.assigned_to(sender, "sign", at=at)
-            missing = f"there is no key for {sender} in {database.name}"
-        for entry in entries:
-            private_key = database.private_key(entry) if entry.verified and entry.has_key else None
-            if private_key is not None:
-                return SoftwareKey(entry.nickname, private_key, certificate=entry.der, chain=database.chain(entry))
-    raise KeyUnavailable(missing, hint='"mailsec cert list" shows what there is; "cert issue" and "p12 import" bring keys')
+    at, location = datetime.now(UTC), choice.location()
+    by_name = nickname not in ("", "from")
+    if not by_name and sender is None:
+        raise UsageError("the message has no single From address to find a key for", hint="name one with --signer NICKNAME")
+
+    def wanted(database: CertDb | NssDb) -> Sequence[CertificateEntry]:
+        return database.find(nickname, at=at) if by_name or sender is None else database.assigned_to(sender, "sign", at=at)
+
+    if is_nss(location):
+        if handles := keys_in_use(output, choice, wanted):
+            return handles[0]
+    else:
+        with CertDb.open(location, password=choice.passphrase().encode()) as database:
+            for entry in wanted(database):
+                private_key = database.private_key(entry) if entry.verified and entry.has_key else None
+                if private_key is not None:
+                    return SoftwareKey(entry.nickname, private_key, certificate=entry.der, chain=database.chain(entry))
+    missing = f'no certificate with a key called "{nickname}"' if by_name else f"no key for {sender}"
+    raise KeyUnavailable(
+        f"there is {missing} in {location}", hint='"mailsec cert list" shows what there is; "cert issue" and "p12 import" bring keys'
+    )
 
 
 def _checked(key: SoftwareKey, path: str) -> SoftwareKey:

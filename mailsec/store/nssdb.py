@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 from mailsec.errors import KeyUnavailable, Tampered, UsageError, WrongPassphrase
 from mailsec.interfaces import TokenHost
+from mailsec.keys.token_handle import TokenHandle
 from mailsec.model.address import Address
 from mailsec.model.session import matches_pattern
 from mailsec.model.tokens import TokenCertificate, TokenKey
@@ -144,6 +145,19 @@ class NssDb:
         self._demand_login()
         key = self._key_of(facts_of(entry.der).spki)
         return None if key is None else self._host.export_key(self._token, key.id)
+
+    def key_handle(self, entry: CertificateEntry, random: Callable[[int], bytes]) -> TokenHandle | None:
+        """The entry's key, to be used where it lies; None where it is not here. It works as long as the database is open."""
+        self._demand_login()
+        key = self._key_of(facts_of(entry.der).spki)
+        if key is None:
+            return None
+        offered = {mechanism.name.removeprefix("CKM_") for mechanism in self._host.mechanisms(self._token)}
+        return TokenHandle(entry.nickname, key, self._ask, offered=offered, random=random, certificate=entry.der, chain=self.chain(entry))
+
+    async def _ask(self, verb: str, key: TokenKey, operation: str, data: bytes) -> bytes:
+        operations = {"sign": self._host.sign, "decrypt": self._host.decrypt, "derive": self._host.derive}
+        return operations[verb](self._token, key.id, operation, data)
 
     def stored_keys(self) -> Sequence[StoredKey]:
         """Every private key, by the id that `certutil -K` shows (CKA_ID): keys that certutil made have no name of their own."""

@@ -66,7 +66,7 @@ def encrypt(
     from mailsec.x509.certificate import load_certificate, summary
 
     message = read_message(file, "smime").message
-    readers = [_recipient(name, database) for name in recipients]
+    readers = [_recipient(output, name, database) for name in recipients]
     handle = signer.find(output, database, message) if signer.named else None
     plan = ProtectionPlan(
         sign=handle is not None,
@@ -123,7 +123,7 @@ def _algorithm(message: bytes) -> str:
     return result.layers[-1].algorithm
 
 
-def _recipient(name: str, choice: DatabaseChoice) -> EncryptionRecipient:
+def _recipient(output: Output, name: str, choice: DatabaseChoice) -> EncryptionRecipient:
     """The certificate of a file, or the one of an address or nickname in the database, with what its holder is known to read."""
     from mailsec.app.files import naming, read_file
     from mailsec.keys.files import load_certificates
@@ -136,14 +136,16 @@ def _recipient(name: str, choice: DatabaseChoice) -> EncryptionRecipient:
         return EncryptionRecipient(found[0])
     if not stored:
         raise UsageError(f"{name} is an address, and no database was named", hint="-c CONFIG or -d DATABASE, or a file with a certificate")
+    from mailsec.app.databases import open_any
     from mailsec.model.address import Address
     from mailsec.store.certdb import CertDb
     from mailsec.store.learnt import Learnt
 
     at = datetime.now(UTC)
     address = Address.parse(name) if "@" in name else None
-    with CertDb.open(choice.location(), password=choice.passphrase().encode()) as database:
+    with open_any(output, choice, writing=False) as database:
         for entry in database.find(name, at=at) if address is None else database.for_address(address, at=at):
             if entry.verified:
-                return EncryptionRecipient(entry.der, None if address is None else Learnt(database).capabilities(address))
+                learnt = Learnt(database) if isinstance(database, CertDb) else None
+                return EncryptionRecipient(entry.der, None if address is None or learnt is None else learnt.capabilities(address))
     raise KeyUnavailable(f"there is no certificate of {name} in {choice.database or 'the database'}", hint='"mailsec cert import" adds one')
