@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from mailsec.model.trust import CertificateEntry
     from mailsec.tokens.token import Token
 
-__all__ = ["is_nss", "keys_in_use", "make_nss", "open_nss"]
+__all__ = ["is_nss", "keys_in_use", "make_nss", "nss_directory", "open_nss"]
 
 _SCHEME: Final = "nss:"
 
@@ -66,7 +66,7 @@ def open_nss(output: Output, location: str, passphrase_file: str, *, look: bool 
     from mailsec.tokens.softoken import NssDatabase, find_softoken, nss_parameters
     from mailsec.tokens.state import StateDirectory
 
-    directory = _directory(location)
+    directory = nss_directory(location)
     parameters = nss_parameters([NssDatabase(str(directory), read_only=look or not writing)])
     module = Module("nss", find_softoken(), state=StateDirectory(own_state()), parameters=parameters)
     try:
@@ -89,8 +89,8 @@ def keys_in_use(output: Output, choice: DatabaseChoice, wanted: Callable[[NssDb]
     return [handle for handle in handles if handle is not None]
 
 
-def _directory(location: str) -> Path:
-    """The directory, if a database of the format of today lies there."""
+def nss_directory(location: str) -> Path:
+    """The directory of "nss:DIR", if a database of the format of today lies there. Raise as `open_nss`."""
     directory = Path(_name(location)).expanduser()
     try:
         there = {path.name for path in directory.iterdir()}

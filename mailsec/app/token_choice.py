@@ -180,8 +180,13 @@ def token_options(command: F) -> F:
     @click.option("--module", metavar="NAME", default="", help="One module of the configuration or the database.")
     @click.option("--library", metavar="FILE", default="", help="Without configuration: a PKCS#11 library.")
     @click.option("--nss", metavar="DIR", default="", help="Without configuration: an NSS database.")
+    @click.option("-d", "--database", "location", metavar="nss:DIR", default="", help="The same as --nss DIR, as other commands have it.")
     @functools.wraps(command)
-    def with_choice(*args: Any, configuration: str, module: str, library: str, nss: str, **kwargs: Any) -> Any:
+    def with_choice(*args: Any, configuration: str, module: str, library: str, nss: str, location: str, **kwargs: Any) -> Any:
+        if location:
+            if nss or not location.startswith("nss:"):
+                raise UsageError("tokens are in modules, not in databases", hint="-d nss:DIR, --nss DIR, --library FILE or -c CONFIG")
+            nss = location.removeprefix("nss:").removeprefix("sql:")
         return command(*args, choice=TokenChoice(configuration, module, library, nss), **kwargs)
 
     return with_choice  # type: ignore[return-value]  # click's decorators keep the callable, mypy sees the wrapper's type

@@ -176,6 +176,16 @@ def test_merging_copies_certificates_trust_keys_and_lists(mailsec, nss, database
     assert (again["certificates"], again["keys"], again["lists"]) == (0, 0, 0)
 
 
+def test_modules_that_modutil_adds_are_listed_and_its_tokens_are_ours(mailsec, nss, folder):
+    assert answer(mailsec("module", "list", "-d", "nss:nss", "--json"))["modules"][0]["name"] == "NSS Internal PKCS #11 Module"
+    roots = str(next(Path("/usr/lib").glob("**/libnssckbi.so")))
+    nss.modutil("-add", "The Roots", "-libfile", roots)
+    (row,) = [one for one in answer(mailsec("module", "list", "-d", "nss:nss", "--json"))["modules"] if one["name"] == "The Roots"]
+    assert (row["library"], row["there"]) == (roots, True)
+    (token,) = answer(mailsec("token", "list", "-d", "nss:nss", "--json"))["tokens"]
+    assert (token["token"], token["certificates"], token["logged_in"]) == ("NSS Certificate DB", 2, False)
+
+
 def test_a_database_that_we_make_is_nsss(mailsec, nss, folder):
     assert mailsec("db", "init", "-d", "nss:made", "--passphrase-file", "nsspw")[0] == 0
     code, _, err = mailsec("db", "init", "-d", "nss:made", "--passphrase-file", "nsspw")
@@ -235,7 +245,9 @@ def test_looking_changes_no_octet(on, nss):
         (("db", "upgrade", "-d", "nss:nss"), 2, "not kept in NSS databases"),
         (("db", "check", "--accept", "-d", "nss:nss", "--passphrase-file", "nsspw"), 2, "cert trust"),
         (("db", "merge", "nss:nss", "-d", "nss:nss", "--source-passphrase-file", "nsspw"), 2, "not kept in NSS databases"),
-        (("module", "list", "-d", "nss:nss"), 2, "not kept in NSS databases"),
+        (("module", "add", "x", "/usr/lib/x.so", "-d", "nss:nss", "--no-check"), 2, "modutil"),
+        (("module", "remove", "x", "-d", "nss:nss"), 2, "modutil"),
+        (("token", "list", "-d", "x.db"), 2, "--nss DIR"),
     ],
 )
 def test_what_does_not_go_is_one_sentence_with_a_hint(mailsec, nss, folder, arguments, code, words):

@@ -21,11 +21,15 @@ _KINDS = ("rsa", "ec", "eddsa", "ml-dsa")
 @database_options
 @click.pass_obj
 def list_modules(output: Output, database: DatabaseChoice) -> None:
-    """List the modules in use, and those that the system (p11-kit) knows."""
+    """List the modules in use, and those that the system (p11-kit) knows; with -d nss:DIR, those that NSS's programs load there."""
     from mailsec.app.databases import open_database
+    from mailsec.app.nss_databases import is_nss
     from mailsec.store.modules import Modules
     from mailsec.tokens.p11kit import known_modules
 
+    if is_nss(database.database):
+        _print(output, _of_nss(database.database))
+        return
     rows: list[dict[str, Any]] = [
         {
             "name": module.name,
@@ -50,6 +54,31 @@ def list_modules(output: Output, database: DatabaseChoice) -> None:
         if str(Path(known.library).resolve()) not in used:
             state = "authorities only" if known.trust else "not added"
             rows.append({"name": known.name, "library": known.library, "from": "p11-kit", "state": state, "defaults": []})
+    _print(output, rows)
+
+
+def _of_nss(location: str) -> list[dict[str, Any]]:
+    """Rows of an NSS directory's own list."""
+    from mailsec.app.nss_databases import nss_directory
+    from mailsec.tokens.nss_modules import nss_modules
+
+    return [
+        {"name": module.name, "library": module.library, "from": "pkcs11.txt", "state": "in use by NSS's programs", "defaults": []}
+        for module in nss_modules(nss_directory(location))
+    ]
+
+
+def _demand_ours(database: DatabaseChoice) -> None:
+    """Raise UsageError for an NSS directory: NSS's list is for NSS's programs."""
+    if database.database.startswith("nss:"):
+        directory = database.database.removeprefix("nss:")
+        raise UsageError(
+            "the modules of an NSS directory are those of NSS's programs, and changed with NSS's tool",
+            hint=f"modutil -dbdir sql:{directory} -add NAME -libfile LIBRARY; for mailsec, name a mailsec database",
+        )
+
+
+def _print(output: Output, rows: list[dict[str, Any]]) -> None:
     for row in rows:
         row["there"] = not row["library"].startswith("/") or Path(row["library"]).exists()
     output.result(
@@ -96,6 +125,7 @@ def add(output: Output, name: str, library: str, parameters: str, no_check: bool
     library = str(Path(library).absolute())
     _not_configured(database, name)
     shown = "" if no_check else _look(name, library, parameters)
+    _demand_ours(database)
     with open_database(output, database) as opened:
         Modules(opened).add(name, library, parameters)
     hint = "a running mailsec takes it when it is started again"
@@ -129,6 +159,7 @@ def remove(output: Output, name: str, database: DatabaseChoice) -> None:
     from mailsec.store.modules import Modules
 
     _not_configured(database, name)
+    _demand_ours(database)
     with open_database(output, database) as opened:
         Modules(opened).remove(name)
     output.result({"name": name}, f"{name} was removed")
@@ -159,6 +190,7 @@ def _switch(output: Output, database: DatabaseChoice, name: str, on: bool) -> No
     from mailsec.store.modules import Modules
 
     _not_configured(database, name)
+    _demand_ours(database)
     with open_database(output, database) as opened:
         Modules(opened).set_enabled(name, on)
     output.result({"name": name, "enabled": on}, f"{name} is {'in use' if on else 'disabled'} from the next start on")
@@ -178,6 +210,7 @@ def default(output: Output, name: str, kinds: tuple[str, ...], database: Databas
     unknown = [kind for kind in kinds if kind not in _KINDS]
     if unknown:
         raise UsageError(f"there is no kind of key {unknown[0]!r}", hint="one of " + ", ".join(_KINDS))
+    _demand_ours(database)
     with open_database(output, database) as opened:
         Modules(opened).set_default(name, kinds)
     output.result({"name": name, "defaults": list(kinds)}, f"{name} is the default for {', '.join(kinds) or 'nothing'}")

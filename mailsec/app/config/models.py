@@ -33,9 +33,9 @@ __all__ = [
 
 
 def _beside(value: str, info: ValidationInfo) -> str:
-    """A path relative to the configuration file; an URL and the empty string stay."""
+    """A path relative to the configuration file; an URL, "nss:DIR" and the empty string stay."""
     base = (info.context or {}).get("base")
-    return value if base is None or not value or "://" in value else str(Path(base) / Path(value).expanduser())
+    return value if base is None or not value or "://" in value or value.startswith("nss:") else str(Path(base) / Path(value).expanduser())
 
 
 def _several(value: Any) -> Any:

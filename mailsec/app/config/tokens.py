@@ -29,6 +29,15 @@ def find_token_problems(sections: Mapping[str, Any]) -> list[Problem]:
     problems: list[Problem] = []
     if sections["passphrase"] is not None:
         _passphrase(sections["passphrase"], problems)
+    if sections["database"] is not None and sections["database"].location.startswith("nss:"):
+        directory = sections["database"].location.removeprefix("nss:")
+        problems.append(
+            Problem(
+                ("database", "location"),
+                "an NSS database has no place for what a gateway keeps (users, settings of partners, learnt certificates)",
+                f'use its keys with [[module]] nss = "{directory}"; `mailsec db merge nss:{directory}` copies certificates and trust',
+            )
+        )
     modules: Sequence[models.Module | None] = sections["module"]
     names: dict[str, int] = {}
     for index, module in enumerate(modules):
