@@ -67,7 +67,9 @@ def _configured(path: str, name: str) -> dict[str, Any]:
         raise ConfigurationError(f'there is no [[module]] called "{name}"', hint=f"{path} is read by this host, too")
     if not module.host:
         raise ConfigurationError(f'[[module]] "{name}" has no host = "unix:PATH"', hint="mailsec serve starts its host itself")
-    return settings_of(configuration, module)
+    settings = settings_of(configuration, module)
+    # A user of its own cannot write where mailsec does; systemd says where it can (StateDirectory=).
+    return settings | {"state": os.environ.get("STATE_DIRECTORY") or settings["state"]}
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from mailsec.app.commands.init import set_up_database
 from mailsec.app.config.render import render
 from mailsec.tokens.p11kit import known_modules
+from tests.peers.gateway import PROJECT
 from tests.peers.softhsm import SO_PIN, SoftHsm
 
 
@@ -38,6 +40,9 @@ def test_tokens_are_listed_without_a_login(given):
     rows = {row["token"]: row for row in json.loads(out)["tokens"]}
     assert code == 0 and not err
     assert rows["HSM 1"]["login_required"] and not rows["HSM 1"]["logged_in"] and rows["HSM 1"]["serial"]
+    page = (PROJECT / "docs/json.md").read_text()
+    section = page[page.index("## token list") : page.index("## token selftest")]
+    assert set(rows["HSM 1"]) == set(re.findall(r'"([a-z_]+)"', section))
     code, out, _ = given("list")
     assert code == 0 and "HSM 1" in out and "not logged in" in out and "blank" in out
 
@@ -184,8 +189,23 @@ def test_the_configuration_wins_by_name_and_is_never_rewritten(mailsec, folder: 
     rows = json.loads(mailsec("module", "list", "--json", "-c", "mailsec.toml")[1])["modules"]
     assert [row["from"] for row in rows if row["name"] == "soft"] == ["configuration"]
     assert Path("mailsec.toml").read_text() == before
+    # Where a module is the default, keys are made there or not at all.
+    Path("pin").write_text("12 34\n")
+    assert mailsec("module", "add", "other", hsm.library, "-c", "mailsec.toml")[0] == 0
+    assert mailsec("module", "default", "other", "ec", "-c", "mailsec.toml")[0] == 0
+    code, out, err = mailsec("key", "generate", "--key", "ec-p256", "--label", "new", "--pin-file", "pin", "--json", "-c", "mailsec.toml")
+    assert code == 0 and json.loads(out)["keys"][0]["token"] == "HSM 1", err
+    assert mailsec("key", "generate", "--key", "ec-p256", "-c", "mailsec.toml")[0] == 2
+    code, out, _ = mailsec("key", "generate", "--key", "rsa-2048", "--json", "-c", "mailsec.toml")
+    assert code == 0 and "key_id" in json.loads(out)["keys"][0]
+    code, out, _ = mailsec("key", "generate", "--token", "HSM 1", "--key", "rsa-2048", "--pin-file", "pin", "--json", "-c", "mailsec.toml")
+    assert code == 2 and mailsec("module", "remove", "other", "-c", "mailsec.toml")[0] == 0
+    code, out, err = mailsec(
+        "key", "generate", "--token", "HSM 1", "--key", "rsa-2048", "--pin-file", "pin", "--json", "-c", "mailsec.toml"
+    )
+    assert code == 0 and json.loads(out)["keys"][0]["key_type"] == "rsa", err
     # `check` gives no PIN to anybody unless it is told to.
-    assert mailsec("check", "-c", "mailsec.toml")[0] == 0 and not Path("state").exists()
+    assert mailsec("check", "-c", "mailsec.toml")[0] == 0
     code, _, err = mailsec("check", "--login", "-c", "mailsec.toml")
     assert code == 0 and 'has no line "HSM 1:…"' in err
     with Path("passphrase").open("a") as file:

@@ -2,7 +2,7 @@
 
    SHIM_LIBRARY is the real module, SHIM_CONTROL the control file: lines "FUNCTION ACTION", read anew at each call. Actions: a number (the
    answer instead of the call), "crash", "hang", "crash-after" (the real call first), "empty" (no slots), "flags NUMBER" (ored to those of
-   the token), "pad PIN" (C_Login without a PIN becomes one with this). Each call is written to SHIM_CONTROL.calls. */
+   the token), "pad PIN" (C_Login without a PIN becomes one with this), "locking" (C_Initialize wants CKF_OS_LOCKING_OK). Each call is written to SHIM_CONTROL.calls. */
 
 #include <dlfcn.h>
 #include <fcntl.h>
@@ -73,6 +73,7 @@ static ul wrapped(int index, void *a, void *b, void *c, void *d, void *e, void *
         if (!code) *(ul *)((char *)b + 96) |= strtoul(what + 6, NULL, 0);
         return code;
     }
+    if (!strcmp(what, "locking")) return a && ((ul *)a)[4] & 2 ? call(a, b, c, d, e, f, g, h) : 7;
     if (!strncmp(what, "pad ", 4)) return c ? 0xA0 : call(a, b, what + 4, (void *)strlen(what + 4), e, f, g, h);
     return strtoul(what, NULL, 0);
 }

@@ -53,13 +53,22 @@ def list_keys(output: Output, database: DatabaseChoice) -> None:
 @json_option
 @click.command()
 @kind_option
+@click.option("--token", default="", help="Make it on this token [where `mailsec module default` says, else in the database].")
+@click.option("--label", default="", help="What it is called on the token.")
+@click.option("--pin-file", metavar="FILE", default="", help="The PIN of the token; - is standard input.")
 @database_options
 @click.pass_obj
-def generate(output: Output, kind: str | None, database: DatabaseChoice) -> None:
+def generate(output: Output, kind: str | None, token: str, label: str, pin_file: str, database: DatabaseChoice) -> None:
     """Make a private key that waits for a certificate. (`cert issue` and `cert request` make their own.)"""
     from mailsec.app.databases import open_any
+    from mailsec.app.token_keys_made import default_module, make_on_token
 
     kind = kind or "rsa-3072"
+    module = "" if token else default_module(output, database, kind)
+    if token or module:
+        made_there = make_on_token(output, database, module=module, token=token, kind=kind, label=label, pin_file=pin_file)
+        output.result({"keys": [made_there]}, f"the key {made_there['id'][:16]} ({kind}) is on token {made_there['token']}")
+        return
     with open_any(output, database) as opened:
         output.progress("making a key")
         key_id = opened.generate_key(kind, at=datetime.now(UTC))
