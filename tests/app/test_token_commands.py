@@ -172,7 +172,10 @@ def test_attack_a_module_that_somebody_else_wrote_is_not_loaded(folder: Path, hs
         assert modules_in_use((), database) == ()
 
 
-def test_the_configuration_wins_by_name_and_is_never_rewritten(mailsec, folder: Path, hsm: SoftHsm):
+def test_the_configuration_wins_by_name_and_is_never_rewritten(mailsec, folder: Path, monkeypatch):
+    hsm = SoftHsm(folder / "own")
+    hsm.add("HSM 1", "12 34")
+    monkeypatch.setenv("SOFTHSM2_CONF", hsm.environment["SOFTHSM2_CONF"])
     set_up_database(folder, "gw.example.org", ["example.org"])
     values = {
         "gateway": {"hostname": "gw.example.org", "domains": ["example.org"]},
