@@ -12,7 +12,7 @@ from typing import Final
 
 from mailsec.algorithms.ciphers import CIPHERS, cipher_parameters
 from mailsec.asn1 import writer
-from mailsec.cms.enveloped import ID_AUTH_ENVELOPED_DATA, ID_ENVELOPED_DATA
+from mailsec.cms.enveloped import ID_AUTH_ENVELOPED_DATA, ID_ENVELOPED_DATA, EnvelopedData, read_enveloped_data
 from mailsec.cms.signed import ID_SIGNED_DATA
 from mailsec.errors import MailsecError
 from mailsec.mime.fields import content_type
@@ -61,6 +61,8 @@ def is_encrypted(message: Message, result: SmimeResult, limits: Limits = DEFAULT
     if sealed.algorithm not in CIPHERS or CIPHERS[sealed.algorithm].legacy or _lies_behind(sealed.cms):
         return False
     try:
+        if not _is_for_somebody(read_enveloped_data(sealed.cms, limits=limits)):
+            return False
         outermost = read_parts(message, limits)
         if len(layers) == 1:
             return is_pkcs7_mime(outermost)
@@ -74,6 +76,13 @@ def is_encrypted(message: Message, result: SmimeResult, limits: Limits = DEFAULT
         return _is_bare(message.octets, outermost) if signature.detached else is_pkcs7_mime(outermost)
     except MailsecError:
         return False
+
+
+def _is_for_somebody(enveloped: EnvelopedData) -> bool:
+    """Attack: text under the tag of an encrypted content, which no cipher has seen and nobody has a key for."""
+    # RFC 5652 §6.1: RecipientInfos holds one at least. §6.3: CBC is padded to whole blocks, an empty content to one.
+    size, cbc = len(enveloped.content), not enveloped.authenticated
+    return any(not one.problem for one in enveloped.recipients) and size > 0 and not (cbc and size % 16)
 
 
 def _lies_behind(cms: Octets) -> bool:

@@ -11,6 +11,7 @@ from datetime import timedelta
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from mailsec.asn1 import writer
 from mailsec.builtin.rules import RulesPlugin
 from mailsec.cms.enveloped import read_enveloped_data
 from mailsec.errors import Unavailable
@@ -232,6 +233,13 @@ def mixed(*parts: bytes, preamble: bytes = b"", epilogue: bytes = b"", kind: byt
     return OUTER + b"Content-Type: " + kind + b'; boundary="b"\r\n\r\n' + preamble + inside + b"--b--\r\n" + epilogue
 
 
+def sealed_for_nobody(content: bytes) -> bytes:
+    cipher = writer.sequence(writer.oid("2.16.840.1.101.3.4.1.42"), writer.octet_string(bytes(16)))
+    inner = writer.sequence(writer.oid("1.2.840.113549.1.7.1"), cipher, writer.implicit(0, writer.octet_string(content)))
+    enveloped = writer.sequence(writer.integer(0), writer.set_of(), inner)
+    return writer.sequence(writer.oid("1.2.840.113549.1.7.3"), writer.explicit(0, enveloped))
+
+
 @pytest.mark.parametrize(
     "octets",
     {
@@ -247,6 +255,10 @@ def mixed(*parts: bytes, preamble: bytes = b"", epilogue: bytes = b"", kind: byt
         + MIME
         + b"\r\n\r\n"
         + base64.encodebytes(cms_of(SEALED) + SECRET).replace(b"\n", b"\r\n"),
+        "with text as what was encrypted, for nobody": OUTER
+        + MIME
+        + b"\r\n\r\n"
+        + base64.encodebytes(sealed_for_nobody(SECRET.ljust(32))).replace(b"\n", b"\r\n"),
         "with two labels": OUTER + b"Content-Type: text/plain\r\n" + ENTITY,
         "in a multipart/signed without a signature": mixed(
             ENTITY,
