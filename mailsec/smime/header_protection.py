@@ -59,7 +59,8 @@ def _baseline(name: str, value: str) -> str | None:
     # RFC 9788 §3.2.1: informational fields are hidden, none that a transport or a thread needs.
     if name == "subject":
         return _OBSCURED
-    return None if name in ("keywords", "comments") else value
+    # Thread-Topic is the subject once more, as Outlook and Exchange write it.
+    return None if name in ("keywords", "comments", "thread-topic") else value
 
 
 def _shy(name: str, value: str) -> str | None:

@@ -87,6 +87,14 @@ def test_hcp_baseline_obscures_the_subject_and_removes_what_informs(people: Simp
     assert not any(value.lower().startswith(("keywords", "comments")) for value in found.values("hp-outer"))
 
 
+@pytest.mark.parametrize("words", ["baseline", "shy"])
+def test_attack_the_subject_stands_once_more_where_outlook_writes_it(people: SimpleNamespace, smime: SimpleNamespace, words: str) -> None:
+    data = b"From: alice@example.org\r\nSubject: the merger\r\nThread-Topic: the merger\r\nThread-Index: AdX=\r\n\r\nx\r\n"
+    made = smime.protect(data, plan(words, sign=False), people.bob)
+    assert b"merger" not in made and b"Thread-Index" in made
+    assert inside(people, smime, made).values("thread-topic") == ["the merger"]
+
+
 def test_hcp_shy_hides_display_names_and_the_time_zone_besides(people: SimpleNamespace, smime: SimpleNamespace) -> None:
     outside = indexed(smime.protect(DATA, plan("shy"), people.bob, signers=[people.alice]))
     assert outside.values("from") == ["alice@example.org"] and outside.values("to") == ["bob@example.org, carol@example.org"]
