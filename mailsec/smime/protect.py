@@ -65,6 +65,10 @@ async def protect_message(
         )
     if plan.wrap == "triple" and not (plan.sign and plan.encrypt):
         raise Refused("a triple wrap is signed and encrypted", hint='ask for both, or for "sign" as the wrap', stage="policy")
+    if plan.encrypt and (line := _no_field(message)):
+        # Attack, or a program that forgets the empty line: readers show it as the beginning of the text, and it would stay outside.
+        text = f"line {line} of the header is no header field, and would stay readable outside of what is encrypted"
+        raise Refused(text, hint="the sending program must end the header with an empty line", stage="canonical")
     # Before a key is used: a recipient that cannot receive fails the copy.
     choice = choose(profile, recipients, limits) if plan.encrypt else None
     protection = _Protection(message, plan, profile, signers, backend, random, work, at, limits)
@@ -80,6 +84,18 @@ async def protect_message(
         if plan.wrap == "triple":
             entity = await protection.signed_again(entity)
     return _outside(message, entity, header)
+
+
+def _no_field(message: Message) -> int:
+    """The number of the first header line that is no field (RFC 5322 §2.2); 0 where there is none."""
+    number = 1
+    for field in message.fields:
+        raw = message.raw(field)
+        # The first line of an mbox file says nothing of the text.
+        if not field.name and not (number == 1 and raw.lstrip(b">").startswith(b"From ")):
+            return number
+        number += raw.count(b"\n")
+    return 0
 
 
 def _content_header(message: Message) -> HeaderInside:

@@ -143,6 +143,17 @@ def test_promise_2_less_than_the_plan_asks_is_never_returned(readers: Any, peopl
             protect(PLAIN, *given, profile=profile)
 
 
+@pytest.mark.parametrize("line", [b"Dear Bob, the secret", b"Dear Bob: the secret", "Grüße: the secret".encode(), b">From here on: secret"])
+def test_attack_text_that_begins_in_the_header_is_not_left_outside(readers: Any, protect: Any, line: bytes) -> None:
+    with pytest.raises(Refused, match="line 4 of the header"):
+        protect(PLAIN.replace(b"\r\n\r\n", b"\r\n" + line + b"\r\n\r\n"), recipient(readers.rsa))
+
+
+def test_the_first_line_of_a_mailbox_file_is_no_text(smime: SimpleNamespace, readers: Any, protect: Any) -> None:
+    result = smime.peel(protect(b"From alice Sun Nov 22 07:00:00 2026\r\n" + PLAIN, recipient(readers.rsa)), keys=[readers.rsa])
+    assert result.text == "the secret plan"
+
+
 def test_content_of_any_kind_comes_back(smime: SimpleNamespace, readers: Any, protect: Any) -> None:
     head = b"From: alice@example.org\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: 8bit\r\n\r\n"
     for body in ("grüße\r\n".encode(), b"a\nb\rc\x00d", b"x" * 5000, b".\r\n.\r\n", b"", b"From me  \r\n"):
