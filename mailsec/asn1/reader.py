@@ -29,6 +29,7 @@ __all__ = [
     "UTC_TIME",
     "UTF8_STRING",
     "Element",
+    "definite_element",
     "read_element",
     "read_header",
     "read_single",
@@ -214,6 +215,12 @@ def read_element(octets: bytes, offset: int = 0, end: int | None = None, *, limi
         content_end = _end_of_contents(octets, offset, content_start, end, walk)
         return Element(octets, tag, offset, content_start, content_end, content_end + 2, 0, walk)
     return Element(octets, tag, offset, content_start, content_end, content_end, 0, walk)
+
+
+def definite_element(octets: bytes, tag: int, content_start: int, *, limits: Limits = DEFAULT_LIMITS) -> Element:
+    """The element of definite length that `octets` are, whose header (`tag`, `content_start`) was read by `read_header` before."""
+    size = len(octets)
+    return Element(octets, tag, 0, content_start, size, size, 0, _Walk(limits))
 
 
 def read_single(octets: bytes, tag: int, what: str = "", *, limits: Limits = DEFAULT_LIMITS) -> Element:

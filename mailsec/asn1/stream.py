@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator
 
-from mailsec.asn1.reader import OCTET_STRING, Element, read_element, read_header
+from mailsec.asn1.reader import OCTET_STRING, Element, definite_element, read_element, read_header
 from mailsec.errors import Asn1Error, LimitExceeded
 from mailsec.model.limits import DEFAULT_LIMITS, Limits
 from mailsec.model.octets import BytesOctets, Octets
@@ -36,6 +36,8 @@ class _Window:
     def header(self, offset: int, end: int) -> tuple[int, int, int]:
         """`reader.read_header` at an offset of the whole octets."""
         base = self.base
+        if not base and end <= len(self.buffer):
+            return read_header(self.buffer, offset, end)
         if offset < base or min(offset + _MAX_HEADER, end) > base + len(self.buffer):
             self.buffer = bytes(self.octets.view(offset, min(offset + _WINDOW, end)))
             self.base = base = offset
@@ -202,17 +204,26 @@ class Walker:
         if self.position == latest and not indefinite:
             raise Asn1Error(f"{what or 'element'} is missing")
         start = self.position
-        tag, _, stop = self._window.header(start, latest)
+        tag, content, stop = self._window.header(start, latest)
         if not tag:
             raise Asn1Error(f"{what or 'element'} is missing")
-        size = stop - start if stop >= 0 else min(latest - start, self._remaining)
+        if stop < 0:
+            return self._take_indefinite(start, latest)
+        size = stop - start
         if size > self._remaining:
             raise self._over()
+        self._remaining -= size
+        self.position = stop
+        return definite_element(bytes(self._window.octets.view(start, stop)), tag, content - start, limits=self._limits)
+
+    def _take_indefinite(self, start: int, latest: int) -> Element:
+        """Only reading the whole element tells where it ends."""
+        size = min(latest - start, self._remaining)
         copy = bytes(self._window.octets.view(start, start + size))
         try:
             element = read_element(copy, limits=self._limits)
         except Asn1Error:
-            if stop < 0 and size == self._remaining < latest - start:
+            if size == self._remaining < latest - start:
                 raise self._over() from None
             raise
         self._remaining -= element.end

@@ -28,7 +28,7 @@ __all__ = [
 
 # Each pattern begins with one literal octet, which the regular expression engine looks for at memory speed.
 # RFC 8551 §3.1.3: no blanks at the end of a line, no line that begins "From "; RFC 5321 §2.3.8: no bare CR.
-_BAD_AT_CR = re.compile(rb"\r(?:(?!\n)|(?<=[ \t]\r)|\nFrom )")
+_BAD_AT_CR = re.compile(rb"\r(?!\n(?!From )(?<![ \t]\r\n))")
 _BAD_CR = re.compile(rb"\r(?!\n)")
 _BARE_LF = re.compile(rb"\n(?<!\r\n)")
 # RFC 5321 §4.5.3.1.6: a line has at most 998 octets and its CRLF.

@@ -157,13 +157,17 @@ def _decode_base64(blocks: Iterable[bytes | memoryview]) -> Iterator[bytes]:
     begun = b""  # a line
     for block in blocks:
         data = begun + bytes(block) if begun else bytes(block)
-        cut = data.rfind(b"\n") + 1
-        plain = b"" if strict.held or strict.ended else _decode_regular(data[:cut])
-        if not plain:
-            if len(data) - cut > _LONGEST:
-                cut = len(data)
-            plain = strict.decode(data[:cut])
+        at = 0
+        if not strict.held and not strict.ended:
+            plain, at = _decode_regular(data)
+            if plain:
+                yield plain
+        # What is left is the last line of a body, or lines of another width.
+        cut = max(data.rfind(b"\n", at) + 1, at)
+        if len(data) - cut > _LONGEST:
+            cut = len(data)
         begun = data[cut:]
+        plain = strict.decode(data[at:cut])
         if plain:
             yield plain
     for plain in (strict.decode(begun), strict.end()):
@@ -171,20 +175,22 @@ def _decode_base64(blocks: Iterable[bytes | memoryview]) -> Iterator[bytes]:
             yield plain
 
 
-def _decode_regular(data: bytes) -> bytes:
-    """What stands in lines of one width, of whole quanta, without padding; b"" where it is anything else. Twice as fast as `_Strict`."""
+def _decode_regular(data: bytes) -> tuple[bytes, int]:
+    """What stands first, in lines of one width, of whole quanta, without padding, and where that ends; (b"", 0) where anything else stands
+    among as many lines. Twice as fast as `_Strict`."""
     width = data.find(b"\r\n", 0, _LONGEST)
-    if width < 4 or width % 4 or len(data) % (width + 2):
-        return b""
+    if width < 4 or width % 4:
+        return b"", 0
     count = len(data) // (width + 2)
-    if data[width :: width + 2] != b"\r" * count or data[width + 1 :: width + 2] != b"\n" * count:
-        return b""
+    end = count * (width + 2)
+    if data[width : end : width + 2] != b"\r" * count or data[width + 1 : end : width + 2] != b"\n" * count:
+        return b"", 0
     try:
-        plain = pybase64.b64decode(data)
+        plain = pybase64.b64decode(data[:end])
     except (binascii.Error, ValueError):
-        return b""
+        return b"", 0
     # What is no character of the alphabet was passed over: where nothing was besides the line ends, the length is right.
-    return plain if len(plain) == width // 4 * 3 * count else b""
+    return (plain, end) if len(plain) == width // 4 * 3 * count else (b"", 0)
 
 
 def _decode_quanta(data: bytes) -> bytes:
