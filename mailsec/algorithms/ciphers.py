@@ -141,10 +141,21 @@ def _iv(cipher: Cipher, parameters: Element) -> bytes:
 
 def cipher_identifier(cipher: Cipher, nonce: bytes, tag_length: int = 16) -> bytes:
     """AlgorithmIdentifier of a content cipher."""
-    if cipher.mode == "cbc":
-        return writer.sequence(writer.oid(cipher.oid), writer.octet_string(nonce))
-    length = () if tag_length == 12 else (writer.integer(tag_length),)
-    return writer.sequence(writer.oid(cipher.oid), writer.sequence(writer.octet_string(nonce), *length))
+    before, after = _around_nonce(cipher.oid, cipher.mode, len(nonce), tag_length)
+    return before + nonce + after
+
+
+@lru_cache(maxsize=64)
+def _around_nonce(oid: str, mode: str, size: int, tag_length: int) -> tuple[bytes, bytes]:
+    """What stands before and behind a nonce of `size` octets: the same in every message."""
+    nonce = bytes(size)
+    # RFC 5084 §3.1, §3.2: 12 octets of tag are the default.
+    length = writer.integer(tag_length) if tag_length != 12 and mode != "cbc" else b""
+    parameters = writer.octet_string(nonce)
+    if mode != "cbc":
+        parameters = writer.sequence(parameters, length)
+    whole = writer.sequence(writer.oid(oid), parameters)
+    return whole[: len(whole) - size - len(length)], length
 
 
 # -- key transport --------------------------------------------------------------------------------------------------------------

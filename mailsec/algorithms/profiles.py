@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Final
 
@@ -41,6 +42,8 @@ _EVERY: Final = _RSA | _NIST | _BRAINPOOL | _EDWARDS | _ML_DSA | {"ec:secp256k1"
 
 PKCS1_V1_5: Final = TransportMechanism("rsaes-pkcs1-v1_5")
 OAEP_SHA256: Final = TransportMechanism("rsaes-oaep", "sha256", "sha256")
+# One object for each: what is kept by mechanism is found by identity.
+_mechanism = lru_cache(maxsize=64)(SignatureMechanism)
 
 
 def _capabilities(*ciphers: str) -> bytes:
@@ -95,12 +98,12 @@ class Profile:
                 )
             if self.rsa_kind == "rsassa-pss" or key_type == "rsa-pss":
                 # RFC 8017 §9.1, RFC 4056 §3: MGF1 with the same hash, the salt as long as the digest.
-                return SignatureMechanism("rsassa-pss", self.rsa_digest, self.rsa_digest, DIGESTS[self.rsa_digest].size)
-            return SignatureMechanism(self.rsa_kind, self.rsa_digest)
+                return _mechanism("rsassa-pss", self.rsa_digest, self.rsa_digest, DIGESTS[self.rsa_digest].size)
+            return _mechanism(self.rsa_kind, self.rsa_digest)
         curve = key_type.removeprefix("ec:")
         if curve in _CURVE_DIGEST:
-            return SignatureMechanism("ecdsa", _CURVE_DIGEST[curve])
-        return SignatureMechanism(key_type)
+            return _mechanism("ecdsa", _CURVE_DIGEST[curve])
+        return _mechanism(key_type)
 
     def accepts(self, mechanism: SignatureMechanism, key_type: str, bits: int) -> Reason | None:
         """None where a signature by this mechanism and key is strong enough, else why not."""

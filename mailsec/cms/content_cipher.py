@@ -66,6 +66,10 @@ def encrypt(
     if cipher.mode != "cbc" or cipher.legacy:
         raise CryptoError(f"{cipher.name} is not written")
     encryptor = BlockCipher(algorithms.AES(key), modes.CBC(nonce)).encryptor()
+    if isinstance(content, Segments) and len(content) <= BLOCK:
+        padding = 16 - len(content) % 16
+        yield encryptor.update(b"".join((*content, bytes((padding,)) * padding)))
+        return
     length = 0
     for block in content:
         length += len(block)
@@ -164,6 +168,8 @@ def _decrypt_cbc(scratch: Scratch, parameters: CipherParameters, key: bytes, con
         whole = rc2.decrypt_cbc(rc2.expanded_key(key, len(key) * 8), parameters.nonce, b"".join(content))
         return _append_unpadded(scratch, whole, size)
     decryptor: Any = BlockCipher(_BLOCK_CIPHERS[parameters.cipher.algorithm](key), modes.CBC(parameters.nonce)).decryptor()
+    if length <= BLOCK:
+        return _append_unpadded(scratch, decryptor.update(b"".join(content)), size)
     # The last block is held back, as its padding is no content.
     held = b""
     for block in content:

@@ -96,13 +96,18 @@ def _public_der(private_key: Any) -> bytes:
     return der
 
 
-@lru_cache(maxsize=512)
 def load_public_key(spki: bytes, limits: Limits = DEFAULT_LIMITS) -> Any:
     """The key object of a SubjectPublicKeyInfo; the last few hundred are kept. Raises CryptoError for what cannot be computed with."""
+    # Not kept by all the limits: to hash those costs more than to look up the key.
+    return _kept_key(spki, limits.rsa_bits, limits.rsa_exponent_bits)
+
+
+@lru_cache(maxsize=512)
+def _kept_key(spki: bytes, most_bits: int, most_exponent_bits: int) -> Any:
     try:
         facts = public_key_facts(spki)
         # A modulus of a million bits, or an exponent as long as it, costs seconds for each signature.
-        if facts.key_type in ("rsa", "rsa-pss") and (facts.bits > limits.rsa_bits or facts.exponent_bits > limits.rsa_exponent_bits):
+        if facts.key_type in ("rsa", "rsa-pss") and (facts.bits > most_bits or facts.exponent_bits > most_exponent_bits):
             raise CryptoError(f"an RSA key of {facts.bits} bits with an exponent of {facts.exponent_bits} bits is too large")
         return serialization.load_der_public_key(spki)
     except (*_BAD_INPUT, Asn1Error):

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable
 
 from mailsec.errors import MimeError
-from mailsec.mime.lines import regular_lines
+from mailsec.mime.lines import BARE_CR, BARE_LF, regular_lines
 from mailsec.mime.transfer import IDENTITY, base64_length, decode, encode_base64, encode_quoted_printable
 from mailsec.model.message import HeaderField, Part
 from mailsec.model.octets import Octets, Segments, Slice
@@ -26,11 +26,8 @@ __all__ = [
     "transport_proof_body",
 ]
 
-# Each pattern begins with one literal octet, which the regular expression engine looks for at memory speed.
 # RFC 8551 §3.1.3: no blanks at the end of a line, no line that begins "From "; RFC 5321 §2.3.8: no bare CR.
 _BAD_AT_CR = re.compile(rb"\r(?!\n(?!From )(?<![ \t]\r\n))")
-_BAD_CR = re.compile(rb"\r(?!\n)")
-_BARE_LF = re.compile(rb"\n(?<!\r\n)")
 # RFC 5321 §4.5.3.1.6: a line has at most 998 octets and its CRLF.
 _LONGEST = 998
 
@@ -61,7 +58,7 @@ def _are_proof(data: bytes) -> bool:
     blank = b" " in data or b"\t" in data
     if not blank and regular_lines(data):
         return True
-    if _BARE_LF.search(data) or (_BAD_AT_CR if blank else _BAD_CR).search(data):
+    if BARE_LF.search(data) or (_BAD_AT_CR if blank else BARE_CR).search(data):
         return False
     return not data.startswith(b"From ") and _are_short(data)
 
@@ -129,7 +126,7 @@ def _header_is_proof(octets: Octets, part: Part) -> bool:
     data = bytes(octets.view(part.start, part.header_end))
     if not data.isascii() or b"\0" in data or data.startswith(b"From ") or b"\nFrom " in data:
         return False
-    return not _BAD_CR.search(data) and not _BARE_LF.search(data) and _are_short(data)
+    return not BARE_CR.search(data) and not BARE_LF.search(data) and _are_short(data)
 
 
 def encoding_field(encoding: str) -> bytes:

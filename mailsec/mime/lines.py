@@ -6,12 +6,16 @@ only: what has a binary part must not be changed.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from mailsec.model.octets import Octets, Segments
 
-__all__ = ["is_crlf", "regular_lines", "to_crlf"]
+__all__ = ["BARE_CR", "BARE_LF", "is_crlf", "regular_lines", "to_crlf"]
 
+# Each begins with one literal octet, which the regular expression engine looks for at memory speed.
+BARE_CR = re.compile(rb"\r(?!\n)")
+BARE_LF = re.compile(rb"\n(?<!\r\n)")
 _LONGEST_REGULAR = 998
 
 

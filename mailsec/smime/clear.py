@@ -12,7 +12,7 @@ from typing import Final
 
 from mailsec.errors import MimeError
 from mailsec.mime.canonical import encoding_field, transport_proof_body
-from mailsec.mime.lines import regular_lines, to_crlf
+from mailsec.mime.lines import BARE_CR, BARE_LF, regular_lines, to_crlf
 from mailsec.mime.multipart import outer_header
 from mailsec.mime.spans import OctetsSpan
 from mailsec.model.limits import DEFAULT_LIMITS, Limits
@@ -79,11 +79,15 @@ def _scan(octets: Octets) -> tuple[bool, bool, bool]:
     last = b"\r\n"
     for block in octets.blocks():
         for data in _irregular(bytes(block)):
-            # A CRLF that two blocks share counts as one of each.
+            # A CRLF may be shared by two blocks.
             shared = last[-1:] == b"\r" and data[:1] == b"\n"
             held = data[-1:] == b"\r"
-            lines = data.count(b"\r\n")
-            loose = loose or data.count(b"\n") != lines + shared or data.count(b"\r") != lines + held or (last[-1:] == b"\r" and not shared)
+            loose = (
+                loose
+                or BARE_LF.search(data, shared) is not None
+                or BARE_CR.search(data, 0, len(data) - held) is not None
+                or (last[-1:] == b"\r" and not shared)
+            )
             nul = nul or b"\0" in data
             # The shorter pattern is looked for where it alone could stand: it costs as much as all the rest.
             if not dot:

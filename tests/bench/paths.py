@@ -60,7 +60,7 @@ def figures() -> dict[str, float]:
     from mailsec.x509 import certificate, der, keys, names
 
     backend = software.SoftwareBackend()
-    small = (certificate._kept, der._time, names._kept_rdns, names._kept_key, names._kept_text, software.load_public_key)
+    small = (certificate._kept, der._time, names._kept_rdns, names._kept_key, names._kept_text, software._kept_key)
     caches = (*small, keys.key_facts, keys.has_close_primes)
 
     def forget() -> None:
