@@ -97,7 +97,7 @@ class Address:
             plain = re.sub(r"\\(.)", r"\1", local_part[1:-1])
             if _DOT_STRING.match(plain):
                 local_part = plain
-        return f"{local_part.lower()}@{normalise_domain(self.domain)}"
+        return f"{_lower(local_part)}@{normalise_domain(self.domain)}"
 
     @property
     def domain_key(self) -> str:
@@ -108,6 +108,13 @@ class Address:
     def is_ascii(self) -> bool:
         """False where SMTPUTF8 is needed to carry this address (RFC 6531 §3.2)."""
         return self.local_part.isascii() and self.domain.isascii()
+
+
+def _lower(text: str) -> str:
+    if text.isascii():
+        return text.lower()
+    # Attack: the Kelvin sign is a "k" in lower case, and its holder would be somebody else (RFC 9598 §5: local parts are compared by octets).
+    return "".join(one.lower() if one.isascii() or not one.lower().isascii() else one for one in text)
 
 
 def _is_domain(domain: str) -> bool:

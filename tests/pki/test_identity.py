@@ -46,6 +46,12 @@ def test_smtp_utf8_mailbox():
     assert not matches(certificate, Address.parse("ivan@bücher.example"))
 
 
+def test_attack_a_kelvin_sign_is_no_k():
+    # In lower case it is one: its holder would sign for karl, and karl's mail would be encrypted for them.
+    certificate = of(utf8("\u212aarl@example.org"))
+    assert matches(certificate, Address.parse("\u212aarl@Example.org")) and not matches(certificate, "karl@example.org")
+
+
 def test_subject_counts_only_without_an_address_in_san():
     subject = x509.Name([x509.NameAttribute(NameOID.EMAIL_ADDRESS, "old@example.org")])
     assert matches(of(subject=subject), "old@example.org")
