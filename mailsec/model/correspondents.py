@@ -34,6 +34,8 @@ class Sighting:
     signed_at: datetime | None = None
     """When: the signer's claim, not later than the arrival."""
     source: str = "mail"
+    revoked: tuple[bytes, ...] = ()
+    """DER of the address's known certificates that are revoked now, as evidence that was judged here showed; what a message claims is none."""
 
 
 @dataclass(frozen=True, slots=True)
