@@ -241,6 +241,11 @@ class DatabasePlugin:
         # All at once: there are few of them, and every recipient is asked after.
         return agreed_with(address, await self._answers.ask(("partners",), self._partners.all))
 
+    async def in_use(self, address: Address) -> Sequence[bytes]:
+        """Certificates in use of `address`, for whoever learns: a `gateway.learning.Learner`."""
+        known = Learnt(self._answers.database).known
+        return [one.entry.der for one in await self._answers.runtime.in_thread(known, address, lane="database") if one.in_use]
+
     async def learn(self, sightings: Sequence[Sighting], anchors: Sequence[bytes]) -> Sequence[Lesson]:
         """Keep what mail taught: a `gateway.learning.Learner`."""
         runtime = self._answers.runtime

@@ -1,7 +1,8 @@
 """Certificates and capabilities of correspondents, learnt from their signed mail beside the mail: in batches, and only what is new.
 
 The one invariant: only a signature that is intact, trusted and not refused by policy teaches anything, and only about its From address. What
-is learnt is judged again for encryption, here and at every use; whether it may take the place of what is in use is for the store to say.
+is learnt is judged again for encryption, here and at every use; whether it may take the place of what is in use is for the store to say. That
+one in use was revoked is told to the store where evidence says so that was judged here; what is unknown is not revoked.
 """
 
 from __future__ import annotations
@@ -18,9 +19,10 @@ from mailsec.errors import MailsecError
 from mailsec.gateway.admission import Domains
 from mailsec.gateway.evidence import EvidenceDesk
 from mailsec.interfaces import Outcome, Runtime
+from mailsec.model.address import Address
 from mailsec.model.correspondents import Lesson, Sighting
 from mailsec.model.session import Transaction
-from mailsec.model.verdict import Event, SmimeResult, SmimeWord, Verdict
+from mailsec.model.verdict import Event, Revocation, SmimeResult, SmimeWord, Verdict
 from mailsec.pki.identity import matches
 from mailsec.plugins import PluginManager
 from mailsec.smime.ciphers_for import unfit
@@ -35,6 +37,10 @@ _BATCH = 100
 _MOST_WAITING = 1000
 _AGAIN = 86_400.0
 """Seconds after which the same sighting is written down again: when a certificate was last seen is known to the day."""
+_SOON = 600.0
+"""Seconds after which a certificate that waits is looked at again: the one in use may have been revoked since."""
+_MOST_ASKED = 8
+"""Certificates in use of one address whose status is asked for; those beyond it count as in use."""
 _MOST_REMEMBERED = 20_000
 
 Mark = tuple[str, bytes, bytes]
@@ -42,6 +48,10 @@ Mark = tuple[str, bytes, bytes]
 
 class Learner(Protocol):
     """What keeps lessons: the database."""
+
+    async def in_use(self, address: Address) -> Sequence[bytes]:
+        """DER of the certificates in use that name `address`, or were bound to this very address. Raise StoreError as below."""
+        ...
 
     async def learn(self, sightings: Sequence[Sighting], anchors: Sequence[bytes]) -> Sequence[Lesson]:
         """Take in what was seen; `anchors` are those for e-mail. Raise StoreError where that cannot be done now."""
@@ -138,15 +148,31 @@ class Learning:
             path = await self._evidence.recipient(sighting.certificate, sighting.chain)
             if path.accepted and path.anchor is not None:
                 between = tuple(one.der for one in path.chain[1:-1])
-                usable.append(replace(sighting, chain=between, anchor=path.anchor.der))
+                revoked = await self._revoked(sighting)
+                usable.append(replace(sighting, chain=between, anchor=path.anchor.der, revoked=revoked))
             else:
                 self._forget([sighting])
         if not usable:
             return
-        for lesson in await self._learner.learn(usable, await self._evidence.anchors()):
+        lessons = await self._learner.learn(usable, await self._evidence.anchors())
+        waiting = {(lesson.address, lesson.fingerprint) for lesson in lessons if lesson.state == "pending"}
+        for sighting in usable:
+            if (sighting.address.key, hashlib.sha256(sighting.certificate).hexdigest()) in waiting:
+                self._remember(_mark(sighting), self._runtime.monotonic() + _SOON)
+        for lesson in lessons:
             if lesson.new:
                 fields = {"address": lesson.address, "certificate": lesson.fingerprint, "state": lesson.state or "used"}
                 self._plugins.record(Event("certificate learnt", self._runtime.now(), {**fields, "reason": lesson.reason}))
+
+    async def _revoked(self, sighting: Sighting) -> tuple[bytes, ...]:
+        """Which certificates in use would keep this one waiting though they were revoked."""
+        assert self._learner is not None
+        found = []
+        for der in (await self._learner.in_use(sighting.address))[:_MOST_ASKED]:
+            # RFC 5280 §5: its authority says so, in evidence with its signature, for a path that ends at an anchor here.
+            if der != sighting.certificate and (await self._evidence.recipient(der)).revocation is Revocation.REVOKED:
+                found.append(der)
+        return tuple(found)
 
     def _forget(self, sightings: Iterable[Sighting]) -> None:
         for sighting in sightings:

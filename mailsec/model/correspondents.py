@@ -65,3 +65,8 @@ class KnownCertificate:
     first_seen: datetime | None = None
     last_seen: datetime | None = None
     times: int = 0
+
+    @property
+    def in_use(self) -> bool:
+        """True where no person, and no lack of one, speaks against it."""
+        return self.state in ("", "pinned")

@@ -1,7 +1,8 @@
 """Certificates and capabilities that correspondents' mail taught: which are used at once, which wait, and what a person decides.
 
 The one invariant: what mail brings never takes the place of what is in use, unless it has the same key, or the same anchor and the time of
-the other one is nearly over. Everything else is "pending": it is shown (`mailsec cert learnt`), and nothing is encrypted with it.
+the other one is nearly over, or it was revoked. Everything else is "pending": it is shown (`mailsec cert learnt`), and nothing is encrypted
+with it.
 Blocking: called from commands, or in a thread.
 """
 
@@ -195,7 +196,10 @@ class _Learning:
         known = [row for row in known if row["state"] in _IN_USE]
         if not known:
             return "", "the first certificate of this address"
-        if any(row["key_id"] == key_id for row in known):
+        revoked = {hashlib.sha256(der).digest() for der in sighting.revoked}
+        good = [row for row in known if row["sha256"] not in revoked]
+        # Attack: whoever stole a key has another authority certify it, once it is revoked.
+        if any(row["key_id"] == key_id for row in good):
             return "", "the key is known"
         if any(row["state"] == "pinned" for row in known):
             return "pending", "another certificate is pinned"
@@ -204,7 +208,10 @@ class _Learning:
             return "pending", "the certificate in use is our own"
         if any(self._anchor_of(load_certificate(row["der"])) != sighting.anchor for row in known):
             return "pending", "it has another key, and another authority than the certificate in use"
-        ends = max((row["not_after"] or 0) for row in known)
+        if not good:
+            # Design §6: a certificate in use stays until it expires or is revoked; nothing is encrypted with it now.
+            return "", "the same authority follows up a certificate that was revoked"
+        ends = max((row["not_after"] or 0) for row in good)
         if ends - int(self._at.timestamp()) > NEARLY_OVER.total_seconds():
             return "pending", "it has another key, and the certificate in use has more than 30 days to go"
         return "", "the same authority follows up a certificate that ends"

@@ -11,6 +11,8 @@ from mailsec.app.database_plugin import DatabasePlugin
 from mailsec.builtin.rules import RulesPlugin
 from mailsec.cms.enveloped import read_enveloped_data
 from mailsec.errors import StoreError
+from mailsec.hookspecs import hookimpl
+from mailsec.interfaces import Evidence
 from mailsec.keys.software import SoftwareKey
 from mailsec.mime.index import index_message
 from mailsec.mime.parts import read_parts
@@ -18,7 +20,8 @@ from mailsec.mime.transfer import decode
 from mailsec.model.address import Address
 from mailsec.model.octets import BytesOctets
 from mailsec.model.queue import State
-from mailsec.model.trust import TrustFlags
+from mailsec.model.settings import RevocationSettings
+from mailsec.model.trust import IssuedCertificate, TrustFlags
 from mailsec.rules.ruleset import RuleSet, compile_rule
 from mailsec.store.certdb import CertDb
 from mailsec.store.learnt import Learnt
@@ -28,6 +31,7 @@ from mailsec.testing.gateway import MemoryGateway
 from mailsec.testing.runtime import EPOCH, FakeRuntime
 from mailsec.x509.certificate import load_certificate
 from mailsec.x509.issue import issue_mail, make_key, public_key_of
+from mailsec.x509.issue_crl import issue_crl
 from tests.gateway.chains import authority_called
 
 AUTHORITY = Authority()
@@ -57,18 +61,20 @@ def empty(tmp_path_factory):
 class Home(MemoryGateway):
     """alice's gateway, with a real certificate database."""
 
-    def __init__(self, database: CertDb, encrypt: str = "if-possible") -> None:
+    def __init__(self, database: CertDb, *plugins: object, encrypt: str = "if-possible", **changes) -> None:
         runtime = FakeRuntime()
         self.database, self.known = database, DatabasePlugin(database, runtime)
         rules = RulesPlugin(RuleSet([compile_rule("all", encrypt=encrypt)]))
         super().__init__(
             self.known,
+            *plugins,
             MemoryKeys(AUTHORITY.issue("alice@example.org")),
             built_in=[rules],
             trust=self.known,
             runtime=runtime,
             partners=self.known,
             learner=self.known,
+            **changes,
         )
 
     def receives(self, octets: bytes, sender: str = "carol@example.net") -> None:
@@ -77,9 +83,9 @@ class Home(MemoryGateway):
             self.resume(row.id)
         self.settle()
 
-    def settle(self) -> None:
+    def settle(self, seconds: float = 5) -> None:
         async def moment() -> None:
-            await self.runtime.sleep(5)
+            await self.runtime.sleep(seconds)
 
         self.runtime.run(moment())
 
@@ -149,6 +155,86 @@ def test_attack_a_second_key_does_not_take_the_place_of_the_first(home):
     Learnt(home.database).decide(load_certificate(pending.entry.der).fingerprint.hex(), "pin")
     home.settle()
     assert [one.serial for one in sealed(home.writes()).recipients] == [load_certificate(pending.entry.der).serial]
+
+
+class Lists:
+    """A source of revocation lists: `about_carol` of the certificate that is in use, and `others` of every other one."""
+
+    name = "lists"
+    local = True
+    """It is asked again before its list ends."""
+
+    def __init__(self) -> None:
+        self.about_carol = self.others = revoking()
+
+    @hookimpl
+    def register_revocation_sources(self):
+        return [self]
+
+    async def evidence(self, request):
+        octets = self.about_carol if request.certificate == CAROL.certificate else self.others
+        return [Evidence("crl", octets, "lists", EPOCH)] if request.kind == "crl" else ()
+
+
+def revoking(*keys: SoftwareKey, by: Authority = AUTHORITY, signed_with: Authority | None = None) -> bytes:
+    """A list of `by`; `signed_with`: the forger's name for it is `by`'s."""
+    register = [
+        IssuedCertificate(by.certificate, load_certificate(key.certificate).serial, None, EPOCH + timedelta(days=800), EPOCH)
+        for key in keys
+    ]
+    return issue_crl((signed_with or by).issuer, register, number=1 + len(keys), at=EPOCH - timedelta(hours=1))
+
+
+RENEWED = AUTHORITY.issue("carol@example.net", at=EPOCH - timedelta(hours=1))
+
+
+@pytest.fixture
+def lists(home):
+    """A home that asks whether certificates were revoked, and what it is told."""
+    source = Lists()
+    return Home(home.database, source, revocation=RevocationSettings()), source
+
+
+def test_the_successor_of_a_revoked_certificate_is_encrypted_to_at_once(lists):
+    home, source = lists
+    home.receives(signed())
+    assert home.lessons() == ["used"] and b"the secret" not in home.writes()
+    source.about_carol = revoking(CAROL)
+    home.settle(120)
+    home.receives(signed(RENEWED))
+    assert home.lessons() == ["used", "used"]
+    assert [one.serial for one in sealed(home.writes()).recipients] == [load_certificate(RENEWED.certificate).serial]
+
+
+def test_one_that_waits_is_looked_at_again_when_the_other_has_been_revoked(lists):
+    home, source = lists
+    home.receives(signed())
+    home.receives(signed(RENEWED))
+    source.about_carol = revoking(CAROL)
+    home.settle(900)
+    home.receives(signed(RENEWED))
+    assert home.lessons() == ["used", "pending", "used"]
+
+
+MALLORY = AUTHORITY.issue("mallory@example.net")
+UNBELIEVED = {
+    "forged: another key has signed it": lambda: revoking(CAROL, signed_with=Authority()),
+    "the list of another authority": lambda: revoking(CAROL, by=Authority("Other CA")),
+    "another address's is revoked": lambda: revoking(MALLORY),
+    "junk: the status is unknown": lambda: b"junk",
+}
+
+
+@pytest.mark.parametrize("case", UNBELIEVED)
+def test_attack_somebody_claims_that_the_certificate_in_use_was_revoked(lists, case):
+    home, source = lists
+    home.receives(signed(MALLORY, LETTER.replace("carol", "mallory").replace("Carol", "Mallory")), "mallory@example.net")
+    home.receives(signed())
+    assert home.lessons() == ["used", "used"]
+    source.about_carol = UNBELIEVED[case]()
+    home.settle(120)
+    home.receives(signed(RENEWED))
+    assert home.lessons() == ["used", "used", "pending"]
 
 
 def test_a_blocked_certificate_is_neither_used_nor_trusted(home):

@@ -94,6 +94,58 @@ def test_attack_another_authority_vouches_for_another_key(db, see, other_ca, at,
     assert third.state == "pending"
 
 
+def in_use(db: CertDb, *addresses: str) -> tuple[bytes, ...]:
+    return tuple(entry.der for address in addresses or ("bob@example.net",) for entry in db.for_address(Address.parse(address)))
+
+
+def test_the_successor_of_a_revoked_certificate_is_used_at_once(db, see, at):
+    first = see()
+    second = see(key="bob 2", begins=at + DAY, revoked=in_use(db))
+    assert (second.state, second.new) == ("", True) and "revoked" in second.reason
+    assert usable(db) == {first.fingerprint, second.fingerprint}
+    # The successor is what is in use now: no third one takes its place because of the first.
+    revoked = tuple(der for der in in_use(db) if der != db.for_address(BOB)[0].der)
+    assert see(key="bob 3", begins=at + 2 * DAY, revoked=revoked).state == "pending"
+
+
+def test_one_that_waits_is_used_when_the_other_has_been_revoked(db, learnt, see, at):
+    first = see()
+    second = see(key="bob 2", begins=at + DAY)
+    assert second.state == "pending"
+    (waiting,) = learnt.seen("pending")
+    (lesson,) = learnt.learn([Sighting(BOB, waiting.entry.der, anchor=_anchor(db), revoked=in_use(db))], at=at + 2 * DAY)
+    assert (lesson.state, lesson.new) == ("", True) and usable(db) == {first.fingerprint, second.fingerprint}
+
+
+@pytest.mark.parametrize("stolen", [False, True])
+def test_attack_another_authority_follows_up_a_revoked_certificate(db, learnt, see, issue, other_ca, at, stolen):
+    first = see()
+    revoked = in_use(db)
+    public = public_key_of(issue("bob@example.net", key="bob").key if stolen else make_key("ec-p256"))
+    der = issue_mail(other_ca, addresses=[BOB], public_key=public, at=at, random=os.urandom)
+    (lesson,) = learnt.learn([Sighting(BOB, der, anchor=other_ca.certificate, revoked=revoked)], at=at + DAY)
+    assert lesson.state == "pending" and usable(db) == {first.fingerprint}
+
+
+def test_attack_the_revoked_certificate_is_another_addresses(db, learnt, see, issue, ca, at):
+    first = see()
+    learnt.learn([Sighting(Address.parse("mallory@example.net"), issue("mallory@example.net").der, anchor=ca.der)], at=at)
+    assert see(key="bob 2", begins=at + DAY, revoked=in_use(db, "mallory@example.net")).state == "pending"
+    assert usable(db) == {first.fingerprint}
+
+
+def test_one_of_two_in_use_is_revoked_and_the_other_stays(db, see, at):
+    see()
+    revoked = in_use(db)
+    see(begins=at + DAY)
+    assert see(key="bob 2", begins=at + 2 * DAY, revoked=revoked).state == "pending"
+
+
+def test_what_a_person_pinned_mail_does_not_follow_up_when_it_is_revoked(db, learnt, see, at):
+    learnt.decide(see().fingerprint, "pin")
+    assert see(key="bob 2", begins=at + DAY, revoked=in_use(db)).state == "pending"
+
+
 def test_attack_a_certificate_that_names_a_second_address_is_learnt_for_the_from_address_only(db, learnt, issue, ca, at):
     both = issue("mallory@example.net", "bob@example.net", at=at)
     learnt.learn([Sighting(Address.parse("mallory@example.net"), both.der, anchor=ca.der)], at=at)
