@@ -76,6 +76,7 @@ def open_nss(output: Output, location: str, passphrase_file: str, *, look: bool 
         module.close()
         raise
     database = NssDb(module, token.state.label, location, password=password, close=module.close)
+    _warn_of_others(output, directory)
     for problem in database.check() if database.unlocked else ():
         output.warning(f"{problem}: it is trusted for nothing", "somebody has edited the file; `mailsec cert trust` writes the trust anew")
     return database
@@ -87,6 +88,14 @@ def keys_in_use(output: Output, choice: DatabaseChoice, wanted: Callable[[NssDb]
     click.get_current_context().call_on_close(database.close)
     handles = [database.key_handle(entry, os.urandom) for entry in wanted(database) if entry.verified and entry.has_key]
     return [handle for handle in handles if handle is not None]
+
+
+def _warn_of_others(output: Output, directory: Path) -> None:
+    """NSS signs trust only: who may write there may give a nickname that somebody uses to another certificate."""
+    for path in (directory, directory / "cert9.db", directory / "key4.db"):
+        if path.stat().st_mode & 0o022:
+            output.warning(f"{path} may be written to by others", f"chmod go-w {path}")
+            return
 
 
 def nss_directory(location: str) -> Path:

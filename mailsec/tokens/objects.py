@@ -64,7 +64,7 @@ def generate_key(token: Token, kind: str, label: str) -> TokenKey:
             f"token {token.state.label!r} makes no {kind} keys", hint="the command mailsec token mechanisms shows what it can do"
         )
     rsa_key = kind.startswith("rsa-")
-    with token.writing() as session:
+    with token.writing(secrets=True) as session:
         functions = token.functions
         public: dict[int, Value] = {Attribute.TOKEN: True, Attribute.LABEL: label, Attribute.VERIFY: True, **special}
         private: dict[int, Value] = {
@@ -115,7 +115,7 @@ def import_key(token: Token, private_key: bytes, label: str) -> TokenKey:
     secret, public = _parts(key, label)
     assert facts is not None
     common: dict[int, Value] = {Attribute.TOKEN: True, Attribute.LABEL: label, Attribute.ID: identifier}
-    with token.writing() as session:
+    with token.writing(secrets=True) as session:
         functions = token.functions
         if functions.find(session, {Attribute.CLASS: int(ObjectClass.PRIVATE_KEY), Attribute.ID: identifier, Attribute.TOKEN: True}):
             raise UsageError(f"token {token.state.label!r} has this key already", hint="the command mailsec key list shows it")
@@ -243,7 +243,7 @@ def set_trust(token: Token, der: bytes, trust: TrustFlags) -> None:
     if not token.library.softoken:
         raise TokenError(f"token {token.state.label!r} keeps no trust", hint="import the certificate into the database, and trust it there")
     certificate = load_certificate(der)
-    with token.writing() as session:
+    with token.writing(secrets=True) as session:
         known = _trust(token, session, der)
         if known:
             try:

@@ -334,12 +334,16 @@ class Sessions:
             pass
 
     @contextmanager
-    def writing(self) -> Iterator[int]:
-        """A session for changes, closed afterwards. Raise TokenError, KeyUnavailable."""
+    def writing(self, *, secrets: bool = False) -> Iterator[int]:
+        """A session for changes, closed afterwards; `secrets`: for what NSS encrypts or signs with the password.
+
+        Raise TokenError, KeyUnavailable.
+        """
         self.need_service()
         if self.state.flags & WRITE_PROTECTED:
             raise self.read_only()
-        self.renew_login()
+        if secrets:
+            self.renew_login()
         session = self.call(lambda _: self.functions.open_session(self.slot, writing=True))
         try:
             yield session

@@ -218,6 +218,12 @@ def test_without_a_password_all_is_listed_and_nothing_is_believed(mailsec, nss):
     assert code == 0 and out.count("NOT VERIFIED") == 2 and "--passphrase-file" in err
 
 
+def test_a_directory_that_others_may_write_to_is_warned_about(on, nss):
+    assert on("cert", "list")[2] == ""
+    (nss.path / "cert9.db").chmod(0o666)
+    assert "may be written to by others" in on("cert", "list")[2]
+
+
 def test_looking_changes_no_octet(on, nss):
     before = {path.name: path.read_bytes() for path in nss.path.iterdir()}
     for command in (("cert", "list"), ("cert", "show", "alice"), ("key", "list"), ("crl", "list")):

@@ -111,7 +111,10 @@ def _kept(
     output: Output, certificate: Certificate, authority: Certificate, paths: PathInputs, backend: Any, revocation: RevocationSettings
 ) -> _Answer | None:
     """What the database has, if it says something now."""
-    if not (paths.database.configuration or paths.database.database):
+    from mailsec.app.nss_databases import is_nss
+
+    # NSS databases keep lists, and no responses.
+    if not (paths.database.configuration or paths.database.database) or is_nss(paths.database.database):
         return None
     from mailsec.app.databases import open_database
     from mailsec.model.verdict import Revocation
@@ -154,7 +157,9 @@ def _asked(
 
 
 def _keep(output: Output, certificate: Certificate, authority: Certificate, item: Evidence, paths: PathInputs) -> None:
-    if not (paths.database.configuration or paths.database.database):
+    from mailsec.app.nss_databases import is_nss
+
+    if not (paths.database.configuration or paths.database.database) or is_nss(paths.database.database):
         return
     from mailsec.app.databases import open_database
     from mailsec.app.evidence_cache import kept_response
