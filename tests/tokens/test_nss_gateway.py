@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -73,8 +74,12 @@ def test_mail_that_is_encrypted_to_it_is_opened_on_the_way_in(world: NssWorld, n
     assert [one for one in world.gateway._events("key used") if one["usage"] == "decrypt" and one["address"] == f"{name}@example.org"]
 
 
-def test_certutil_writes_there_while_the_gateway_has_it_open_and_the_gateway_writes_nothing(world: NssWorld):
+def test_certutil_writes_there_while_the_gateway_has_it_open_for_reading(world: NssWorld):
     before = (world.second.path / "cert9.db").read_bytes(), (world.second.path / "key4.db").read_bytes()
+    held = Path(f"/proc/{world.host()}")
+    opened = [fd.name for fd in (held / "fd").iterdir() if fd.readlink().name in ("cert9.db", "key4.db")]
+    flags = [int((held / "fdinfo" / name).read_text().split("flags:")[1].split()[0], 8) for name in opened]
+    assert flags and not any(flag & os.O_ACCMODE for flag in flags)
     world.person(world.first, "frank", "-k", "ec", "-q", "nistp256")
     assert world.first.trust() == {"dave-2026": "u,u,u", "frank-2026": "u,u,u"}
     world.send("dave@example.org", "after frank came")
