@@ -285,7 +285,7 @@ class NssDb:
     def delete(self, entry: CertificateEntry, *, keep_key: bool = False) -> bool:
         """Remove one certificate with its trust, and its key if no other certificate here has it; True where a key went too."""
         self._demand_login()
-        spki = facts_of(entry.der).spki
+        spki = load_certificate(entry.der).spki
         self._host.delete_certificate(self._token, entry.der)
         key = None if keep_key else self._key_of(spki)
         if key is None or any(load_certificate(one.der).spki == spki for one in self._host.certificates(self._token)):
@@ -353,7 +353,7 @@ class NssDb:
         )
 
     def _key_of(self, spki: bytes) -> TokenKey | None:
-        return next((key for key in self._host.keys(self._token) if key.public_key == spki), None)
+        return next((key for key in self._host.keys(self._token) if spki and key.public_key == spki), None)
 
     def _named(self, nickname: str) -> Sequence[CertificateEntry]:
         found = [entry for entry in self.entries() if entry.nickname == nickname]

@@ -11,7 +11,11 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509 import load_der_x509_csr
 
+from mailsec.errors import TokenError
+from mailsec.model.trust import TrustFlags
+from mailsec.store.nssdb import NssDb
 from mailsec.testing.authority import Authority
+from mailsec.tokens.remote import RemoteModule
 from tests.peers.gateway import Gateway, until
 from tests.peers.inbox import Inbox
 from tests.peers.nss import NssDirectory
@@ -85,3 +89,21 @@ def test_certutil_writes_there_while_the_gateway_has_it_open_for_reading(world: 
     world.send("dave@example.org", "after frank came")
     assert is_signed_by(world, world.arrived("after frank came"), "dave")
     assert before == ((world.second.path / "cert9.db").read_bytes(), (world.second.path / "key4.db").read_bytes())
+
+
+def test_the_database_is_read_through_the_token_host_too_and_never_changed_by_it(world: NssWorld):
+    socket = world.gateway.directory / "run" / "token-nss.sock"
+    with NssDb(RemoteModule("nss", socket), "first", "nss:first") as database:
+        (dave,) = database.find("dave-2026")
+        assert dave.verified and dave.has_key and dave.der == world.certificates["dave"]
+        assert database.anchors("email") == () and database.find_key("dave-2026").key_type == "rsa"
+        for change in (
+            lambda: database.private_key(dave),
+            lambda: database.set_trust("dave-2026", TrustFlags()),
+            lambda: database.rename("dave-2026", "other"),
+            lambda: database.delete(dave),
+            lambda: database.generate_key("ec-p256", at=datetime.now(UTC)),
+        ):
+            with pytest.raises(TokenError):
+                change()
+    assert world.first.trust()["dave-2026"] == "u,u,u"
