@@ -111,8 +111,8 @@ def nss_directory(location: str) -> Path:
         return directory
     if "cert8.db" in there or "key3.db" in there:
         hint = (
-            f"certutil --upgrade-merge -d sql:NEW --source-dir {directory} --upgrade-id old -f NEW-PASSWORD -@ OLD-PASSWORD"
-            " brings it into a new directory"
+            "`mailsec db init -d nss:NEW` makes a new directory, and this fills it: "
+            f"certutil --upgrade-merge -d sql:NEW --source-dir {directory} --upgrade-id old -f NEW-PASSWORD-FILE -@ OLD-PASSWORD-FILE"
         )
         raise SchemaError(f"{directory} holds an NSS database of the old format (cert8.db, key3.db)", hint=hint)
     raise SchemaError(f"{directory} holds no NSS database (cert9.db, key4.db)", hint=f"certutil -N -d sql:{directory} makes one")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import subprocess
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -270,6 +271,23 @@ def test_what_does_not_go_is_one_sentence_with_a_hint(mailsec, nss, folder, argu
     assert (got, words in err) == (code, True), err
     assert "hint:" in err
     assert nss.trust() == before
+
+
+def test_an_old_database_is_brought_into_a_new_one_by_the_command_that_the_hint_gives(mailsec, nss, folder):
+    (folder / "old").mkdir()
+    certutil = ("certutil", "-d", "dbm:old", "-f", "other")
+    if subprocess.run([*certutil, "-N"], capture_output=True, timeout=60, check=False).returncode:
+        pytest.skip("this NSS reads no cert8.db")
+    made = ("-S", "-x", "-n", "legacy", "-s", "CN=legacy", "-t", "C,C,", "-k", "rsa", "-g", "2048", "-z", str(nss.noise), "-m", "7")
+    subprocess.run([*certutil, *made], capture_output=True, timeout=60, check=True)
+    code, _, err = mailsec("cert", "list", "-d", "nss:old")
+    assert code == 78
+    assert mailsec("db", "init", "-d", "nss:new", "--passphrase-file", "nsspw")[0] == 0
+    command = err[err.index("certutil --upgrade") :].split()
+    words = {"sql:NEW": "sql:new", "NEW-PASSWORD-FILE": "nsspw", "OLD-PASSWORD-FILE": "other"}
+    subprocess.run([words.get(word, word) for word in command], capture_output=True, timeout=60, check=True)
+    (row,) = answer(mailsec("cert", "list", "-d", "nss:new", "--passphrase-file", "nsspw", "--json"))["certificates"]
+    assert (row["nickname"], row["has_key"], row["verified"]) == ("legacy", True, True)
 
 
 def test_a_certificate_from_a_file_with_its_key_is_there_whole(on, nss, folder):
