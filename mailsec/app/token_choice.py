@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from mailsec.app.options import DEFAULT_CONFIGURATION
+from mailsec.app.options import DEFAULT_CONFIGURATION, DatabaseChoice
 from mailsec.errors import KeyUnavailable, MailsecError, UsageError
 
 if TYPE_CHECKING:
@@ -39,6 +39,8 @@ class TokenChoice:
     module: str = ""
     library: str = ""
     nss: str = ""
+    stored: DatabaseChoice | None = None
+    """What a command was told of its database: with `-d` alone, the modules of that one are meant."""
 
     def settings(self, output: Output) -> tuple[Sequence[ModuleSettings], str, Configuration | None]:
         """The modules, the state directory, and the configuration where there is one. Raise UsageError where nothing was named."""
@@ -52,11 +54,23 @@ class TokenChoice:
             configuration = self._load() if self.configuration else None
             state = configuration.gateway.state_directory if configuration is not None else own_state()
             return [ModuleSettings(name=name[:64], **given)], state, configuration
+        if self.stored is not None and self.stored.database:
+            return self._of_stored(output, self.stored), own_state(), None
         configuration = self._load()
         modules = [module for module in _all(output, configuration) if self.module in ("", module.name)]
         if self.module and not modules:
             raise UsageError(f"there is no module {self.module!r}", hint="`mailsec module list` shows those that there are")
         return modules, configuration.gateway.state_directory, configuration
+
+    def _of_stored(self, output: Output, stored: DatabaseChoice) -> Sequence[ModuleSettings]:
+        from mailsec.app.databases import open_database
+        from mailsec.app.modules import modules_in_use
+
+        with open_database(output, stored) as opened:
+            modules = [module for module in modules_in_use((), opened) if self.module in ("", module.name)]
+        if not modules:
+            raise UsageError("the database has no module", hint="add one with mailsec module add, or name a library with --library")
+        return modules
 
     def _load(self) -> Configuration:
         from mailsec.app.config import load_configuration

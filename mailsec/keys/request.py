@@ -7,8 +7,9 @@ from typing import Final
 
 from mailsec.algorithms.table import algorithm_identifier
 from mailsec.asn1 import writer
-from mailsec.errors import PrivateKeyError
+from mailsec.errors import CryptoError, PrivateKeyError
 from mailsec.interfaces import KeyHandle
+from mailsec.keys.software import SoftwareBackend
 from mailsec.model.address import Address
 from mailsec.model.mechanism import SignatureMechanism
 from mailsec.x509.request import request_info
@@ -28,7 +29,11 @@ async def make_request(
     """
     info = request_info(addresses=addresses, public_key=public_key, common_name=common_name, usage=usage)
     mechanism = _mechanism(handle)
-    return writer.sequence(info, algorithm_identifier(mechanism), writer.bit_string(await handle.sign(mechanism, info)))
+    signature = await handle.sign(mechanism, info)
+    # RFC 2986 §3: the signature proves possession. On a token anybody may have laid a public key beside another private one.
+    if not SoftwareBackend().verify(public_key, mechanism, signature, info):
+        raise CryptoError(f"what the key {handle.name} signed does not fit its public key", hint="which key was meant?")
+    return writer.sequence(info, algorithm_identifier(mechanism), writer.bit_string(signature))
 
 
 def _mechanism(handle: KeyHandle) -> SignatureMechanism:
