@@ -27,7 +27,7 @@ from mailsec.store.connection import (
     parse_url,
     translated,
 )
-from mailsec.store.ledger import Changes, Ledger, is_authentic
+from mailsec.store.ledger import Changes, Ledger, Sums, is_authentic
 from mailsec.store.migrations import migrate
 from mailsec.store.schema import APPLICATION_ID, AUTHENTICATED, SCHEMA, ledger, meta
 from mailsec.store.sealing import SCRYPT_COST, DataKey, opens_without_password, unwrap_data_key, wrap_data_key
@@ -42,6 +42,7 @@ class Database:
         self._engine = engine
         self._key = key
         self._latest = 0
+        self._sums = Sums()
         self.name = name
         """How messages call it: its path, or its URL."""
 
@@ -271,7 +272,7 @@ class Database:
         connection.info["mailsec"] = (seen, known)
         for table in tables:
             if table not in known:
-                known[table] = state.problem(connection, self._key, table)
+                known[table] = state.problem(connection, self._key, table, self._sums)
             if known[table]:
                 return known[table]
         return ""
