@@ -34,9 +34,10 @@ def clear_message(
     """The message with the entity `part` of `octets` as its content, and what was changed for that. `header` is what the layers cover."""
     reasons: list[Reason] = []
     lines = dict(header.lines) if header.replaces else {}
-    if "from" in lines and not same_author(message, header, limits):
-        # RFC 9788 §4.4: an author whom nobody but the inside names is not shown as the author.
-        del lines["from"]
+    if ("from" in lines or "from" in header.repeated) and not same_author(message, header, limits):
+        # RFC 9788 §4.4: an author whom nobody but the inside names is not shown as the author. Attack: somebody sends a recorded message in
+        # their own name; its subject and its Reply-To would be taken for theirs.
+        lines.clear()
     body, encoding = _body(octets, part, reasons)
     content: list[bytes] = list(lines.values())
     for field in part.fields:

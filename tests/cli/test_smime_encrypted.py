@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import shutil
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from mailsec.algorithms.profiles import PROFILES
@@ -15,6 +16,7 @@ from mailsec.model.address import Address
 from mailsec.model.correspondents import Sighting
 from mailsec.store.certdb import CertDb
 from mailsec.store.learnt import Learnt
+from mailsec.testing.authority import Authority
 
 from .test_smime import AT, files, run  # noqa: F401 - fixture
 
@@ -117,6 +119,35 @@ def test_signer_and_recipient_by_their_names_in_the_database(files: Path, tmp_pa
     assert code == 0 and json.loads(out)["protected_headers"]["from"] == "Alice <alice@example.org>"
     code, _, err = run(files, "smime", "encrypt", "--to", "Nobody", *database, "message.eml")
     assert code == 1 and "Nobody" in err
+
+
+def test_attack_a_certificate_that_waits_is_not_taken_by_its_nickname(files: Path, tmp_path: Path) -> None:  # noqa: F811
+    copy = tmp_path / "mailsec.db"
+    shutil.copy(files / "mailsec.db", copy)
+    alice = (files / "alice.der").read_bytes()
+    with CertDb.open(str(copy), password=b"a pass phrase") as database:
+        Learnt(database).decide(hashlib.sha256(alice).hexdigest(), "reject")
+    for to, why in (("alice", "it is rejected"), ("alice@example.org", "no certificate of")):
+        options = ("--to", to, "-d", str(copy), "--passphrase-file", "passphrase", "-o", str(tmp_path / "m.eml"))
+        code, _, err = run(files, "smime", "encrypt", *options, "message.eml")
+        assert code == 1 and why in err and not (tmp_path / "m.eml").exists()
+
+
+def test_of_a_pair_the_certificate_for_encryption_is_taken_and_none_that_has_ended(files: Path, tmp_path: Path) -> None:  # noqa: F811
+    copy = tmp_path / "mailsec.db"
+    shutil.copy(files / "mailsec.db", copy)
+    authority, now = Authority(), datetime.now(UTC)
+    reads = authority.issue("bob@example.org", usage="encrypt", at=now - timedelta(days=9)).certificate
+    signs = authority.issue("bob@example.org", usage="sign", at=now - timedelta(days=2)).certificate
+    ended = authority.issue("carol@example.org", at=now - timedelta(days=99), days=9).certificate
+    with CertDb.open(str(copy), password=b"a pass phrase") as database:
+        for number, der in enumerate((reads, signs, ended)):
+            database.add(der, f"one-{number}", at=now)
+    options = ("--json", "-d", str(copy), "--passphrase-file", "passphrase", "-o", str(tmp_path / "m.eml"), "message.eml")
+    code, out, err = run(files, "smime", "encrypt", "--to", "bob@example.org", *options)
+    assert code == 0 and json.loads(out)["recipients"][0]["fingerprint"] == hashlib.sha256(reads).hexdigest(), err
+    code, out, _ = run(files, "smime", "encrypt", "--to", "carol@example.org", *options)
+    assert code == 1 and "it has ended" in json.loads(out)["error"]["message"]
 
 
 def test_a_long_text_is_compressed(files: Path, tmp_path: Path) -> None:  # noqa: F811

@@ -11,10 +11,11 @@ import click
 from mailsec.app.options import DatabaseChoice, database_options
 from mailsec.app.output import Output, json_option
 from mailsec.app.signer_options import SignerInputs, header_protection_option, profile_option, signer_options
-from mailsec.errors import KeyUnavailable, UsageError
+from mailsec.errors import KeyUnavailable, Refused, UsageError
 
 if TYPE_CHECKING:
     from mailsec.model.protection import EncryptionRecipient
+    from mailsec.model.trust import CertificateEntry
 
 __all__ = ["encrypt"]
 
@@ -66,7 +67,7 @@ def encrypt(
     from mailsec.x509.certificate import load_certificate, summary
 
     message = read_message(file, "smime").message
-    readers = [_recipient(output, name, database) for name in recipients]
+    readers = [_recipient(output, name, database, profile) for name in recipients]
     handle = signer.find(output, database, message) if signer.named else None
     plan = ProtectionPlan(
         sign=handle is not None,
@@ -123,7 +124,7 @@ def _algorithm(message: bytes) -> str:
     return result.layers[-1].algorithm
 
 
-def _recipient(output: Output, name: str, choice: DatabaseChoice) -> EncryptionRecipient:
+def _recipient(output: Output, name: str, choice: DatabaseChoice, profile: str) -> EncryptionRecipient:
     """The certificate of a file, or the one of an address or nickname in the database, with what its holder is known to read."""
     from mailsec.app.files import naming, read_file
     from mailsec.keys.files import load_certificates
@@ -144,8 +145,32 @@ def _recipient(output: Output, name: str, choice: DatabaseChoice) -> EncryptionR
     at = datetime.now(UTC)
     address = Address.parse(name) if "@" in name else None
     with open_any(output, choice, writing=False) as database:
-        for entry in database.find(name, at=at) if address is None else database.for_address(address, at=at):
-            if entry.verified:
+        entries = [one for one in (database.find(name, at=at) if address is None else database.for_address(address, at=at)) if one.verified]
+        # A person chose it: no other takes its place, as in the gateway.
+        entries = [one for one in entries if one.state == "pinned"] or entries
+        against = [_against(one, profile, at) for one in entries]
+        for entry, why in zip(entries, against, strict=True):
+            if not why:
                 learnt = Learnt(database) if isinstance(database, CertDb) else None
                 return EncryptionRecipient(entry.der, None if address is None or learnt is None else learnt.capabilities(address))
+    if against:
+        raise Refused(
+            f"nothing can be encrypted with the certificate of {name}: {against[0]}", hint='"mailsec cert find" shows all of them'
+        )
     raise KeyUnavailable(f"there is no certificate of {name} in {choice.database or 'the database'}", hint='"mailsec cert import" adds one')
+
+
+def _against(entry: CertificateEntry, profile: str, at: datetime) -> str:
+    """What speaks against a certificate by itself, or by what a person decided; "" for nothing. Its path is not asked: who names it knows."""
+    from mailsec.algorithms.profiles import PROFILES
+    from mailsec.smime.ciphers_for import unfit
+    from mailsec.x509.certificate import load_certificate
+
+    certificate = load_certificate(entry.der)
+    if entry.state not in ("", "pinned"):
+        return f"it is {entry.state}"
+    if entry.trust.email_distrusted:
+        return "it is marked as distrusted"
+    if certificate.not_after is None or at > certificate.not_after:
+        return "it has ended"
+    return unfit(certificate, PROFILES[profile])
