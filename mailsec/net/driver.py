@@ -22,6 +22,7 @@ from mailsec.errors import MailsecError, Reply
 from mailsec.interfaces import Conversation, ProtocolCore
 from mailsec.model.requests import Ask, Body, Close, Deadline, EndOfBody, Request, Send, StartTls, Stream
 from mailsec.model.session import TlsInfo
+from mailsec.net.alarm import Alarm
 from mailsec.net.asked import Asked, deferred_of, deferred_of_any
 from mailsec.net.handshake import Handshake, Judge, why_ended
 from mailsec.net.straight import say_last, start_tls
@@ -70,7 +71,6 @@ class WireProtocol(Protocol):
         """Octets that came in."""
         self.sent = 0
         """Octets that were given to the transport."""
-        self._clock = clock
         self._tls = tls
         self._cancel = cancel
         self._judge = judge
@@ -98,11 +98,8 @@ class WireProtocol(Protocol):
         self._handshake: Handshake | None = None
         self._lost = False
         self._closing = False
-        self._seconds: float | None = None
-        self._due: float | None = None
-        self._session_timeout = session_timeout
-        self._session_due: float | None = None
-        self._timer: Any = None
+        # While a question is open the peer waits for us.
+        self._alarm = Alarm(clock, self._overdue, lambda: self._asked is not None, session_timeout)
 
     # -- what Twisted calls -----------------------------------------------------------------------------------------------------
 
@@ -115,9 +112,7 @@ class WireProtocol(Protocol):
                 no_delay(True)
             except OSError:  # a unix socket, or a peer that is gone already
                 pass
-        if self._session_timeout is not None:
-            self._session_due = self._clock.seconds() + self._session_timeout
-            self._timer = self._clock.callLater(self._session_timeout, self._wake)
+        self._alarm.begin_session()
         self._run(self.core.connection_made)
 
     def dataReceived(self, data: bytes) -> None:
@@ -175,9 +170,7 @@ class WireProtocol(Protocol):
         self._blocked = True
         self._input.clear()
         self._pieces = None
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._alarm.stop()
         asked, self._asked = self._asked, None
         if asked is not None and self._cancel:
             asked.cancel()
@@ -242,8 +235,7 @@ class WireProtocol(Protocol):
             elif kind is Deadline:
                 self._set_deadline(request.seconds)  # type: ignore[union-attr]
             elif kind is EndOfBody:
-                if self._session_timeout is not None:
-                    self._session_due = self._clock.seconds() + self._session_timeout
+                self._alarm.begin_session()
                 if self._body_fault is None:
                     try:
                         self.conversation.end_of_body()
@@ -399,9 +391,9 @@ class WireProtocol(Protocol):
 
     def resumeProducing(self) -> None:
         self._throttled = False
-        if self._seconds is not None:
+        if self._alarm.seconds is not None:
             # Something was taken: the deadline is for a peer that takes nothing.
-            self._set_deadline(self._seconds)
+            self._set_deadline(self._alarm.seconds)
         if self._pieces is not None:
             self._write_pieces()
         elif not (self._blocked or self._closing or self._running):
@@ -437,7 +429,7 @@ class WireProtocol(Protocol):
         # A TLS transport says goodbye only when nobody is going to write any more.
         self._produce_no_more()
         self._input.clear()
-        self._seconds = self._session_due = None
+        self._alarm.end_session()
         self._set_deadline(_LINGER)
         say_last(self.transport, self._flush)
 
@@ -459,41 +451,13 @@ class WireProtocol(Protocol):
         """Reset the connection: at shutdown, or when a limit says so."""
         self._abort()
 
-    # -- one deadline, and one timer that is moved as rarely as possible -----------------------------------------------------------
-
     def _set_deadline(self, seconds: float | None) -> None:
-        self._seconds = seconds
-        if seconds is None:
-            self._due = None
-            return
-        if self._lost:
-            return
-        due = self._due = self._clock.seconds() + seconds
-        timer = self._timer
-        if timer is None:
-            self._timer = self._clock.callLater(seconds, self._wake)
-        elif timer.getTime() > due:
-            timer.reset(seconds)
-        # A timer that rings too early looks at the deadline again: cheaper than moving it for every command.
+        if not self._lost:
+            self._alarm.set(seconds)
 
-    def _wake(self) -> None:
-        self._timer = None
-        now = self._clock.seconds()
-        due = self._due
-        if self._session_due is not None and (due is None or self._session_due < due):
-            due = self._session_due
-        if due is None:
-            return
-        if now < due or self._asked is not None:
-            # While a question is open the peer waits for us.
-            self._timer = self._clock.callLater(due - now if now < due else 1.0, self._wake)
-            return
-        if self._closing:
-            self._abort()
-            return
-        self._due = self._session_due = None
-        if self._handshake is not None or self._pieces is not None:
+    def _overdue(self) -> None:
+        if self._closing or self._handshake is not None or self._pieces is not None:
             # The core cannot say anything in the middle of these.
             self._abort()
-            return
-        self._run(self.core.deadline_passed)
+        else:
+            self._run(self.core.deadline_passed)

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 import structlog
 from OpenSSL import SSL
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.error import ConnectionDone
 from twisted.python.failure import Failure
 
 from mailsec.errors import MailsecError, Unavailable
@@ -24,6 +25,8 @@ __all__ = ["Handshake", "Judge", "why_ended"]
 Judge = Callable[[TlsInfo], TlsInfo | Awaitable[TlsInfo]]
 """Is given what a handshake came to, and returns what may be believed of it, or raises MailsecError."""
 
+_CLOSED = str(ConnectionDone()).rstrip(".")
+"""How nearly all connections end: Twisted makes these words anew each time."""
 _log = structlog.get_logger("mailsec.net")
 
 
@@ -89,6 +92,8 @@ class Handshake:
 def why_ended(reason: Failure) -> str:
     """Why a connection ended, in words for a log."""
     value = reason.value
+    if type(value) is ConnectionDone and not value.args:
+        return _CLOSED
     if isinstance(value, SSL.Error):
         words = [str(part[-1]) for part in value.args[0] if part] if value.args and isinstance(value.args[0], (list, tuple)) else []
         return "TLS: " + ("; ".join(words) or "failed")

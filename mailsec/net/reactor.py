@@ -36,9 +36,7 @@ class _Reactor(EPollReactor):
             if selectable is None:  # an event before this one has closed it
                 continue
             if event != EPOLLIN:
-                log.callWithLogger(  # type: ignore[no-untyped-call]
-                    selectable, self._doReadOrWrite, selectable, descriptor, event
-                )
+                self._doReadOrWrite(selectable, descriptor, event)  # type: ignore[no-untyped-call]
                 continue
             try:
                 why = selectable.doRead()

@@ -1,7 +1,8 @@
 """TLS over a socket with the shortest way between the two.
 
 It is Twisted's TLS layer. What is left out costs more than the handshake's cryptography: interfaces that are declared for each connection
-(zope), writes that wait for the next turn of the reactor, and two epoll_ctl()s for each of them. The one invariant: octets go in the order
+(zope), writes that wait for the next turn of the reactor, two epoll_ctl()s for each of them, and questions that the library answers with an
+exception. The one invariant: octets go in the order
 in which they were written: straight to the socket only where no buffer holds any, and what the kernel does not take Twisted's way.
 """
 
@@ -11,13 +12,20 @@ from collections.abc import Callable
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from OpenSSL import SSL
 from twisted.internet._newtls import _BypassTLS
 from twisted.internet.abstract import FileDescriptor
-from twisted.internet.protocol import Protocol
+from twisted.internet.protocol import Protocol, connectionDone
 from twisted.internet.tcp import Connection
 from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
+from twisted.python.failure import Failure
+
+from mailsec.net.tls_library import has_input, waits_to_leave
 
 __all__ = ["say_last", "start_tls"]
+
+_RECORD = 2**14
+"""The most that one record holds (RFC 8446 §5.1)."""
 
 
 class _Straight(FileDescriptor):
@@ -39,9 +47,13 @@ class _Layer(TLSMemoryBIOProtocol):
     """Twisted's, which declares no interfaces (our driver asks for none), and says in one piece what belongs together."""
 
     factory: Any
+    transport: Any
+    wrappedProtocol: Any
     client = False
     held = False
     """True while what is to be written waits for what comes with it."""
+    _hears_end = False
+    """True when the library is to say how the session ended."""
     _tickets = 0
     """Above 0 while the library has tickets to send, and nothing else."""
 
@@ -50,7 +62,9 @@ class _Layer(TLSMemoryBIOProtocol):
         self._appSendBuffer: list[bytes] = []
         Protocol.makeConnection(self, transport)  # type: ignore[no-untyped-call]
         self.factory.registerProtocol(self)
-        self._checkHandshakeStatus()
+        # RFC 8446 §2: the client speaks first.
+        if self.client:
+            self._checkHandshakeStatus()
 
     def _checkHandshakeStatus(self) -> None:
         if self._handshakeDone or self.client:
@@ -68,11 +82,35 @@ class _Layer(TLSMemoryBIOProtocol):
     def _flushReceiveBIO(self) -> None:
         if self._tickets:
             self._tickets -= 1
-        super()._flushReceiveBIO()  # type: ignore[no-untyped-call]
+        connection = self._tlsConnection
+        while not self._lostTLSConnection and (self._hears_end or has_input(connection)):
+            try:
+                data = connection.recv(_RECORD)
+            except SSL.WantReadError:
+                break
+            except SSL.ZeroReturnError:
+                self._shutdownTLS()
+                self._tlsShutdownFinished(None)  # type: ignore[no-untyped-call]
+            except SSL.Error:
+                self._tlsShutdownFinished(Failure())  # type: ignore[no-untyped-call]
+            else:
+                if not self._aborted:
+                    self.wrappedProtocol.dataReceived(data)
+        self._flushSendBIO()
 
     def _flushSendBIO(self) -> None:
-        if not self.held and not self._tickets:
+        if self.held or self._tickets:
+            return
+        count = waits_to_leave(self._tlsConnection)
+        if count > 0:
+            self.transport.write(self._tlsConnection.bio_read(count))
+        elif count:
             super()._flushSendBIO()  # type: ignore[no-untyped-call]
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        # How a session of ours as a server ends without a goodbye of TLS tells nobody anything: what was said is framed by its protocol.
+        self._hears_end = self.client or not self._handshakeDone
+        super().connectionLost(reason)  # type: ignore[no-untyped-call]
 
     def _shutdownTLS(self) -> None:
         self._tickets = 0
