@@ -63,6 +63,8 @@ class Limits:
     """Seconds that a mailbox's server may be silent: one that hangs holds its reader too."""
     listing_octets: int = 16 * _MIB
     """Octets of one list (LIST, UIDL) of a mailbox's server: endless lists."""
+    mailbox_deletes: int = 100_000
+    """Messages that one POP3 session may delete; more go in the next: a server that has as many as its reader cares to name."""
 
     # -- MIME ------------------------------------------------------------------------------------------------------------
     header_octets: int = 1 * _MIB
