@@ -7,6 +7,7 @@ It is asked after the mailbox's server has accepted the login. The one invariant
 from __future__ import annotations
 
 from collections.abc import Iterable
+from string import ascii_lowercase, ascii_uppercase
 
 from mailsec.errors import AddressError
 from mailsec.hookspecs import hookimpl
@@ -19,6 +20,8 @@ __all__ = ["MECHANISM", "MailboxOwners", "MailboxPlugin"]
 
 MECHANISM = "UPSTREAM"
 """How `Credentials` are called that a mailbox's server has accepted already: the secret stays there."""
+
+_LOWER = str.maketrans(ascii_uppercase, ascii_lowercase)
 
 
 class MailboxOwners:
@@ -52,7 +55,25 @@ class MailboxPlugin:
         return [MailboxOwners(settings)]
 
 
+def _says_what_it_means(login: str) -> bool:
+    """True where no two logins that differ in more than the case of ASCII letters lead to one address."""
+    if '"' in login:
+        return False
+    plain = login.translate(_LOWER)
+    local_part, _, domain = plain.rpartition("@") if "@" in plain else (plain, "", "")
+    if local_part.lower() != local_part:
+        return False
+    try:
+        return domain.isascii() or normalise_domain(domain).encode("ascii").decode("idna") == domain
+    except UnicodeError:
+        return False
+
+
 def _address_of(login: str, domains: tuple[str, ...]) -> Address | None:
+    # Attack: an account called "alice" with the quotes, alice@exam<soft hyphen>ple.org, or Kate with a KELVIN SIGN: somebody else to a
+    # server, and the same person as alice or kate to whoever compares addresses.
+    if not _says_what_it_means(login):
+        return None
     try:
         if "@" not in login:
             # A plain name is one in the first domain: in another it may be somebody else's.

@@ -109,14 +109,21 @@ async def handle_mailbox(tools: Tools, received: Transaction, steps: Steps | Non
     recipients = tuple(recipient.address for recipient in received.envelope.recipients)
     loose = received.envelope.body == LOOSE
     reading = await _seal(tools, received.message, loose)
+    as_sealed = [Outcome(recipients, DELIVER, Segments.of(received.message.octets), None, explanation={"sealed": "yes"})]
     if reading.valid:
         note(steps, "seal", f"sealed by this gateway at {reading.at}: its verdict stands in it")
-        return [Outcome(recipients, DELIVER, Segments.of(received.message.octets), None, explanation={"sealed": "yes"})]
-    if reading.reason:
+        if not _may_be_closed(received.message):
+            return as_sealed
+    elif reading.reason:
         note(steps, "seal", reading.reason)
     transaction = strip(tools, received)
     message = transaction.message
     result, verdict = await _examine(tools, message, received.session.identity)
+    if reading.valid:
+        if not result.encrypted or result.clear is None:
+            return as_sealed
+        # It was sealed closed: the key was not there when it arrived. Now it is, and the verdict of that time says nothing of what is inside.
+        note(steps, "seal", "sealed while it was encrypted: opened now")
     note(steps, "verdict", describe(verdict), reason=verdict.reasons[0] if verdict.reasons else None)
     findings = await tools.plugins.findings(
         tools.runtime, tools.limits, transaction=transaction, original=received.message.octets, smime=result
@@ -164,6 +171,12 @@ async def _seal(tools: Tools, message: Message, loose: bool) -> SealReading:
         # Attack: "X-Note: a<LF>Subject: b" is one field to us, which no seal covers, and two to many readers.
         return SealReading(False, "a sealed message with a bare CR, a bare LF or a NUL")
     return await read_seal(message, tools.seals, tools.runtime, tools.settings.authserv_id, tools.limits)
+
+
+def _may_be_closed(message: Message) -> bool:
+    """True where the message may still be encrypted as a whole: what was opened when it arrived, and is read often, costs nothing."""
+    kinds = message.values("content-type")
+    return bool(kinds) and kinds[0].strip().lower().startswith("application/")
 
 
 async def _examine(tools: Tools, message: Message, owner: Identity | None) -> tuple[SmimeResult, Verdict]:

@@ -14,10 +14,10 @@ from mailsec.mime.parts import read_parts
 from mailsec.model.limits import DEFAULT_LIMITS, Limits
 from mailsec.model.message import Part
 from mailsec.model.octets import BytesOctets, Segments
+from mailsec.smime.layers import is_pkcs7_mime
 
 __all__ = ["top_of"]
 
-_SEALED_TYPES = frozenset({"pkcs7-mime", "x-pkcs7-mime"})
 _SMALL = 256 * 1024
 
 
@@ -43,7 +43,7 @@ def _holds_cipher_text(segments: Segments, limits: Limits) -> bool:
 
 
 def _is_sealed(part: Part) -> bool:
-    return part.content_type.subtype in _SEALED_TYPES or any(map(_is_sealed, part.children))
+    return is_pkcs7_mime(part) or any(map(_is_sealed, part.children))
 
 
 def _end_of(segments: Segments, lines: int) -> int:

@@ -136,6 +136,16 @@ def test_key_that_is_away_shows_the_message_closed_and_it_opens_when_the_key_is_
         ("", "mail.example.org:995", None),
         ("alice smith", "mail.example.org:995", None),
         ("*@example.org", "mail.example.org:995", "*@example.org"),
+        # names that a server may keep apart, and that are compared as one
+        ('"alice"', "mail.example.org:995", None),
+        ('"alice"@example.org', "mail.example.org:995", None),
+        ("\N{KELVIN SIGN}ate", "mail.example.org:995", None),
+        ("alice@exam\N{SOFT HYPHEN}ple.org", "mail.example.org:995", None),
+        ("alice@example.org\N{ZERO WIDTH SPACE}", "mail.example.org:995", None),
+        ("alice@example\N{IDEOGRAPHIC FULL STOP}org", "mail.example.org:995", None),
+        ("alice@\N{FULLWIDTH LATIN SMALL LETTER E}xample.org", "mail.example.org:995", None),
+        ("alice@example.org.", "mail.example.org:995", None),
+        ("j\N{LATIN SMALL LETTER O WITH DIAERESIS}rg", "mail.example.org:995", "j\N{LATIN SMALL LETTER O WITH DIAERESIS}rg@example.org"),
     ],
 )
 def test_owner_of_a_login_at_an_upstream(authority, login, upstream, address):
@@ -353,6 +363,12 @@ def test_top_has_the_verdict_and_lines_that_can_be_read(authority, alice):
     assert top_of(plain, 99).join() == text_of(plain)
     opened = gate.retrieve(encrypted(alice), who=ALICE)
     assert top_of(opened, 1).join().endswith(b"the secret\r\n")
+
+
+def test_top_shows_no_line_of_cipher_text_that_is_known_by_its_file_name(authority, alice):
+    label = b'Content-Type: application/octet-stream; name="smime.p7m"'
+    message = encrypted(alice).replace(b"Content-Type: application/pkcs7-mime; smime-type=enveloped-data", label)
+    assert label in message and top_of(gateway(authority).retrieve(message), 50).join().endswith(b"\r\n\r\n")
 
 
 def test_top_shows_no_line_of_cipher_text(authority, alice):

@@ -12,6 +12,7 @@ from mailsec.errors import Unavailable
 from mailsec.gateway.mailbox_conversation import MailboxConversation
 from mailsec.hookspecs import hookimpl
 from mailsec.interfaces import Credentials
+from mailsec.model.limits import DEFAULT_LIMITS, Limits
 from mailsec.model.requests import Ask, Close, Deadline, Send
 from mailsec.model.session import Origin, TlsInfo
 from mailsec.model.settings import ListenerSettings, MailboxSettings, Upstream
@@ -42,6 +43,7 @@ class Upstreamed(FakeRuntime):
         self.said = b""
         self.aborted = False
         self.connections = 0
+        self.lanes: list[str] = []
 
     async def connect(self, address, core, ask, *, timeout, verify="none"):
         self.connections += 1
@@ -49,6 +51,10 @@ class Upstreamed(FakeRuntime):
         self._do(core.connection_made())
         self.hear(self.server(b""))
         return self
+
+    def in_thread(self, function, *args, lane="default"):
+        self.lanes.append(lane)
+        return super().in_thread(function, *args, lane=lane)
 
     def abort(self) -> None:
         self.aborted = True
@@ -115,10 +121,10 @@ def _nothing_goes_on_waiting():
 
 
 class Session:
-    def __init__(self, server: Any, *plugins: object, **listener: Any) -> None:
+    def __init__(self, server: Any, *plugins: object, limits: Limits = DEFAULT_LIMITS, **listener: Any) -> None:
         self.runtime = Upstreamed(server)
         mailbox = ListenerSettings("mailbox", "127.0.0.1:995", "pop3", Origin.MAILBOX, mailbox=SETTINGS, **listener)
-        self.gate = MemoryGateway(*plugins, built_in=[MailboxPlugin()], runtime=self.runtime, listeners=(mailbox,))
+        self.gate = MemoryGateway(*plugins, built_in=[MailboxPlugin()], runtime=self.runtime, listeners=(mailbox,), limits=limits)
         self.conversation = MailboxConversation(self.gate.pipeline, values.session(Origin.MAILBOX), SETTINGS)
 
     def ask(self, question: object) -> Any:
@@ -249,6 +255,27 @@ def test_upstream_that_breaks_the_protocol_ends_the_session_without_quit():
     session.log_in()
     response = session.do("RETR", 1)
     assert response.closing and not response.ok and b"QUIT" not in session.runtime.said
+
+
+def test_server_with_messages_without_end_fills_no_memory():
+    session = Session(scripted(LIST=b"+OK 1 120\r\n"), limits=Limits(mailbox_deletes=1))
+    session.log_in()
+    assert session.do("DELE", 1).ok
+    refused = session.do("DELE", 2)
+    assert not refused.ok and refused.code == "SYS/TEMP" and "QUIT" in refused.text
+    assert session.do("QUIT").ok and session.runtime.said.count(b"DELE") == 1
+
+
+def test_long_list_without_what_is_deleted_is_made_in_a_thread():
+    lines = b"".join(b"%d 120\r\n" % number for number in range(1, 301))
+    session = Session(scripted(), limits=Limits(bulk_threshold=1000))
+    session.log_in()
+    session.runtime.server = scripted(LIST=b"+OK 7 120\r\n")
+    assert session.do("DELE", 7).ok
+    session.runtime.server = scripted(LIST=b"+OK\r\n" + lines + b".\r\n")
+    listed = session.do("LIST").body
+    assert listed is not None and listed.join() == lines.replace(b"\r\n7 120\r\n", b"\r\n")
+    assert session.runtime.lanes == ["bulk"]
 
 
 def test_deletes_that_the_upstream_refuses_are_told():

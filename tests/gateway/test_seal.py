@@ -9,18 +9,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mailsec.builtin.mailbox import MailboxPlugin
 from mailsec.builtin.rules import RulesPlugin
+from mailsec.gateway.mailbox import Copy
 from mailsec.gateway.seal import read_seal, sealed
+from mailsec.keys.software import SoftwareKey
 from mailsec.mime.index import index_message
 from mailsec.model.octets import BytesOctets, Segments
 from mailsec.model.seal import SealKey
-from mailsec.model.session import Origin
+from mailsec.model.session import Identity, Origin
 from mailsec.rules.ruleset import RuleSet, compile_rule
 from mailsec.testing import values
 from mailsec.testing.authority import Authority, MemoryKeys, MemoryTrust
 from mailsec.testing.gateway import MemoryGateway
 from mailsec.testing.memory import MemorySealKeys
 from mailsec.testing.runtime import EPOCH, FakeRuntime
+
+from .test_mailbox import ALICE, encrypted
 
 KEY = SealKey("0123456789abcdef", b"k" * 32, EPOCH - timedelta(days=1), EPOCH + timedelta(days=1000))
 OLD = SealKey("fedcba9876543210", b"o" * 32, EPOCH - timedelta(days=900), EPOCH - timedelta(days=1))
@@ -194,6 +199,24 @@ def test_bare_line_feed_in_a_field_that_no_seal_covers(delivered, gate):
     assert read(octets).valid, "by itself it would be believed"
     copy = gate.retrieve(octets, loose=True)
     assert not copy.sealed and copy.verdict is not None
+
+
+def test_what_was_sealed_closed_is_opened_when_the_key_is_there(authority):
+    key = authority.issue("alice@example.org", kind="rsa-2048")
+    result = b"Authentication-Results: gw.example.org; smime=none\r\n"
+    closed = sealed(Segments((result + encrypted(key),)), KEY, EPOCH, ID).join()
+
+    def retrieve(*keys: SoftwareKey, who: Identity | None = ALICE) -> Copy:
+        built_in = [RulesPlugin(RuleSet([])), MailboxPlugin()]
+        gate = MemoryGateway(MemoryKeys(*keys), built_in=built_in, trust=MemoryTrust(authority.anchor), seals=MemorySealKeys(KEY, OLD))
+        return gate.retrieve(closed, who=who)
+
+    for copy in (retrieve(), retrieve(key, who=None), retrieve(authority.issue("alice@example.org", kind="rsa-2048"))):
+        assert copy.sealed and copy.segments.join() == closed, "without the key it keeps the verdict that it has"
+    opened = retrieve(key)
+    assert not opened.sealed and opened.verdict is not None and opened.verdict.encrypted
+    assert b"the secret" in opened.segments.join() and b"X-Mailsec-Seal" not in opened.segments.join()
+    assert verdict_of(opened.segments.join()) == "none"
 
 
 @pytest.mark.parametrize("origin", [Origin.INTERNET, Origin.SUBMISSION, Origin.TRUSTED])
