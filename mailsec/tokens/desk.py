@@ -23,6 +23,7 @@ from mailsec.rules.conditions import Addresses
 from mailsec.tokens.catalogue import read_certificates, read_keys
 from mailsec.tokens.module import Module
 from mailsec.tokens.sessions import INITIALISED, LOGIN_REQUIRED
+from mailsec.tokens.state import MOST_FAILURES
 from mailsec.tokens.token import Token
 from mailsec.x509.certificate import load_certificate
 
@@ -102,6 +103,13 @@ class Desk:
         Raise TokenError, KeyUnavailable, UsageError.
         """
         token = self.module.token(name)
+        mark = self.module.directory.mark(token.state, token.place)
+        if mark is not None and mark.failures >= MOST_FAILURES:
+            # Attack: a worker that was taken over says that it is a person, and blocks the card.
+            hint = f'stop mailsec, and log in by hand: mailsec token login "{token.state.label}"'
+            raise TokenError(f"{mark.failures} wrong PINs were given to token {token.state.label!r}", hint=hint, stage=token.stage)
+        if token.logged_in() and not token.problem:
+            raise TokenError(f"token {token.state.label!r} is logged in already", hint="nothing was tried", stage=token.stage)
         token.login(pin, person=True)
         self._record("logged in by hand", token=token.state.label)
         self._pins[self.reference(token)] = pin

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 from mailsec.errors import KeyUnavailable, TokenError
-from mailsec.tokens.codes import DEVICE, LOST, PIN_VERDICTS, STALE_OBJECT, CkError
+from mailsec.tokens.codes import DEVICE, LOST, NOT_LOGGED_IN, PIN_VERDICTS, STALE_OBJECT, CkError
 from mailsec.tokens.cryptoki import Cryptoki, TokenState
 from mailsec.tokens.loader import Library
 from mailsec.tokens.state import StateDirectory
@@ -124,14 +124,17 @@ class Sessions:
         Raise TokenError where a mark stands or the token says no (it is out of service then), KeyUnavailable where it is away.
         """
         with self.lock:
-            self.pin, self._wanted = pin, True
-            self._proven = proven
             self._open_anchor()
             assert self.anchor is not None
-            if person and self.library.softoken:
+            if person and (self.problem or self.library.softoken):
+                # A key that asks each time may have refused a PIN while the session is logged in; and NSS's password may have been changed.
                 self._end_login()
-            if not self.logged_in():
-                self._login(self.anchor, pin, person=person, final=final)
+            self._wanted = True
+            if self.logged_in():
+                # Nothing is tried: what was typed now may be wrong, and is not kept.
+                return
+            self.pin, self._proven = pin, proven
+            self._login(self.anchor, pin, person=person, final=final)
             self._proven = True
             self.problem = ""
 
@@ -310,6 +313,9 @@ class Sessions:
     def _mend(self, error: CkError) -> bool:
         """Repair what an error says is broken; False where it says nothing of the kind."""
         code = error.code
+        if code in STALE_OBJECT and self._wanted and self.state.flags & LOGIN_REQUIRED and not self.logged_in():
+            # Logged out behind our back: its private objects are gone until the next login.
+            code = NOT_LOGGED_IN
         if code in LOST or (code == KEY_TYPE_INCONSISTENT and self.library.softoken):
             with self.lock:
                 if code == KEY_TYPE_INCONSISTENT:

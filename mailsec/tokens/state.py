@@ -21,8 +21,10 @@ from pathlib import Path
 from mailsec.errors import KeyUnavailable, MailsecError
 from mailsec.tokens.cryptoki import TokenState
 
-__all__ = ["LoginMark", "StateDirectory"]
+__all__ = ["MOST_FAILURES", "LoginMark", "StateDirectory"]
 
+MOST_FAILURES = 2
+"""Wrong PINs after which a token host takes no more from anybody: most cards lock after three."""
 _LOCK_SECONDS = 30.0
 _POLL_SECONDS = 0.02
 
@@ -40,6 +42,8 @@ class LoginMark:
     """What the token answered about the PIN ("CKR_PIN_INCORRECT"); empty while it has not answered."""
     lifted: bool = False
     """It was lifted once by itself already."""
+    failures: int = 0
+    """Verdicts against PINs since the last login that ended well."""
 
 
 class StateDirectory:
@@ -89,8 +93,10 @@ class StateDirectory:
     def set_mark(self, module: str, token: TokenState, place: str = "", *, verdict: str = "", lifted: bool = False) -> None:
         """Write the mark of a token, and sync it."""
         self._make()
-        value = LoginMark(module, token.label, token.serial, self._clock(), verdict, lifted)
         path = self._mark_path(token, place)
+        before = _read_mark(path, token)
+        failures = (before.failures if before is not None else 0) + bool(verdict)
+        value = LoginMark(module, token.label, token.serial, self._clock(), verdict, lifted, failures)
         beside = path.with_suffix(f".{os.getpid()}")
         try:
             descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
@@ -138,7 +144,7 @@ def _read_mark(path: Path, token: TokenState | None = None) -> LoginMark | None:
         return None
     except (OSError, ValueError, TypeError):
         label, serial = ("", "") if token is None else (token.label, token.serial)
-        return LoginMark("", label, serial, 0.0, "unreadable", lifted=True)
+        return LoginMark("", label, serial, 0.0, "unreadable", lifted=True, failures=MOST_FAILURES)
 
 
 def _safe(name: str) -> str:

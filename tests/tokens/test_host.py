@@ -196,6 +196,7 @@ def test_what_a_host_lists_is_what_the_module_lists(served: Served, key, module:
 
 
 def test_a_pin_that_somebody_types_goes_to_the_supervisor_if_it_is_right(served: Served):
+    served.module.token("HSM 10").close()
     with pytest.raises(TokenError, match="refuses the PIN"):
         served.remote.login("HSM 10", b"wrong")
     served.remote.login("HSM 10", b"pin with blanks ")
@@ -203,6 +204,28 @@ def test_a_pin_that_somebody_types_goes_to_the_supervisor_if_it_is_right(served:
     told = next(one for one in answers(served.parent) if one.verb == Verb.LOGGED_IN)
     assert told.fields == (b"HSM 10", b"pin with blanks ")
     assert not any("blanks" in str(one) for one in served.written)
+
+
+def test_attack_a_worker_that_was_taken_over_cannot_block_a_card_with_wrong_pins(served: Served, module: Module):
+    module.token("HSM 10").close()
+    for _ in range(2):
+        with pytest.raises(TokenError, match="refuses the PIN"):
+            served.remote.login("HSM 10", b"wrong")
+    for pin in (b"wrong", b"pin with blanks "):
+        with pytest.raises(TokenError, match="2 wrong PINs were given"):
+            served.remote.login("HSM 10", pin)
+    # A person with a process of their own may.
+    module.token("HSM 10").login(b"pin with blanks ", person=True)
+    assert module.token("HSM 10").logged_in()
+
+
+def test_a_pin_that_was_not_tried_is_not_kept(served: Served, key):
+    """C_Login says that somebody is logged in, and looks at no PIN: a typing mistake would be tried after the next crash."""
+    with pytest.raises(TokenError, match="is logged in already"):
+        served.remote.login("HSM 1", b"a typing mistake")
+    served.module.token("HSM 1").login(b"a typing mistake", person=True)
+    served.module.token("HSM 1").functions.logout(served.module.token("HSM 1").anchor)
+    assert served.remote.sign("HSM 1", key.id, "CKM_ECDSA", DATA, "dave@example.org")
 
 
 def test_it_ends_with_its_supervisor(served: Served):

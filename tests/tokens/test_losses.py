@@ -77,9 +77,10 @@ def test_a_loss_that_lasts_is_tried_once_more_and_then_waits(signing, shim: Shim
 def test_a_login_that_was_lost_is_made_again_with_its_pin(signing, shim: Shim):
     token, _, sign = signing
     before = shim.calls("C_Login")
-    token.functions.logout(token.anchor)
-    assert sign()
-    assert shim.calls("C_Login") == before + 1
+    for number in (1, 2):  # the key is not known yet, and then it is
+        token.functions.logout(token.anchor)
+        assert sign()
+        assert shim.calls("C_Login") == before + number
 
 
 def test_a_pin_that_was_changed_meanwhile_is_tried_once(signing, shim: Shim, shimmed: Module):
