@@ -74,5 +74,5 @@ def text_of(octets: Octets, part: Part) -> str | None:
         pass
     charset = found.content_type.parameters.get("charset", "")
     # RFC 2045 §5.2: us-ascii is the default; what is not is better read as UTF-8 than as question marks.
-    text = decode_text(raw, "" if charset.lower() == "us-ascii" else charset).replace("\r\n", "\n")
+    text = "\n".join(decode_text(raw, "" if charset.lower() == "us-ascii" else charset).split("\r\n"))  # faster than `replace`
     return text[:-1] if text.endswith("\n") else text

@@ -41,6 +41,7 @@ _UNESCAPE = re.compile(r"\\(.)", re.DOTALL)
 _OUTSIDE_COMMENT = re.compile(r'\(|\\.|"(?:[^"\\]|\\.)*+"?', re.DOTALL)
 _IN_COMMENT = re.compile(r"[()]|\\.", re.DOTALL)
 _MAX_PARAMETERS = 100
+_KEPT = 512
 
 DEFAULT_CONTENT_TYPE = ContentType("text", "plain", MappingProxyType({}))
 """RFC 2045 §5.2: what is not labelled is plain text."""
@@ -86,6 +87,10 @@ def without_comments(text: str) -> str:
 
 def read_parameterised(text: str) -> Parameterised:
     """Read a value and its parameters (RFC 2045 §5.1, RFC 2231). The first of two parameters with one name counts."""
+    return _kept_parameterised(text) if len(text) <= _KEPT else _read_parameterised(text)
+
+
+def _read_parameterised(text: str) -> Parameterised:
     text = without_comments(text)
     match = _VALUE.match(text)
     if match is None:
@@ -126,6 +131,10 @@ def read_parameterised(text: str) -> Parameterised:
     return Parameterised(value, MappingProxyType(found), tuple(problems))
 
 
+# Values repeat from message to message. Only short ones are kept, so that a hostile header cannot fill memory.
+_kept_parameterised = lru_cache(maxsize=1024)(_read_parameterised)
+
+
 def _join_sections(found: Mapping[str, str], problems: dict[str, None]) -> dict[str, str]:
     """RFC 2231 §3, §4: name*0, name*1* … are joined in the order of their numbers; starred ones are percent-encoded."""
     plain = {name: value for name, value in found.items() if "*" not in name}
@@ -164,13 +173,8 @@ def _join_sections(found: Mapping[str, str], problems: dict[str, None]) -> dict[
     return plain
 
 
-@lru_cache(maxsize=1024)
-def _cached_content_type(text: str) -> tuple[ContentType, tuple[str, ...]]:
-    return _read_content_type(text)
-
-
 def _read_content_type(text: str) -> tuple[ContentType, tuple[str, ...]]:
-    read = read_parameterised(text)
+    read = _read_parameterised(text)
     kind, slash, subtype = read.value.partition("/")
     if not slash:
         # RFC 2045 §5.2: what cannot be read is treated as plain text; "text" alone is an older spelling of it.
@@ -178,9 +182,12 @@ def _read_content_type(text: str) -> tuple[ContentType, tuple[str, ...]]:
     return ContentType(kind, subtype, read.parameters), read.problems
 
 
+_kept_content_type = lru_cache(maxsize=1024)(_read_content_type)
+
+
 def read_content_type(text: str) -> tuple[ContentType, tuple[str, ...]]:
     """Return the media type and what is wrong with it: "bad-content-type" (then text/plain), or the problems of its parameters."""
-    return _cached_content_type(text) if len(text) <= 512 else _read_content_type(text)
+    return _kept_content_type(text) if len(text) <= _KEPT else _read_content_type(text)
 
 
 def content_type(value: str) -> ContentType:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterable
 from functools import lru_cache
 
 from mailsec.mime.canonical import encoding_field
-from mailsec.mime.transfer import base64_segments
+from mailsec.mime.transfer import base64_segments, encode_base64
 from mailsec.model.message import Message
 from mailsec.model.octets import Segments, Slice
 
@@ -122,7 +122,7 @@ def multipart_signed(entity: Segments, signature: bytes, *, micalg: str, boundar
         b"Content-Transfer-Encoding: base64\r\nContent-Disposition: attachment; filename=smime.p7s\r\n"
         b"Content-Description: S/MIME Cryptographic Signature\r\n\r\n"
     )
-    return Segments((head, *entity.pieces, tail, *base64_segments(Segments((signature,))).pieces, b"--" + mark + b"--\r\n"))
+    return Segments((head, *entity.pieces, tail + b"".join(encode_base64((signature,))) + b"--" + mark + b"--\r\n"))
 
 
 def pkcs7_mime(cms: Segments, *, smime_type: str, name: str = "smime.p7m") -> Segments:
