@@ -109,11 +109,10 @@ async def handle_mailbox(tools: Tools, received: Transaction, steps: Steps | Non
     recipients = tuple(recipient.address for recipient in received.envelope.recipients)
     loose = received.envelope.body == LOOSE
     reading = await _seal(tools, received.message, loose)
-    as_sealed = [Outcome(recipients, DELIVER, Segments.of(received.message.octets), None, explanation={"sealed": "yes"})]
     if reading.valid:
         note(steps, "seal", f"sealed by this gateway at {reading.at}: its verdict stands in it")
         if not _may_be_closed(received.message):
-            return as_sealed
+            return [_as_sealed(received, recipients)]
     elif reading.reason:
         note(steps, "seal", reading.reason)
     transaction = strip(tools, received)
@@ -121,7 +120,7 @@ async def handle_mailbox(tools: Tools, received: Transaction, steps: Steps | Non
     result, verdict = await _examine(tools, message, received.session.identity)
     if reading.valid:
         if not result.encrypted or result.clear is None:
-            return as_sealed
+            return [_as_sealed(received, recipients)]
         # It was sealed closed: the key was not there when it arrived. Now it is, and the verdict of that time says nothing of what is inside.
         note(steps, "seal", "sealed while it was encrypted: opened now")
     note(steps, "verdict", describe(verdict), reason=verdict.reasons[0] if verdict.reasons else None)
@@ -171,6 +170,10 @@ async def _seal(tools: Tools, message: Message, loose: bool) -> SealReading:
         # Attack: "X-Note: a<LF>Subject: b" is one field to us, which no seal covers, and two to many readers.
         return SealReading(False, "a sealed message with a bare CR, a bare LF or a NUL")
     return await read_seal(message, tools.seals, tools.runtime, tools.settings.authserv_id, tools.limits)
+
+
+def _as_sealed(received: Transaction, recipients: tuple[Address, ...]) -> Outcome:
+    return Outcome(recipients, DELIVER, Segments.of(received.message.octets), None, explanation={"sealed": "yes"})
 
 
 def _may_be_closed(message: Message) -> bool:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Awaitable, Iterator
 from dataclasses import replace
 
-from mailsec.errors import LimitExceeded, LocalProtocolError, MailsecError
+from mailsec.errors import LimitExceeded, LocalProtocolError, MailsecError, Refused
 from mailsec.gateway.mailbox import Copy
 from mailsec.gateway.mailbox_login import addresses_of, place_of
 from mailsec.gateway.mailbox_upstream import UpstreamSession
@@ -30,6 +30,8 @@ _STATUS = re.compile(r"([0-9]{1,10}) ([0-9]{1,18})(?: |\Z)")
 _ENTRY = re.compile(rb"([0-9]{1,10})[ \t]")
 _AT_ONCE = 100
 """DELEs that are sent together."""
+
+_OF_CERTIFICATES = "the server's certificate must name it, and lead to a CA of the system or of ca_file in [relay]"
 
 _GONE = Response(False, "the mailbox is not reachable any more", "SYS/TEMP", closing=True)
 _NO_SUCH = Response(False, "no such message")
@@ -85,8 +87,14 @@ class MailboxConversation:
         credentials, runtime = question.credentials, self._pipeline.runtime
         # RFC 4616 §2: the authorisation identity says as whom to act; nobody acts as somebody else here.
         if credentials.authorisation not in ("", credentials.login):
+            self._record("login refused", reason="to act as somebody else was asked for")
             return None
-        place = place_of(self._settings, credentials.login)
+        try:
+            place = place_of(self._settings, credentials.login)
+        except Refused as error:
+            # Attack: a stranger looks for servers that we reach; whoever shuts out guessers by the log must see this one, too.
+            self._record("login refused", reason=error.message, hint=error.hint)
+            raise
         upstream = place.upstream
         session = replace(self.session, tls=question.tls, upstream=str(upstream))
         if self._pipeline.admission.lacks_certificate(session):
@@ -132,7 +140,8 @@ class MailboxConversation:
     def _refused(self, session: Session, opened: UpstreamSession, error: MailsecError) -> Response:
         ended = opened.ended
         self.session = session
-        self._record("login refused", reason=error.message, hint=error.hint)
+        hint = error.hint or (_OF_CERTIFICATES if error.stage == "tls" else "")
+        self._record("login refused", reason=error.message, hint=hint)
         if ended is not None and ended.login_refused and ended.response is not None:
             # RFC 3206 §4: what the server says of the credentials is for the reader; without a code it means that they are wrong.
             return Response(False, ended.response.text or "login refused", ended.response.code or "AUTH")

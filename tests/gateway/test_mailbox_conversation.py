@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import pytest
 
 from mailsec.builtin.mailbox import MailboxPlugin
-from mailsec.errors import Unavailable
+from mailsec.errors import Refused, Unavailable
 from mailsec.gateway.mailbox_conversation import MailboxConversation
 from mailsec.hookspecs import hookimpl
 from mailsec.interfaces import Credentials
@@ -200,6 +200,39 @@ def test_acting_as_somebody_else_is_refused_without_asking_anybody():
     session = Session(our_server(MESSAGES)[1])
     assert session.ask(Login(Credentials("PLAIN", "alice", b"secret", "bob"), TLS)) is None
     assert session.runtime.connections == 0
+    assert [event.name for event in session.gate.events] == ["login refused"]
+
+
+def test_handshake_that_fails_says_in_the_log_what_a_certificate_must_be():
+    session = Session(our_server([])[1])
+
+    async def connect(address, core, ask, *, timeout, verify="none"):
+        core.connection_made()
+        session.runtime.start(_told(core, ask), "lost")
+        return session.runtime
+
+    async def _told(core, ask):
+        for request in core.connection_lost("TLS: certificate verify failed"):
+            ask(request.question)
+
+    session.runtime.connect = connect
+    settings = MailboxSettings(Upstream("mail.example.org"))
+    session.conversation = MailboxConversation(session.gate.pipeline, values.session(Origin.MAILBOX), settings)
+    assert session.log_in().code == "SYS/TEMP"
+    (event,) = session.gate.events
+    assert "certificate verify failed" in event.fields["reason"] and "ca_file" in event.fields["hint"]
+
+
+@pytest.mark.parametrize("server", ["evil.example", "127.0.0.1:25", "pop.example.com:110", "pop.example.com#pop.example.com", "a\r\nb"])
+def test_looking_for_servers_is_told_in_the_log_and_no_connection_is_made(server):
+    session = Session(our_server([])[1])
+    settings = MailboxSettings(Upstream("mail.example.org"), allowed=(Upstream("pop.example.com"),))
+    session.conversation = MailboxConversation(session.gate.pipeline, values.session(Origin.MAILBOX), settings)
+    with pytest.raises(Refused):
+        session.ask(Login(Credentials("USER", f"alice#{server}", b"secret"), TLS))
+    (event,) = session.gate.events
+    assert event.name == "login refused" and event.fields["peer"] and event.fields["reason"]
+    assert session.runtime.connections == 0 and "secret" not in str(event.fields)
 
 
 def test_without_the_certificate_that_the_listener_demands_no_password_leaves():

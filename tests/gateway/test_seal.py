@@ -117,6 +117,8 @@ ALTERED = {
     "second Content-Type above": (b"X-Mailsec-Seal", b"Content-Type: text/html\r\nX-Mailsec-Seal"),
     "a Content field of no name": (b"X-Mailsec-Seal", b"Content-Whatever: x\r\nX-Mailsec-Seal"),
     "Sender added": (b"X-Mailsec-Seal", b"Sender: evil@example.net\r\nX-Mailsec-Seal"),
+    "Cc added, for a mailbox that it was not for": (b"X-Mailsec-Seal", b"Cc: mallory@example.org\r\nX-Mailsec-Seal"),
+    "second To": (b"X-Mailsec-Seal", b"To: mallory@example.org\r\nX-Mailsec-Seal"),
     "Reply-To added": (b"X-Mailsec-Seal", b"Reply-To: evil@example.net\r\nX-Mailsec-Seal"),
     "second result of ours": (b"X-Mailsec-Seal", b"Authentication-Results: gw.example.org; smime=fail\r\nX-Mailsec-Seal"),
     "result of ours in disguise": (b"X-Mailsec-Seal", b'Authentication-Results: "GW.example.org."(x); smime=pass\r\nX-Mailsec-Seal'),
