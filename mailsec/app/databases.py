@@ -19,7 +19,7 @@ from mailsec.store.certdb import CertDb
 if TYPE_CHECKING:
     from mailsec.store.nssdb import NssDb
 
-__all__ = ["ask_password", "domains_from", "entries_called", "open_any", "open_database"]
+__all__ = ["ask_password", "domains_from", "entries_called", "open_any", "open_database", "warn_of_missing"]
 
 
 def open_any(output: Output, choice: DatabaseChoice, *, look: bool = False, writing: bool = True, asking: str = "") -> CertDb | NssDb:
@@ -69,6 +69,16 @@ def entries_called(database: CertDb | NssDb, nickname: str) -> Sequence[Certific
         hint = f'did you mean "{near[0]}"?' if near else "`mailsec cert list` shows those that there are"
         raise KeyUnavailable(f'there is no certificate "{nickname[:80]}"', hint=hint)
     return entries
+
+
+def warn_of_missing(output: Output, database: CertDb, table: str) -> None:
+    """Say where rows of `table` went or came behind our back: what is left looks whole, and an empty list like one that was never filled."""
+    if not database.unlocked:
+        return
+    with database.reading() as connection:
+        problem = database.problem(connection, table)
+    if problem:
+        output.warning(problem, "`mailsec db check` shows more; restore a backup, or `mailsec db check --accept` believes the rest")
 
 
 def domains_from(values: Sequence[str]) -> tuple[str, ...]:

@@ -366,7 +366,9 @@ class CertDb(PrivateKeys):
                 forged.add(row["certificate_id"])
         held = fetch(connection, _KEYS_OF, key_ids=key_ids) if some else fetch(connection, _KEYS)
         keys = {row["key_id"]: self.authentic("private_keys", row) for row in held}
-        patterns = self._patterns(connection, set(key_ids))
+        # Attack: an assignment that is passed over widens what the key is for to whomever its certificate names.
+        edited: set[bytes] = set()
+        patterns = self._patterns(connection, set(key_ids), forged=edited)
         built = []
         for row in rows:
             verified = (
@@ -374,6 +376,7 @@ class CertDb(PrivateKeys):
                 and self.authentic("certificates", row)
                 and row["id"] not in forged
                 and keys.get(row["key_id"], True)
+                and row["key_id"] not in edited
                 and hashlib.sha256(row["der"]).digest() == row["sha256"]
             )
             entry = CertificateEntry(

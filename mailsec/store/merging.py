@@ -174,8 +174,13 @@ def _rows(target: CertDb, source: CertDb, merged: Merged) -> None:
                 continue
             there = fetch(reading, select(table))
             here = {tuple(row[column] for column in unique) for row in fetch(connection, select(*(table.c[column] for column in unique)))}
+            foreign = 0
             for row in there:
-                if tuple(row[column] for column in unique) in here or not source.authentic(name, row):
+                if not source.authentic(name, row):
+                    # Attack: of a revocation, or of what narrows whom a key is for, that it did not come must be seen.
+                    foreign += 1
+                    continue
+                if tuple(row[column] for column in unique) in here:
                     continue
                 if name == "assignments" and (row["key_id"] in said_here or row["key_id"] not in known_keys):
                     continue
@@ -183,6 +188,8 @@ def _rows(target: CertDb, source: CertDb, merged: Merged) -> None:
                 merged.users += name == "users"
                 merged.partners += name == "partner_settings"
                 merged.issued += name == "issued"
+            if foreign:
+                merged.problems.append(f"table {name}: {foreign} of {len(there)} rows were changed by something else than mailsec")
         held = {row["sha256"] for row in fetch(connection, select(crls.c.sha256))}
         for row in fetch(reading, select(crls)):
             if row["sha256"] not in held:

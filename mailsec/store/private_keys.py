@@ -80,7 +80,10 @@ class PrivateKeys(Users):
             for row in fetch(connection, query.order_by(certificates.c.nickname)):
                 names[row["key_id"]].append(str(row["nickname"]))
             given: dict[bytes, list[tuple[str, str]]] = defaultdict(list)
+            forged = set()
             for row in fetch(connection, select(assignments).order_by(assignments.c.id)):
+                if not self.authentic("assignments", row):
+                    forged.add(row["key_id"])
                 given[row["key_id"]].append((str(row["pattern"]), str(row["usage"])))
             return [
                 StoredKey(
@@ -89,7 +92,7 @@ class PrivateKeys(Users):
                     tuple(dict.fromkeys(names[row["key_id"]])),
                     tuple(given[row["key_id"]]),
                     instant_of(row["created_at"]),
-                    whole and self.authentic("private_keys", row),
+                    whole and row["key_id"] not in forged and self.authentic("private_keys", row),
                 )
                 for row in fetch(connection, select(private_keys).order_by(private_keys.c.id))
             ]
@@ -169,14 +172,20 @@ class PrivateKeys(Users):
                 problem, hint="`mailsec db check` shows more; restore a backup, or `mailsec db check --accept` believes the rest"
             )
 
-    def _patterns(self, connection: Connection, key_ids: Collection[bytes], usage: str = "") -> dict[bytes, list[str]]:
+    def _patterns(
+        self, connection: Connection, key_ids: Collection[bytes], usage: str = "", forged: set[bytes] | None = None
+    ) -> dict[bytes, list[str]]:
+        """Whom keys are assigned to; ids of keys whose assignments somebody edited are added to `forged`."""
         patterns: dict[bytes, list[str]] = defaultdict(list)
         if len(key_ids) <= FEW:
             rows = fetch(connection, _ASSIGNMENTS_OF, key_ids=list(key_ids))
         else:
             rows = fetch(connection, _ASSIGNMENTS)
         for row in rows:
-            if self.authentic("assignments", row) and (not usage or row["usage"] in ("", usage)):
+            if not self.authentic("assignments", row):
+                if forged is not None:
+                    forged.add(row["key_id"])
+            elif not usage or row["usage"] in ("", usage):
                 patterns[row["key_id"]].append(row["pattern"])
         return patterns
 

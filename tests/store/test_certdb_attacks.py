@@ -149,6 +149,15 @@ def test_an_assignment_that_was_widened_gives_no_key(filled, attack, at):
     assert all(entry.nickname != "bob" for entry in filled.assigned_to(ALICE, at=at))
 
 
+def test_an_assignment_that_was_edited_does_not_give_the_key_to_whom_its_certificate_names(filled, attack):
+    """The row is not believed; passed over, it would leave a key that was for sales only to everybody in its certificate."""
+    filled.assign_key(filled.find_key("bob").key_id, ["sales@example.org"], usage="")
+    assert filled.assigned_to(BOB) == []
+    attack("UPDATE assignments SET pattern = 'nobody@example.net' WHERE pattern LIKE '%example.org'")
+    assert filled.assigned_to(BOB) == [] and not filled.find("bob")[0].verified
+    assert [key.verified for key in filled.stored_keys() if "bob" in key.nicknames] == [False]
+
+
 def test_an_address_that_was_added_without_a_mac_voids_the_table(filled, attack, at):
     attack("INSERT INTO certificate_addresses VALUES (77, 2, 'ceo@example.org', false, x'00')")
     assert filled.for_address(Address.parse("ceo@example.org"), at=at) == []

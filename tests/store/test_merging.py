@@ -84,3 +84,18 @@ def test_anchors_of_a_database_without_domains_need_some_to_be_named(db, ca, at)
     merged = merge(db, Nss(), domains=("example.org",), at=at)
     assert merged.added == 1 and [anchor.domains for anchor in db.anchors("email")] == [("example.org",)]
     assert db.private_key(db.find("CA")[0]) == ca.key
+
+
+def test_attack_rows_that_somebody_edited_in_the_other_database_are_left_there_and_told(db, other, ca, issue, at, tmp_path):
+    """A revocation, or whom a key is for, that silently stays behind is an attack that worked."""
+    alice = issue("alice@example.org")
+    other.add(alice.der, "alice", private_key=alice.key, assigned=["sales@example.org"], at=at)
+    other.add_user("alice@example.org", b"secret", at=at, iterations=4096)
+    IssuedStore(other).record(ca.der, alice.der, at=at)
+    with sqlite3.connect(tmp_path / "other.db") as attacker:
+        attacker.execute("UPDATE users SET addresses = '[\"*\"]'")
+        attacker.execute("UPDATE issued SET reason = 'keyCompromise'")
+        attacker.execute("UPDATE assignments SET pattern = '*'")
+    merged = merge(db, other, at=at)
+    assert [problem.split(":")[0] for problem in merged.problems] == ["table users", "table issued", "table assignments"]
+    assert merged.unverified == ["alice"] and (merged.keys, merged.users, merged.issued) == (0, 0, 0)

@@ -22,7 +22,7 @@ _KINDS = ("rsa", "ec", "eddsa", "ml-dsa")
 @click.pass_obj
 def list_modules(output: Output, database: DatabaseChoice) -> None:
     """List the modules in use, and those that the system (p11-kit) knows; with -d nss:DIR, those that NSS's programs load there."""
-    from mailsec.app.databases import open_database
+    from mailsec.app.databases import open_database, warn_of_missing
     from mailsec.app.nss_databases import is_nss
     from mailsec.store.modules import Modules
     from mailsec.tokens.p11kit import known_modules
@@ -42,6 +42,7 @@ def list_modules(output: Output, database: DatabaseChoice) -> None:
     ]
     names = {row["name"] for row in rows}
     with open_database(output, database, look=True) as opened:
+        warn_of_missing(output, opened, "modules")
         for entry in Modules(opened).all():
             state = "not verified" if not entry.verified and opened.unlocked else "in use" if entry.enabled else "disabled"
             if entry.name in names:
@@ -89,7 +90,7 @@ def _print(output: Output, rows: list[dict[str, Any]]) -> None:
                 [
                     row["name"],
                     row["from"],
-                    row["state"] if row["there"] else "library is missing",
+                    row["state"] if row["there"] or row["state"] == "not verified" else "library is missing",
                     " ".join(row["defaults"]),
                     row["library"],
                 ]

@@ -38,10 +38,11 @@ def add(output: Output, login: str, addresses: tuple[str, ...], file: str, datab
 @click.pass_obj
 def list_users(output: Output, database: DatabaseChoice) -> None:
     """List the users."""
-    from mailsec.app.databases import open_database
+    from mailsec.app.databases import open_database, warn_of_missing
 
     with open_database(output, database, look=True) as opened:
         users = opened.users()
+        warn_of_missing(output, opened, "users")
     shown = [
         {
             "login": user.login,
