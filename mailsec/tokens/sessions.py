@@ -126,6 +126,7 @@ class Sessions:
         with self.lock:
             self._open_anchor()
             assert self.anchor is not None
+            before, in_use = self.pin, person and self.library.softoken and not self.problem and self.logged_in()
             if person and (self.problem or self.library.softoken):
                 # A key that asks each time may have refused a PIN while the session is logged in; and NSS's password may have been changed.
                 self._end_login()
@@ -134,9 +135,23 @@ class Sessions:
                 # Nothing is tried: what was typed now may be wrong, and is not kept.
                 return
             self.pin, self._proven = pin, proven
-            self._login(self.anchor, pin, person=person, final=final)
+            try:
+                self._login(self.anchor, pin, person=person, final=final)
+            except TokenError:
+                if in_use:
+                    self._restore(before)
+                raise
             self._proven = True
             self.problem = ""
+
+    def _restore(self, pin: bytes | None) -> None:
+        """After a slip of the fingers at an NSS database in use, which counts no wrong passwords: as it was, if that password still holds."""
+        assert self.anchor is not None
+        try:
+            self._login(self.anchor, pin, person=True)
+        except (TokenError, KeyUnavailable):
+            return
+        self.pin, self._wanted, self._proven, self.problem = pin, True, True, ""
 
     def probe(self) -> None:
         """Raise KeyUnavailable where the token is away."""

@@ -117,6 +117,13 @@ def test_keys_that_pk12util_brings_are_ours_too(nss, directory, at, tmp_path):
     assert entry.has_key and public_key_of(nss.private_key(entry)) == public_key_of(key)
 
 
+def test_a_wrong_password_that_somebody_types_takes_nothing_out_of_service(nss, at):
+    token = nss._host.token("")
+    with pytest.raises(TokenError, match="refuses the PIN"):
+        token.login(b"a slip of the fingers", person=True)
+    assert nss.unlocked and nss.key_octets(nss.generate_key("ec-p256", at=at))
+
+
 def test_modutil_lists_the_database_that_we_have_open(nss, directory):
     assert "NSS Internal PKCS #11 Module" in directory.modutil("-list")
     assert nss.unlocked
