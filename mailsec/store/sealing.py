@@ -117,7 +117,9 @@ def unwrap_data_key(stored: str, password: bytes) -> bytes:
     try:
         secret = AESGCM(_stretch(password, salt, n)).decrypt(nonce, wrapped, _WRAPPING_LABEL)
     except InvalidTag:
-        raise WrongPassphrase("the database password is wrong", hint="the password is the one given to `mailsec db init`") from None
+        raise WrongPassphrase(
+            "the database password is wrong", hint="the password is the one given to `mailsec db init`, or last to `mailsec db password`"
+        ) from None
     if len(secret) != 32:
         raise SchemaError("the wrapped data key has the wrong length", hint="restore the database from a backup")
     return secret
