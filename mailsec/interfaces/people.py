@@ -30,6 +30,8 @@ class FoundCertificate:
     """True where a person said that it is this address's, which it does not name. It needs a path all the same."""
     chain: tuple[bytes, ...] = ()
     """Certificates of authorities that came with it (DER); none is believed for that."""
+    domain: str = ""
+    """Where it is for everybody of this domain (a gateway's): one of the address's own is used before it."""
 
 
 class CertificateDirectory(Protocol):

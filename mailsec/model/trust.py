@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
+from mailsec.model.address import Address
+
 __all__ = ["Anchor", "CertificateEntry", "IssuedCertificate", "TrustFlags", "UserEntry"]
 
 
@@ -82,6 +84,15 @@ class CertificateEntry:
     learnt_at: datetime | None = None
     state: str = ""
     """One of `model.correspondents.CERTIFICATE_STATES`: what a person, or the lack of one, has decided about it."""
+    bound: tuple[str, ...] = ()
+    """What a person bound it to: addresses (`Address.key`), and domains as "@example.net". Mail is encrypted for them, and nothing else."""
+
+    def for_whom(self, address: Address) -> str:
+        """For whom mail to `address` would be encrypted with it: the address itself, its domain ("@example.net"), or "" (nobody)."""
+        if address.key in self.addresses or address.key in self.bound:
+            return address.key
+        domain = "@" + address.domain_key
+        return domain if domain in self.bound else ""
 
 
 @dataclass(frozen=True, slots=True)
