@@ -78,6 +78,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "cert show": ("mailsec.app.commands.cert:show", "everything about a certificate"),
     "cert find": ("mailsec.app.commands.cert_find:find", "which certificates mail to an address is encrypted for, and why"),
     "cert learnt": ("mailsec.app.commands.cert_learnt:learnt", "certificates that mail has taught: accept, reject, pin or block"),
+    "cert bind": ("mailsec.app.commands.cert_bind:bind", "encrypt mail to an address or a whole domain with a certificate"),
     "cert issue": ("mailsec.app.commands.cert_issue:issue", "make a CA, or a certificate from it"),
     "cert request": ("mailsec.app.commands.cert_request:request", "ask an authority outside for a certificate"),
     "cert revoke": ("mailsec.app.commands.cert_revoke:revoke", "revoke a certificate that our own CA issued"),

@@ -186,7 +186,7 @@ class DatabaseDirectory:
     def _certificates(self, address: Address, at: datetime) -> Sequence[FoundCertificate]:
         learnt = Learnt(self._answers.database)
         capabilities = learnt.capabilities(address)
-        known = {one.entry.id: one for one in learnt.known(address)}
+        known = {one.entry.id: one for one in learnt.known(address, domain=True)}
         usable = [entry for entry in self._answers.database.for_address(address, at=at) if entry.id in known]
         others = [one.entry for one in known.values() if one.entry not in usable]
         return tuple(_found(entry, known[entry.id].state, capabilities, address) for entry in (*usable, *others))
@@ -203,6 +203,10 @@ _DISTRUSTED = Reason("distrusted", "path", "it is marked as distrusted", "see `m
 
 def _found(entry: CertificateEntry, state: str, capabilities: bytes | None, address: Address) -> FoundCertificate:
     certificate = load_certificate(entry.der)
+    for_whom = entry.for_whom(address)
+    if for_whom != address.key:
+        # What the person's program reads says nothing of the gateway that opens this.
+        capabilities = None
     if capabilities is None and entry.has_key:
         # Whose key is here reads what this gateway reads.
         capabilities = writer.sequence(PROFILES["default"].ciphers_read)
@@ -214,6 +218,7 @@ def _found(entry: CertificateEntry, state: str, capabilities: bytes | None, addr
         against=_AGAINST.get(state, _DISTRUSTED if entry.trust.email_distrusted else None),
         preferred=state == "pinned",
         bound=not any(one.key == address.key for one in certificate.addresses),
+        domain=for_whom.removeprefix("@") if for_whom != address.key else "",
     )
 
 

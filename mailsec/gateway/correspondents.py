@@ -211,24 +211,31 @@ def _alone(certificate: Certificate, found: FoundCertificate, address: Address, 
 
 
 def _choose(address: Address, judged: Sequence[Judged]) -> Correspondent:
-    usable = [one for one in judged if one.reason is None]
+    # A certificate of their own comes before one that is for their whole domain, whichever directory gave it.
+    usable = sorted((one for one in judged if one.reason is None), key=lambda one: bool(one.found.domain))
     others = [one for one in judged if one.reason is not None]
-    if any(one.found.preferred for one in judged):
+    if any(_pinned(one) for one in judged):
         # A person chose it: where it cannot be used now, no other takes its place.
         why = Reason("another-pinned", "policy", "another certificate of this address is pinned", "`mailsec cert list` shows it")
-        others += [replace(one, reason=why) for one in usable if not one.found.preferred]
-        usable = [one for one in usable if one.found.preferred]
+        others += [replace(one, reason=why) for one in usable if not _pinned(one)]
+        usable = [one for one in usable if _pinned(one)]
     chosen: list[Judged] = []
     for one in usable:
-        first = chosen[0].found.source if chosen else one.found.source
-        if one.found.source == first and all(_family(one) != _family(other) for other in chosen):
+        first = chosen[0].found if chosen else one.found
+        if (one.found.source, one.found.domain) == (first.source, first.domain) and all(_family(one) != _family(other) for other in chosen):
             chosen.append(one)
         else:
-            why = Reason("better-certificate", "policy", "another one comes first: newer, or of a directory that is asked before")
+            text = "another one comes first: newer, of a directory that is asked before, or the recipient's own"
+            why = Reason("better-certificate", "policy", text)
             others.append(replace(one, reason=why))
     waits = not chosen and any(one.wait for one in others)
     missing = None if chosen else _missing(address, others)
     return Correspondent(address, tuple(chosen), tuple(others), EVIDENCE if waits else "", missing=missing)
+
+
+def _pinned(judged: Judged) -> bool:
+    # It was chosen for the addresses of its own: everybody else in a domain may have another one.
+    return judged.found.preferred and not judged.found.domain
 
 
 def _family(judged: Judged) -> str:

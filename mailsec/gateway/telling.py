@@ -34,7 +34,8 @@ def _called(judged: Judged) -> str:
     certificate = load_certificate(judged.found.der)
     key = f"{certificate.key_type} {certificate.bits}" if certificate.key_type == "rsa" else certificate.key_type
     until = f" until {certificate.not_after:%Y-%m-%d}" if certificate.not_after is not None else ""
-    return f"{judged.fingerprint[:16]} ({key}{until}, from {judged.found.source})"
+    for_whom = f" for all of @{judged.found.domain}" if judged.found.domain else ""
+    return f"{judged.fingerprint[:16]} ({key}{until}, from {judged.found.source}{for_whom})"
 
 
 def describe_plan(plan: ProtectionPlan) -> str:

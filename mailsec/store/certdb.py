@@ -23,6 +23,7 @@ from mailsec.errors import KeyUnavailable, Tampered, UsageError
 from mailsec.model.address import Address
 from mailsec.model.session import matches_pattern
 from mailsec.model.trust import Anchor, CertificateEntry, TrustFlags
+from mailsec.store.bindings import add_bindings, binding_key
 from mailsec.store.connection import fetch
 from mailsec.store.database import now
 from mailsec.store.entry_rows import (
@@ -33,6 +34,7 @@ from mailsec.store.entry_rows import (
     insert_certificate,
     instant_of,
     may_be_authority,
+    own_first,
     patterns_for,
     seconds_of,
     strings,
@@ -63,7 +65,9 @@ _ADDRESSES_OF = _ADDRESSES.where(certificate_addresses.c.certificate_id.in_(bind
 _KEYS = select(private_keys)
 _KEYS_OF = _KEYS.where(private_keys.c.key_id.in_(bindparam("key_ids", expanding=True)))
 _NAMING = select(certificates).where(
-    certificates.c.id.in_(select(certificate_addresses.c.certificate_id).where(certificate_addresses.c.address == bindparam("address")))
+    certificates.c.id.in_(
+        select(certificate_addresses.c.certificate_id).where(certificate_addresses.c.address.in_(bindparam("places", expanding=True)))
+    )
 )
 _OWNER = select(certificates.c.subject).where(certificates.c.nickname == bindparam("nickname")).limit(1)
 _WITH_DIGEST = select(certificates).where(certificates.c.sha256 == bindparam("digest"))
@@ -98,15 +102,17 @@ class CertDb(PrivateKeys):
             return [entry for entry, _ in best_first(self._build(connection, rows), at or now())]
 
     def for_address(self, address: Address, *, at: datetime | None = None) -> Sequence[CertificateEntry]:
-        """Verified entries that name `address` (or were bound to it), best first; blocked and distrusted ones are left out."""
+        """Verified entries that name `address` or were bound to it, best first, then those of its domain; no blocked or distrusted ones."""
+        instant = at or now()
         with self.reading() as connection:
-            rows = [row for row in fetch(connection, _NAMING, address=address.key) if row["state"] in ("", "pinned")]
-            built = self._build(connection, rows)
-        return [
-            entry
-            for entry, _ in best_first(built, at or now())
-            if entry.verified and not entry.trust.email_distrusted and address.key in entry.addresses
-        ]
+            places = [address.key, "@" + address.domain_key]
+            rows = [row for row in fetch(connection, _NAMING, places=places) if row["state"] in ("", "pinned")]
+            built = [
+                (entry, row)
+                for entry, row in self._build(connection, rows)
+                if entry.verified and not entry.trust.email_distrusted and entry.for_whom(address)
+            ]
+        return [entry for entry, _ in own_first(best_first(built, instant), address, instant)]
 
     def assigned_to(self, address: Address, usage: str = "", *, at: datetime | None = None) -> Sequence[CertificateEntry]:
         """Verified entries whose key may be used for `address`, newest valid first; expired ones come last."""
@@ -237,6 +243,7 @@ class CertDb(PrivateKeys):
         facts = facts_of(item.der)
         domains = demand_domains(item.trust, item.domains)
         assigned = check_patterns(item.assigned)
+        bound = [binding_key(place) for place in item.bound]
         if item.private_key is not None:
             demand_key_fits(item.private_key, facts.spki)
         connection = changes.connection
@@ -258,6 +265,7 @@ class CertDb(PrivateKeys):
             self._add_key(changes, facts.key_id, facts.key_type, item.private_key, at)
         if assigned:
             self._assign(changes, facts.key_id, assigned, "", keep=True)
+        add_bindings(changes, number, item.der, bound)
         if item.issuer is not None:
             record(changes, item.issuer, item.der, at)
         return number, not rows
@@ -358,10 +366,11 @@ class CertDb(PrivateKeys):
         ids, key_ids = [row["id"] for row in rows], [row["key_id"] for row in rows]
         named = fetch(connection, _ADDRESSES_OF, ids=ids) if some else fetch(connection, _ADDRESSES)
         addresses: dict[int, list[str]] = defaultdict(list)
+        bound: dict[int, list[str]] = defaultdict(list)
         forged: set[Any] = set()
         for row in named:
             if self.authentic("certificate_addresses", row):
-                addresses[row["certificate_id"]].append(row["address"])
+                (bound if row["bound"] else addresses)[row["certificate_id"]].append(row["address"])
             else:
                 forged.add(row["certificate_id"])
         held = fetch(connection, _KEYS_OF, key_ids=key_ids) if some else fetch(connection, _KEYS)
@@ -392,6 +401,7 @@ class CertDb(PrivateKeys):
                 source=str(row["source"]),
                 learnt_at=instant_of(row["learnt_at"]),
                 state=str(row["state"]),
+                bound=tuple(bound.get(row["id"], ())),
             )
             built.append((entry, row))
         return built

@@ -29,6 +29,7 @@ __all__ = [
     "instant_of",
     "key_place",
     "may_be_authority",
+    "own_first",
     "patterns_for",
     "seconds_of",
     "strings",
@@ -80,6 +81,19 @@ def best_first(
         return entry.verified, begins <= second <= ends, entry.has_key, begins, entry.id
 
     return sorted(built, key=worth, reverse=True)
+
+
+def own_first(
+    built: Iterable[tuple[CertificateEntry, Mapping[str, Any]]], address: Address, at: datetime
+) -> list[tuple[CertificateEntry, Mapping[str, Any]]]:
+    """Valid ones of the address itself before those that are for its whole domain; then the others, in the same order."""
+    second = int(at.timestamp())
+
+    def place(item: tuple[CertificateEntry, Mapping[str, Any]]) -> tuple[bool, bool]:
+        entry, row = item
+        return not (row["not_before"] or 0) <= second <= (row["not_after"] or 0), entry.for_whom(address) != address.key
+
+    return sorted(built, key=place)
 
 
 def anchor_purposes(trust: TrustFlags, der: bytes) -> tuple[str, ...]:

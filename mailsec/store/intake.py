@@ -41,6 +41,8 @@ class Incoming:
     source: str = "imported"
     issuer: bytes | None = None
     """The authority of ours that has just issued it: it goes into the register in the same transaction (`store.issued`)."""
+    bound: Sequence[str] = ()
+    """Addresses, and domains as "@example.net", that mail is encrypted to with it though it does not name them (`store.bindings`)."""
     state: str = ""
     distrust_after: datetime | None = None
 

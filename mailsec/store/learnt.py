@@ -52,14 +52,18 @@ class Learnt:
 
     # -- asking ------------------------------------------------------------------------------------------------------------
 
-    def known(self, address: Address) -> Sequence[KnownCertificate]:
-        """Every certificate that names `address` or was bound to it, whatever its state; verified ones only."""
-        wanted = select(certificate_addresses.c.certificate_id).where(certificate_addresses.c.address == address.key)
+    def known(self, address: Address, *, domain: bool = False) -> Sequence[KnownCertificate]:
+        """Every certificate that names `address` or was bound to it, whatever its state; verified ones only.
+
+        `domain`: also those that were bound to its whole domain.
+        """
+        places = [address.key, "@" + address.domain_key] if domain else [address.key]
+        wanted = select(certificate_addresses.c.certificate_id).where(certificate_addresses.c.address.in_(places))
         found = []
         with self._database.reading() as connection:
             rows = {row["id"]: row for row in fetch(connection, select(certificates).where(certificates.c.id.in_(wanted)))}
             for entry in self._database.entries_of(connection, certificates.c.id.in_(wanted)):
-                if entry.verified and address.key in entry.addresses:
+                if entry.verified and entry.for_whom(address) in places:
                     found.append(KnownCertificate(entry, str(rows[entry.id]["state"])))
         return found
 

@@ -97,6 +97,7 @@ def _certificates(target: CertDb, source: CertificateDatabase, merged: Merged, d
                 private_key=key,
                 assigned=() if isinstance(source, CertDb) else entry.assigned,
                 source=entry.source or "imported",
+                bound=entry.bound,
                 state=state,
                 distrust_after=distrust_after,
             )

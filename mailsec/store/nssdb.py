@@ -376,6 +376,8 @@ class NssDb:
                 "an NSS database keeps no assignments",
                 hint="a key there is for whom its certificate names; `mailsec key assign` says it in a mailsec database",
             )
+        if item.bound:
+            raise UsageError("an NSS database keeps no bindings to addresses and domains", hint="use a mailsec database: `mailsec db init`")
         if item.issuer is not None or item.state or item.distrust_after is not None:
             raise UsageError(
                 "an NSS database keeps no register of what was issued, and no decisions", hint="use a mailsec database: `mailsec db init`"

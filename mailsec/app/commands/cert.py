@@ -56,7 +56,7 @@ def list_certificates(output: Output, expiring: str, address: str, own: bool, an
         entries = [
             entry
             for entry in opened.entries()
-            if (not wanted or wanted in entry.addresses)
+            if (not wanted or wanted in (*entry.addresses, *entry.bound))
             and (not own or entry.has_key)
             and (not anchors_only or "C" in entry.trust.tls + entry.trust.email or "T" in entry.trust.tls)
             and (until is None or _end_of(entry) <= until)
@@ -236,6 +236,7 @@ def described(entry: CertificateEntry) -> dict[str, Any]:
         "issuer": facts.issuer,
         "serial": facts.serial,
         "addresses": list(entry.addresses),
+        "bound": list(entry.bound),
         "hosts": list(certificate.dns_names),
         "assigned": list(entry.assigned),
         "domains": list(entry.domains),
@@ -259,7 +260,7 @@ def _letters(entry: CertificateEntry) -> str:
 
 def _row(entry: CertificateEntry) -> list[object]:
     facts = described(entry)
-    names: Sequence[str] = facts["addresses"] or facts["hosts"] or [facts["subject"]]
+    names: Sequence[str] = [*facts["addresses"], *facts["bound"]] or facts["hosts"] or [facts["subject"]]
     until = facts["not_after"]
     if not entry.verified:
         state = "NOT VERIFIED"
@@ -282,6 +283,7 @@ _TITLES = {
     "issuer": "issuer",
     "serial": "serial number",
     "addresses": "mail addresses",
+    "bound": "mail is for",
     "hosts": "hosts",
     "key": "public key",
     "not_before": "valid from",

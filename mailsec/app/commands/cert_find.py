@@ -45,7 +45,7 @@ def find(output: Output, address: str, explain: bool, local: bool, database: Dat
                 output.text("")
             for one in known.others:
                 output.text(
-                    f"not {one.fingerprint[:16]} from {one.found.source}: {one.reason.message if one.reason else 'another one is better'}"
+                    f"not {one.fingerprint[:16]} from {_source(one)}: {one.reason.message if one.reason else 'another one is better'}"
                 )
         if not known.chosen:
             why = known.missing.message if known.missing else "no directory knows one"
@@ -104,6 +104,7 @@ def _value(one: Judged) -> dict[str, Any]:
     return {
         "certificate": certificate_value(load_certificate(one.found.der)),
         "source": one.found.source,
+        "domain": one.found.domain or None,
         "profiles": sorted(one.profiles),
         "reason": _reason(one.reason),
     }
@@ -121,4 +122,8 @@ def _row(one: Judged) -> list[object]:
     certificate = load_certificate(one.found.der)
     key = f"{certificate.key_type} {certificate.bits}" if certificate.key_type.startswith("rsa") else certificate.key_type
     until = f"{certificate.not_after:%Y-%m-%d}" if certificate.not_after else ""
-    return [one.fingerprint[:16], certificate.subject.text, until, key, one.found.source]
+    return [one.fingerprint[:16], certificate.subject.text, until, key, _source(one)]
+
+
+def _source(one: Judged) -> str:
+    return one.found.source + (f", for all of @{one.found.domain}" if one.found.domain else "")

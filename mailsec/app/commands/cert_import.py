@@ -41,6 +41,9 @@ _MOST_DESCRIBED = 1000
 @click.option("--key", "key_file", metavar="FILE", default="", help="The private key that belongs to the first certificate (PEM or DER).")
 @click.option("--key-password-file", metavar="FILE", default="", help="The password of the private key; - is standard input.")
 @click.option("--assign", "assigned", metavar="PATTERN", multiple=True, help="Addresses that the key signs for, instead of its own.")
+@click.option(
+    "--bind", "bound", metavar="ADDRESS|@DOMAIN", multiple=True, help="Whom mail is encrypted for with it though it does not name them."
+)
 @database_options
 @click.pass_obj
 def import_certificates(
@@ -53,6 +56,7 @@ def import_certificates(
     key_file: str,
     key_password_file: str,
     assigned: tuple[str, ...],
+    bound: tuple[str, ...],
     database: DatabaseChoice,
 ) -> int:
     """Add the certificates in files (PEM, DER or PKCS#7); nothing is trusted unless --trust says so.
@@ -66,7 +70,7 @@ def import_certificates(
     if bool(files) == bool(anchors):
         raise UsageError("name files with certificates, or --anchors", hint="as in mailsec cert import bob.pem")
     if anchors:
-        if nickname or flags or key_file or key_password_file or assigned:
+        if nickname or flags or key_file or key_password_file or assigned or bound:
             raise UsageError("--anchors stands alone, or with --for", hint="leave the other options out")
         return _import_anchors(output, anchors, domains, database)
     trust = trust_flags(flags) if flags else TrustFlags()
@@ -77,14 +81,17 @@ def import_certificates(
     sources = [CertificateFile(path) for path in files]
     certificates = (der for source in sources for der in source)
     first = list(islice(certificates, 2))
-    if len(first) > 1 and flags:
+    if len(first) > 1 and (flags or bound):
+        option, command = ("--trust", "trust") if flags else ("--bind", "bind")
         raise UsageError(
-            f"{files[0]} holds several certificates, and --trust is for one", hint="import them first, then use `mailsec cert trust`"
+            f"{files[0]} holds several certificates, and {option} is for one", hint=f"import them first, then use `mailsec cert {command}`"
         )
     key = _private_key(key_file, key_password_file) if key_file else None
 
     def incoming() -> Iterator[Incoming]:
-        yield Incoming(first[0], nickname, nickname_for(first[0]), trust, domains_from(domains), private_key=key, assigned=assigned)
+        yield Incoming(
+            first[0], nickname, nickname_for(first[0]), trust, domains_from(domains), private_key=key, assigned=assigned, bound=bound
+        )
         for der in chain(first[1:], certificates):
             yield Incoming(der, suggested=nickname_for(der))
 

@@ -146,12 +146,14 @@ def _recipient(output: Output, name: str, choice: DatabaseChoice, profile: str) 
     address = Address.parse(name) if "@" in name else None
     with open_any(output, choice, writing=False) as database:
         entries = [one for one in (database.find(name, at=at) if address is None else database.for_address(address, at=at)) if one.verified]
+        # One that is for a whole domain is nobody's own: neither its pin nor what somebody's program reads is about it.
+        own = {one.id for one in entries if address is not None and one.for_whom(address) == address.key}
         # A person chose it: no other takes its place, as in the gateway.
-        entries = [one for one in entries if one.state == "pinned"] or entries
+        entries = [one for one in entries if one.state == "pinned" and (address is None or one.id in own)] or entries
         against = [_against(one, profile, at) for one in entries]
         for entry, why in zip(entries, against, strict=True):
             if not why:
-                learnt = Learnt(database) if isinstance(database, CertDb) else None
+                learnt = Learnt(database) if isinstance(database, CertDb) and entry.id in own else None
                 return EncryptionRecipient(entry.der, None if address is None or learnt is None else learnt.capabilities(address))
     if against:
         raise Refused(
