@@ -73,6 +73,15 @@ class Scene:
                     "client_fingerprints": {self.printer.fingerprint: ["printer@example.org"]},
                 },
                 {
+                    "name": "readers",
+                    **own,
+                    "protocol": "pop3",
+                    "origin": "mailbox",
+                    "upstream": "pop3s://mail.example.org",
+                    "client_certificates": "required",
+                    "require": '%{SSL_CLIENT_VERIFY} == "SUCCESS"',
+                },
+                {
                     "name": "tenant",
                     **own,
                     "tls": "starttls-required",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import poplib
 import re
 import smtplib
 import socket
@@ -25,6 +26,12 @@ def sent(scene, client: smtplib.SMTP, number: str, sender: str = "alice@example.
         client.sendmail(sender, [recipient], LETTER.format(number).replace("alice@example.org", sender))
     wanted = f"<{number}@test>"
     return until(lambda: scene.inbox.of(wanted), 30, number)[0].octets
+
+
+def unnamed(context: ssl.SSLContext) -> ssl.SSLContext:
+    """A client that connects to localhost, and compares no names."""
+    context.check_hostname = False
+    return context
 
 
 def refusal(scene, listener: str, holder=None) -> str:
@@ -97,6 +104,14 @@ def test_client_certificate_that_is(scene, who, why):
         client.ehlo()
         assert "EXTERNAL" not in client.esmtp_features["auth"]
         assert client.mail("alice@example.org")[0] == 530
+
+
+def test_reader_of_mail_is_told_why_the_certificate_is_not_accepted(scene):
+    with pytest.raises(poplib.error_proto, match=r"-ERR \[SYS/PERM\] client certificate not accepted: .*issuer CN=Somebody's CA was not found"):
+        poplib.POP3_SSL("localhost", scene.gateway.ports["readers"], context=unnamed(scene.context(scene.foreign)), timeout=30)
+    reader = poplib.POP3_SSL("localhost", scene.gateway.ports["readers"], context=unnamed(scene.context(scene.alice)), timeout=30)
+    assert reader.getwelcome().startswith(b"+OK")
+    reader.quit()
 
 
 def test_authority_of_one_domain_names_nobody_of_another(scene):

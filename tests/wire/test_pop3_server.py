@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from mailsec.errors import Reply
 from mailsec.model.limits import Limits
 from mailsec.model.octets import Segments
-from mailsec.model.requests import Ask, Send, Stream
+from mailsec.model.requests import Ask, Close, Send, Stream
 from mailsec.wire.pop3 import questions
 from mailsec.wire.pop3.questions import Response
 from mailsec.wire.pop3.server import PopSettings
@@ -48,6 +48,14 @@ def test_octets_between_the_ok_and_the_handshake_close_the_connection():
     said = driver.said
     driver.feed(b"USER alice\r\n")
     assert driver.closed and driver.said == said
+
+
+def test_client_whose_session_is_refused_is_told_under_tls_and_gets_nothing_else():
+    for driver in (Driver().feed(b"STLS\r\n"), Driver(PopSettings("gw.example.org", tls="implicit"))):
+        before = len(driver.said)
+        (said, close) = driver.core.tls_refused(Reply(554, "5.7.1", "client certificate not accepted: \r\n+OK"))
+        assert said == Send(b"-ERR [SYS/PERM] client certificate not accepted: ??+OK\r\n") and close == Close()
+        assert driver.core.receive_data(b"USER alice\r\n") == [] and len(driver.said) == before
 
 
 def test_half_a_command_before_tls_is_no_beginning_of_one_behind_it():

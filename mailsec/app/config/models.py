@@ -145,7 +145,7 @@ class Listener(Section):
     """On "submission", who holds a certificate may use the addresses in it. This table gives other addresses to certificates by their
     SHA-256 fingerprints, and no others are accepted then: { "AB:CD:…" = ["printer@example.org"] }."""
     require: str = ""
-    """An expression over the TLS session, as NSSRequire has it: where it does not hold, no mail is taken (docs/tls.md)."""
+    """An expression over the TLS session, as NSSRequire has it: where it does not hold, no mail is taken, and no mailbox opened (docs/tls.md)."""
     tls_profile: Literal["", "modern", "intermediate", "fips-algorithms"] = ""
     """A profile for this listener, instead of that of [tls]."""
     protocols: Several = Field(default_factory=list)

@@ -139,9 +139,7 @@ def _listener(path: Path, listener: models.Listener, problems: list[Problem]) ->
         for useless in ("client_names", "client_fingerprints"):
             if getattr(listener, useless):
                 problem(useless, "is not used where no certificate is asked for", 'set client_certificates = "required"')
-    if listener.require and listener.protocol != "smtp":
-        problem("require", "is for smtp: it refuses mail", "client_certificates says who may come")
-    elif listener.require:
+    if listener.require:
         try:
             compile_expression(listener.require, is_variable)
         except ConfigurationError as error:

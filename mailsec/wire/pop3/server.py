@@ -122,6 +122,13 @@ class PopServer:
             self._wait()
         return self._take()
 
+    def tls_refused(self, reply: Reply) -> list[Request]:
+        """The handshake stands, and the client is not welcome: the last words are under TLS."""
+        if self.state is State.TLS:
+            self._say(_response_of(reply))
+            self._close()
+        return self._take()
+
     def deadline_passed(self) -> list[Request]:
         if self.state is not State.CLOSED and self._answered is None:
             # RFC 1939 §3: closed without a response, and without removing a message.

@@ -15,9 +15,10 @@ from mailsec.errors import Reply
 from mailsec.model.requests import Ask, Body, Close, Deadline, EndOfBody, Request, Send, StartTls
 from mailsec.model.session import Identity, TlsInfo
 from mailsec.wire.smtp import questions, words
-from mailsec.wire.smtp.commands import CommandError, client_name, parse_external, parse_mail, parse_plain, parse_rcpt
+from mailsec.wire.smtp.commands import CommandError, client_name, parse_mail, parse_rcpt
 from mailsec.wire.smtp.incoming import Incoming
-from mailsec.wire.smtp.offers import ServerSettings, ehlo_reply, mechanisms_of
+from mailsec.wire.smtp.login import Login
+from mailsec.wire.smtp.offers import ServerSettings, ehlo_reply
 from mailsec.wire.smtp.replies import encode_reply
 from mailsec.wire.smtp.states import State
 
@@ -61,10 +62,9 @@ class SmtpServer:
         self._at = 0
         self._answered: Callable[[Any], None] | None = None
         self._after_auth = State.READY
-        self._mechanism = ""
+        self._login = Login(settings)
         self._incoming: Incoming | None = None
         self._bad = 0
-        self._auth_failures = 0
         self._messages = 0
         self._unknown = 0
         self._draining = False
@@ -310,20 +310,10 @@ class SmtpServer:
         self._handshake()
 
     def _auth(self, argument: bytes) -> None:
-        if not self.settings.authenticate:
-            raise CommandError(words.NOT_OFFERED)
-        if self.client.tls is None:
-            raise CommandError(words.AUTH_NEEDS_TLS)
-        if self.client.identity is not None and self.client.identity.mechanism != "certificate":
-            # RFC 4954 §4: once authenticated, AUTH is refused.
-            raise CommandError(words.BAD_SEQUENCE)
-        mechanism, _, response = argument.partition(b" ")
-        self._mechanism = mechanism.upper().decode("ascii", "replace")
-        if self._mechanism not in ("PLAIN", "EXTERNAL") or self._mechanism not in mechanisms_of(self.settings, self.client.tls):
-            raise CommandError(words.AUTH_UNKNOWN)
+        credentials = self._login.begin(argument, self.client)
         self._after_auth = self.state
-        if response:
-            self._authenticate(response)
+        if credentials is not None:
+            self._ask(questions.Authenticate(credentials, self.client), self._authenticated)
             return
         # RFC 4954 §4: an empty challenge.
         self.state = State.AUTH
@@ -331,16 +321,11 @@ class SmtpServer:
 
     def _auth_response(self, line: bytes) -> None:
         self.state = self._after_auth
-        if line == b"*":
-            self._refuse(words.AUTH_CANCELLED)
-            return
         try:
-            self._authenticate(line)
+            credentials = self._login.answer(line)
         except CommandError as error:
             self._refuse(error.reply)
-
-    def _authenticate(self, response: bytes) -> None:
-        credentials = parse_plain(response) if self._mechanism == "PLAIN" else parse_external(response)
+            return
         self._ask(questions.Authenticate(credentials, self.client), self._authenticated)
 
     def _authenticated(self, value: Identity | Reply | None) -> None:
@@ -350,9 +335,9 @@ class SmtpServer:
                 self.client = replace(self.client, protocol=_protocol(self.client.tls, value))
             self._say(words.AUTH_OK)
             return
-        self._auth_failures += 1
+        too_often = self._login.fail()
         self._say_answer(value if isinstance(value, Reply) else words.AUTH_FAILED)
-        if self._auth_failures >= self._limits.auth_failures and self.state is not State.CLOSED:
+        if too_often and self.state is not State.CLOSED:
             self._say(words.TOO_MANY_ERRORS)
             self._close()
 
