@@ -107,7 +107,9 @@ def test_client_certificate_that_is(scene, who, why):
 
 
 def test_reader_of_mail_is_told_why_the_certificate_is_not_accepted(scene):
-    with pytest.raises(poplib.error_proto, match=r"-ERR \[SYS/PERM\] client certificate not accepted: .*issuer CN=Somebody's CA was not found"):
+    with pytest.raises(
+        poplib.error_proto, match=r"-ERR \[SYS/PERM\] client certificate not accepted: .*issuer CN=Somebody's CA was not found"
+    ):
         poplib.POP3_SSL("localhost", scene.gateway.ports["readers"], context=unnamed(scene.context(scene.foreign)), timeout=30)
     reader = poplib.POP3_SSL("localhost", scene.gateway.ports["readers"], context=unnamed(scene.context(scene.alice)), timeout=30)
     assert reader.getwelcome().startswith(b"+OK")

@@ -148,3 +148,11 @@ def test_weak_ciphers_are_told_and_broken_ones_refused(configuration):
     assert code == 0 and "ECDHE-RSA-AES128-SHA (CBC" in said["notes"][0]
     code, said = configuration(holder, listener={"ciphers": "+rsa_rc4_128_sha"})
     assert code == 78 and "RC4" in json.dumps(said)
+
+
+def test_name_that_nobody_knows_is_told_once_and_where_it_stands(configuration):
+    holder = configuration.ca.issue("gw.example.org")
+    code, said = configuration(holder, listener={"protocols": ["TLSv1.0"]})
+    assert code == 78 and json.dumps(said).count("TLSv1.0 is broken") == 1
+    code, said = configuration(holder, groups=["kyber"])
+    assert code == 78 and json.dumps(said).count("kyber") == 1
