@@ -22,6 +22,8 @@ class Load:
     octets: int
     sessions: int
     reuse: bool
+    letter: Path | None = None
+    """A message to send as it is (from bob, for alice), instead of so many octets of text (from alice, for bob)."""
 
     @property
     def name(self) -> str:
@@ -53,8 +55,11 @@ class Sink:
 def send(port: int, sink: Sink, load: Load, *, timeout: float) -> float:
     """Send `load` to `port` and return the seconds until the sink has received all of it."""
     with sink.expecting(load.messages) as process:
-        command = ["smtp-source", "-s", str(load.sessions), "-m", str(load.messages), "-l", str(load.octets)]
-        command += ["-f", "alice@example.org", "-t", "bob@example.net", "-S", "figures"]
+        command = ["smtp-source", "-s", str(load.sessions), "-m", str(load.messages)]
+        if load.letter is None:
+            command += ["-l", str(load.octets), "-f", "alice@example.org", "-t", "bob@example.net", "-S", "figures"]
+        else:
+            command += ["-F", str(load.letter), "-f", "bob@example.net", "-t", "alice@example.org"]
         if load.reuse:
             command.append("-d")
         start = time.monotonic()
