@@ -75,7 +75,8 @@ class Assignments:
     def __init__(self, database: CertDb) -> None:
         self._database = database
         self._changes = -1
-        self.current: Mapping[str, Sequence[tuple[str, str]]] = {}
+        self.current: Mapping[str, Sequence[tuple[str, str]]] | None = None
+        """None: they could not be read yet; keys on tokens are then for nobody."""
 
     def refresh(self) -> bool:
         """Look again; True where something is different. What cannot be read leaves everything as it was."""

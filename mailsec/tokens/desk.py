@@ -35,6 +35,10 @@ _REMEMBERED_DAYS: Final = 30
 """A token that was away for longer is forgotten."""
 
 
+_NOBODY = ("", "")
+"""A pattern that no address fits."""
+
+
 class Record(Protocol):
     """Writes a line of the log: an event, and its fields."""
 
@@ -76,7 +80,7 @@ class Desk:
         self._clock = clock
         self._pins: dict[str, bytes | None] = {}
         self._proven: set[str] = set()
-        self._assigned: dict[str, list[tuple[str, str]]] = {}
+        self._assigned: dict[str, list[tuple[str, str]]] | None = {}
         self._uses: dict[tuple[bytes, bytes], _Use] = {}
         self._buckets: dict[str, tuple[float, float]] = {}
         self._bucket_lock = threading.Lock()
@@ -92,9 +96,14 @@ class Desk:
         if isinstance(pins, dict):
             self._pins = {name: None if pin is None else base64.b64decode(pin) for name, pin in pins.items()}
             self._proven = set(value.get("proven", ()))
-        assigned = value.get("assigned")
-        if isinstance(assigned, dict):
-            self._assigned = {key_id: [(str(pattern), str(usage)) for pattern, usage in rows] for key_id, rows in assigned.items()}
+        if "assigned" in value:
+            assigned = value["assigned"]
+            # Attack: a database whose assignments cannot be believed must not make a key one for whom its certificate names.
+            self._assigned = (
+                {key_id: [(str(pattern), str(usage)) for pattern, usage in rows] for key_id, rows in assigned.items()}
+                if isinstance(assigned, dict)
+                else None
+            )
             self._listed_at = float("-inf")
 
     def login(self, name: str, pin: bytes | None) -> str:
@@ -228,6 +237,8 @@ class Desk:
         self._listed_at = self._monotonic()
 
     def _rows_for(self, key: TokenKey) -> list[tuple[str, str]]:
+        if self._assigned is None:
+            return [_NOBODY]
         return self._assigned.get(hashlib.sha256(key.public_key).hexdigest(), [])
 
     def _use(self, token: Token, name: str, key: TokenKey, certificates: Sequence[TokenCertificate]) -> _Use:

@@ -232,3 +232,11 @@ def test_it_ends_with_its_supervisor(served: Served):
     served.parent.close()
     served.thread.join(10)
     assert not served.thread.is_alive()
+
+
+def test_attack_assignments_that_cannot_be_believed_make_a_key_one_for_nobody(served: Served, key):
+    assert served.remote.sign("HSM 1", key.id, "CKM_ECDSA", DATA, "dave@example.org")
+    served.tell({"assigned": None})
+    for address in ("dave@example.org", ""):
+        with pytest.raises(CryptoError):
+            served.remote.sign("HSM 1", key.id, "CKM_ECDSA", DATA, address)

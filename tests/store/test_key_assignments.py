@@ -1,0 +1,37 @@
+"""Assignments of keys that lie on tokens, as token hosts are given them."""
+
+from __future__ import annotations
+
+import sqlite3
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from mailsec.app.modules import Assignments
+from mailsec.errors import Tampered
+from mailsec.store.certdb import CertDb
+from mailsec.store.modules import key_assignments
+from mailsec.testing.authority import Authority
+from mailsec.x509.issue import make_key, public_key_of
+
+AT = datetime(2026, 11, 27, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("column", ["pattern = '*'", "key_id = zeroblob(32)", "usage = 'decrypt'"])
+def test_attack_an_edited_assignment_makes_no_key_one_for_whom_its_certificate_names(tmp_path: Path, column: str):
+    path = tmp_path / "mailsec.db"
+    database = CertDb.create(str(path), b"", at=AT)
+    key = make_key("ec-p256")
+    database.add(
+        Authority().certify(public_key_of(key), "alice@example.org"), "alice", private_key=key, assigned=["bob@example.org"], at=AT
+    )
+    assert [pattern for rows in key_assignments(database).values() for pattern, _ in rows] == ["bob@example.org"]
+    with sqlite3.connect(path) as connection:
+        assert connection.execute(f"UPDATE assignments SET {column}").rowcount == 1
+    with pytest.raises(Tampered):
+        key_assignments(database)
+    assignments = Assignments(database)
+    assert assignments.refresh() is False
+    assert assignments.current is None, "an empty mapping would mean that certificates decide"
+    database.close()
