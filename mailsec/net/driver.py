@@ -271,6 +271,10 @@ class WireProtocol(Protocol):
                     return
                 if taken:
                     data = data[taken:]
+        # Attack: commands without end from a client that never reads the replies; they would pile up in memory.
+        self._written += len(data)
+        if self._written > _HIGH_WATER and not self._closing:
+            self._produce()
         self.transport.write(data)
 
     # -- questions ------------------------------------------------------------------------------------------------------------
