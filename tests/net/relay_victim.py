@@ -32,7 +32,7 @@ async def main(reactor, directory, port, messages):
     async def client(number):
         for turn in range(messages):
             id = f"{start + turn}.{number}"
-            body = f"Subject: {id}\r\n\r\n".encode() + b"x\r\n" * (100_000 if turn % 7 == 3 else 100)
+            body = f"Subject: {id}\r\n\r\n".encode() + b"x\r\n" * (100_000 if turn % 50 == 3 else 100)
             entry = support.entry(id, body, secret=turn % 3 == 1, state=State.READY)
             await spool.commit([dataclasses.replace(entry, received_at=datetime.now(UTC))])
             os.write(1, f"ack {id}\n".encode())
