@@ -4,6 +4,8 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/installed
 JOBS   ?= 4
+PLUGINS := $(patsubst %/pyproject.toml,%,$(wildcard plugins/*/pyproject.toml))
+SPACE  := $(subst ,, )
 
 .PHONY: help install demo test packages interop lint format bench fuzz clean
 .DEFAULT_GOAL := install
@@ -13,10 +15,10 @@ help:            ## what there is (the default is install)
 
 install: $(STAMP)  ## .venv with mailsec, its plugins and the development tools
 
-$(STAMP): pyproject.toml $(wildcard plugins/*/pyproject.toml)
+$(STAMP): pyproject.toml $(addsuffix /pyproject.toml,$(PLUGINS))
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
-	for plugin in $(dir $(wildcard plugins/*/pyproject.toml)); do $(BIN)/python -m pip install --quiet --editable $$plugin || exit 1; done
+	$(BIN)/python -m pip install --quiet $(addprefix --editable ./,$(PLUGINS))
 	touch $@
 
 demo: install  ## the main job end to end, on this machine
@@ -36,7 +38,7 @@ interop: install packages  ## slow peers: NSS, gpgsm, Bouncy Castle; and many ki
 lint: install  ## ruff, mypy --strict, the layer contracts
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+	MYPYPATH=$(subst $(SPACE),:,$(PLUGINS)) $(BIN)/mypy --package mailsec $(addprefix --package ,$(notdir $(patsubst %/__init__.py,%,$(wildcard plugins/*/mailsec_*/__init__.py))))
 	$(BIN)/lint-imports --no-cache
 
 format: install  ## let ruff put the source in order

@@ -11,7 +11,7 @@ import pytest
 from mailsec.model.limits import DEFAULT_LIMITS, Limits
 
 PROJECT = Path(__file__).resolve().parents[2]
-SOURCES = sorted((PROJECT / "mailsec").rglob("*.py")) + sorted((PROJECT / "plugins").rglob("*.py"))
+SOURCES = sorted((PROJECT / "mailsec").rglob("*.py")) + sorted((PROJECT / "plugins").glob("*/mailsec_*/**/*.py"))
 
 
 def standards() -> dict[str, tuple[str, str]]:

@@ -15,6 +15,7 @@ from mailsec.app.output import Output
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
 PAGES = [PROJECT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")] + sorted((PROJECT / "docs").glob("*.md"))
+PAGES += sorted((PROJECT / "plugins").glob("*/README.md"))
 
 
 def command_lines() -> list[tuple[str, str]]:

@@ -1,0 +1,1 @@
+"""Postfix's socketmap and policy delegation protocols, answered with what mailsec knows of certificates and people."""
