@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 
 from mailsec.app.messages import new_scratch
 from mailsec.errors import LocalProtocolError, Unavailable
-from mailsec.interfaces import ProtocolCore, Scratch, Signal, Task, run_now
+from mailsec.interfaces import DnsAnswer, ProtocolCore, Scratch, Signal, Task, run_now
 
 __all__ = ["CommandRuntime", "NoSpool"]
 
@@ -84,6 +84,12 @@ class CommandRuntime:
 
     def resolve(self, name: str, kind: str) -> Awaitable[Sequence[Any]]:
         raise _offline(f"{kind} of {name}")
+
+    def look_up(self, name: str, kind: str, *, resolver: str = "") -> Awaitable[DnsAnswer]:
+        raise _offline(f"{kind} of {name}")
+
+    def public_addresses(self, host: str) -> Awaitable[Sequence[str]]:
+        raise _offline(host)
 
     def fetch(
         self, url: str, *, body: bytes | None = None, content_type: str = "", limit: int = 0, timeout: float = 0.0

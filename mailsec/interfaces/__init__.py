@@ -12,7 +12,7 @@ from mailsec.interfaces.gateway import Gateway, Outcome
 from mailsec.interfaces.keys import CryptoBackend, Hash, KeyHandle, KeyStore
 from mailsec.interfaces.people import Authenticator, CertificateDirectory, Credentials, FoundCertificate, RecipientDirectory
 from mailsec.interfaces.protocols import Conversation, ProtocolCore, ReactorService, TcpService
-from mailsec.interfaces.runtime import Runtime, Scratch, Signal, Task, Work, run_now
+from mailsec.interfaces.runtime import DnsAnswer, Runtime, Scratch, Signal, Task, Work, run_now
 from mailsec.interfaces.storage import CertificateDatabase, SealKeys, Spool
 from mailsec.interfaces.tokens import TokenHost
 
@@ -23,6 +23,7 @@ __all__ = [
     "Conversation",
     "Credentials",
     "CryptoBackend",
+    "DnsAnswer",
     "Evidence",
     "EvidenceRequest",
     "FoundCertificate",

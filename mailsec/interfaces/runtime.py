@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol, TypeVar
 
@@ -10,7 +11,7 @@ from mailsec.errors import LocalProtocolError
 from mailsec.interfaces.protocols import ProtocolCore
 from mailsec.model.octets import Octets
 
-__all__ = ["Runtime", "Scratch", "Signal", "Task", "Work", "run_now"]
+__all__ = ["DnsAnswer", "Runtime", "Scratch", "Signal", "Task", "Work", "run_now"]
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -71,6 +72,15 @@ class Scratch(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class DnsAnswer:
+    """Records of one name and kind, and whether DNSSEC vouches for them."""
+
+    records: tuple[Any, ...] = ()
+    authentic: bool = False
+    """True where a validating resolver that is believed says so (RFC 4035 §3.2.3): one on this machine, or the one that the caller named."""
+
+
 class Runtime(Protocol):
     """What plugins and cores are lent instead of a clock, a reactor, threads and a network."""
 
@@ -102,6 +112,17 @@ class Runtime(Protocol):
 
     def resolve(self, name: str, kind: str) -> Awaitable[Sequence[Any]]:
         """Ask DNS for records of `kind` ("MX": (preference, host) pairs; "A", "AAAA": addresses). No record: empty; no answer: Unavailable."""
+        ...
+
+    def look_up(self, name: str, kind: str, *, resolver: str = "") -> Awaitable[DnsAnswer]:
+        """As `resolve`, with what DNSSEC says. `resolver`: "ADDRESS" or "ADDRESS:PORT" that is asked, and believed, in place of the system's."""
+        ...
+
+    def public_addresses(self, host: str) -> Awaitable[Sequence[str]]:
+        """Addresses of `host` to which a stranger's certificate may send us: those that `fetch` would connect to; none: Unavailable.
+
+        Connect to the address, not to the name: by then it may lead elsewhere.
+        """
         ...
 
     def fetch(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import socket
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urljoin, urlsplit
@@ -266,12 +266,7 @@ class Fetcher:
         """The body, or where it has moved to."""
         if self._rules.proxy:
             return await self._ask_proxy(target, body, content_type, limit)
-        found = await self._resolver.addresses(target.host)
-        addresses = [address for address in found if self._may_ask(address)][:_ADDRESSES]
-        if not addresses:
-            # A certificate that names http://169.254.169.254/ makes us ask our own machines otherwise.
-            why = "has no public address" if found else "has no address"
-            raise Unavailable(f"{target.host} {why}", hint="`allow_networks` of [revocation] names more", stage="fetch")
+        addresses = await self.addresses(target.host)
         for address in addresses[:-1]:
             try:
                 return await self._ask_at(target, address, body, content_type, limit)
@@ -281,6 +276,16 @@ class Fetcher:
             return await self._ask_at(target, addresses[-1], body, content_type, limit)
         except ConnectError as error:
             raise Unavailable(f"{target.host}: {error}".rstrip("."), stage="fetch") from None
+
+    async def addresses(self, host: str) -> Sequence[str]:
+        """Addresses of `host` that may be asked, the first few; raise Unavailable where there is none."""
+        found = await self._resolver.addresses(host)
+        addresses = [address for address in found if self._may_ask(address)][:_ADDRESSES]
+        if not addresses:
+            # A certificate that names http://169.254.169.254/ makes us ask our own machines otherwise.
+            why = "has no public address" if found else "has no address"
+            raise Unavailable(f"{host} {why}", hint="`allow_networks` of [revocation] names more", stage="fetch")
+        return addresses
 
     def _may_ask(self, address: str) -> bool:
         rules = self._rules

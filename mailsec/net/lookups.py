@@ -22,6 +22,7 @@ from twisted.internet.protocol import ClientFactory, DatagramProtocol, Protocol,
 from twisted.python.failure import Failure
 
 from mailsec.errors import Unavailable
+from mailsec.interfaces import DnsAnswer
 
 __all__ = ["Resolver"]
 
@@ -122,13 +123,14 @@ class Resolver:
         self._reactor = reactor
         self._configured = server
         self._timeout = timeout
-        self._cache: dict[tuple[str, str], tuple[float, tuple[Any, ...]]] = {}
+        self._cache: dict[tuple[str, str, str], tuple[float, DnsAnswer]] = {}
 
-    def _servers(self) -> list[tuple[str, int]]:
-        if self._configured:
-            host, colon, port = self._configured.rpartition(":")
+    def _servers(self, named: str) -> list[tuple[str, int]]:
+        configured = named or self._configured
+        if configured:
+            host, colon, port = configured.rpartition(":")
             if not colon or (":" in host and not host.startswith("[")):
-                return [(self._configured, 53)]
+                return [(configured, 53)]
             return [(host.strip("[]"), int(port))]
         try:
             lines = _RESOLV_CONF.read_text("ascii", "replace").splitlines()
@@ -142,7 +144,11 @@ class Resolver:
 
         Names come without their last dot; the null MX (RFC 7505) is (0, ""). No record: empty. Raise Unavailable where nobody answers.
         """
-        key = (name.lower(), kind)
+        return (await self.look_up(name, kind)).records
+
+    async def look_up(self, name: str, kind: str, *, server: str = "") -> DnsAnswer:
+        """The same with what DNSSEC says. `server`: "ADDRESS" or "ADDRESS:PORT" that is asked in place of the others, and whose word is believed."""
+        key = (name.lower(), kind, server)
         now = self._reactor.seconds()
         cached = self._cache.get(key)
         if cached is not None and cached[0] > now:
@@ -153,13 +159,16 @@ class Resolver:
             # A name that cannot be asked for does not exist.
             if isinstance(error, dns.rdatatype.UnknownRdatatype):
                 raise
-            return ()
-        response = await self._ask(query)
+            return DnsAnswer()
+        # RFC 6840 §5.7: this asks for the AD bit without asking for signatures.
+        query.flags |= dns.flags.AD
+        response, believed = await self._ask(query, server)
         ttl, records = _records(response, kind)
+        answer = DnsAnswer(records, believed and bool(response.flags & dns.flags.AD))
         if len(self._cache) >= _CACHED:
             self._cache.clear()
-        self._cache[key] = (now + min(max(ttl, 1.0), _LONGEST_TTL), records)
-        return records
+        self._cache[key] = (now + min(max(ttl, 1.0), _LONGEST_TTL), answer)
+        return answer
 
     async def addresses(self, host: str) -> list[str]:
         """Addresses of `host` to connect to: itself if it is one, from the hosts file, else A and AAAA."""
@@ -179,11 +188,16 @@ class Resolver:
                 raise
             return found
 
-    async def _ask(self, query: dns.message.Message) -> dns.message.Message:
+    async def _ask(self, query: dns.message.Message, named: str) -> tuple[dns.message.Message, bool]:
+        """The response, and whether its AD bit is believed.
+
+        RFC 6840 §5.8, RFC 4035 §4.9.3: the bit is worth what the way to the resolver is: this machine's own, or one that was chosen. Attack: a
+        resolver of the network (DHCP), or whoever writes datagrams between it and us.
+        """
         why = "no answer"
         deadline = self._reactor.seconds() + self._timeout
         for _ in range(_ROUNDS):
-            for server, port in self._servers():
+            for server, port in self._servers(named):
                 left = deadline - self._reactor.seconds()
                 if left <= 0:
                     break
@@ -195,7 +209,7 @@ class Resolver:
                     why = error.message
                     continue
                 if response.rcode() in (dns.rcode.NOERROR, dns.rcode.NXDOMAIN):
-                    return response
+                    return response, bool(named) or _is_loopback(server)
                 why = f"the resolver answers {dns.rcode.to_text(response.rcode())}"
         raise Unavailable(f"DNS: {why} for {query.question[0].name}", hint="is the resolver running?", stage="dns")
 
@@ -226,6 +240,13 @@ class Resolver:
         finally:
             if call.active():
                 call.cancel()
+
+
+def _is_loopback(server: str) -> bool:
+    try:
+        return ipaddress.ip_address(server).is_loopback
+    except ValueError:
+        return False
 
 
 def _records(response: dns.message.Message, kind: str) -> tuple[float, tuple[Any, ...]]:

@@ -16,7 +16,7 @@ from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.python.failure import Failure
 
 from mailsec.errors import ConfigurationError
-from mailsec.interfaces import ProtocolCore, Scratch
+from mailsec.interfaces import DnsAnswer, ProtocolCore, Scratch
 from mailsec.model.limits import DEFAULT_LIMITS, Limits
 from mailsec.model.requests import StartTls
 from mailsec.net.connect import Connection, connect
@@ -268,6 +268,12 @@ class TwistedRuntime:
 
     def resolve(self, name: str, kind: str) -> Deferred[Sequence[Any]]:
         return Deferred.fromCoroutine(self._resolver.resolve(name, kind))
+
+    def look_up(self, name: str, kind: str, *, resolver: str = "") -> Deferred[DnsAnswer]:
+        return Deferred.fromCoroutine(self._resolver.look_up(name, kind, server=resolver))
+
+    def public_addresses(self, host: str) -> Deferred[Sequence[str]]:
+        return Deferred.fromCoroutine(self._fetcher.addresses(host))
 
     def fetch(
         self, url: str, *, body: bytes | None = None, content_type: str = "", limit: int = 0, timeout: float = 0.0

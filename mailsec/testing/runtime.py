@@ -16,7 +16,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Generic, TypeVar
 
 from mailsec.errors import LocalProtocolError, Unavailable
-from mailsec.interfaces import ProtocolCore
+from mailsec.interfaces import DnsAnswer, ProtocolCore
+from mailsec.model.networks import is_public
 from mailsec.testing.memory import MemoryScratch
 
 __all__ = ["CancelledError", "FakeRuntime", "FakeSignal", "FakeTask"]
@@ -132,8 +133,8 @@ class FakeTask(Generic[T]):
 class FakeRuntime:
     """`interfaces.Runtime` for tests. `run(coroutine)` drives everything to its end.
 
-    `records` answers `resolve` by (name, kind), `pages` answers `fetch` by URL; a value that is an exception is raised. `failures` collects
-    errors of tasks that nobody awaited.
+    `records` answers `resolve` and `look_up` by (name, kind), a `DnsAnswer` says what is authentic; `pages` answers `fetch` by URL; a value
+    that is an exception is raised. `failures` collects errors of tasks that nobody awaited.
     """
 
     def __init__(
@@ -141,7 +142,7 @@ class FakeRuntime:
         at: datetime = EPOCH,
         *,
         seed: bytes | None = b"mailsec",
-        records: Mapping[tuple[str, str], Sequence[Any] | Exception] | None = None,
+        records: Mapping[tuple[str, str], Sequence[Any] | DnsAnswer | Exception] | None = None,
         pages: Mapping[str, bytes | Exception] | None = None,
     ) -> None:
         self.at = at
@@ -251,10 +252,16 @@ class FakeRuntime:
         return at_once()
 
     async def resolve(self, name: str, kind: str) -> Sequence[Any]:
-        answer: Sequence[Any] | Exception = self.records.get((name, kind), ())
+        return (await self.look_up(name, kind)).records
+
+    async def look_up(self, name: str, kind: str, *, resolver: str = "") -> DnsAnswer:
+        answer: Sequence[Any] | DnsAnswer | Exception = self.records.get((name, kind), ())
         if isinstance(answer, Exception):
             raise answer
-        return answer
+        return answer if isinstance(answer, DnsAnswer) else DnsAnswer(tuple(answer))
+
+    async def public_addresses(self, host: str) -> Sequence[str]:
+        return tuple(one for one in await self.resolve(host, "A") if is_public(one))
 
     async def fetch(self, url: str, *, body: bytes | None = None, content_type: str = "", limit: int = 0, timeout: float = 0.0) -> bytes:
         page = self.pages.get(url, Unavailable(f"no page at {url}"))

@@ -14,6 +14,7 @@ import pytest
 from twisted.internet.defer import CancelledError, Deferred, succeed
 
 from mailsec.errors import ConfigurationError, LimitExceeded, Unavailable
+from mailsec.interfaces import DnsAnswer
 from mailsec.model.limits import Limits
 from mailsec.net.runtime import TwistedRuntime
 
@@ -183,6 +184,7 @@ class Dns:
         self.truncate = False
         self.silent = False
         self.liar = False
+        self.validates = True
         outer = self
 
         class Udp(socketserver.BaseRequestHandler):
@@ -216,6 +218,8 @@ class Dns:
         self.questions += 1
         query = dns.message.from_wire(wire)
         response = dns.message.make_response(query)
+        if self.validates and query.flags & dns.flags.AD:
+            response.flags |= dns.flags.AD
         question = query.question[0]
         kind = dns.rdatatype.to_text(question.rdtype)
         if udp and self.truncate:
@@ -290,6 +294,36 @@ def test_a_server_that_fails_for_aaaa_does_not_take_the_addresses_of_a(loop, res
     assert loop.call(resolving._resolver.addresses, "half.example") == ["192.0.2.1"]
     with pytest.raises(Unavailable):
         loop.call(resolving._resolver.addresses, "no.example")
+
+
+def test_a_validating_resolver_on_this_machine_is_believed(loop, resolving, dns_server):
+    dns_server.table = {("b.example.", "TXT"): ['"a"'], ("c.example.", "TXT"): ['"a"']}
+    assert loop.call(resolving.look_up, "b.example", "TXT") == DnsAnswer((b"a",), True)
+    dns_server.validates = False
+    assert loop.call(resolving.look_up, "c.example", "TXT") == DnsAnswer((b"a",), False)
+    assert loop.call(resolving.look_up, "nowhere.example", "TXT") == DnsAnswer()
+
+
+def test_attack_a_resolver_of_the_network_says_that_it_validated(loop, resolving, dns_server):
+    dns_server.table = {("b.example.", "TXT"): ['"a"']}
+    resolving._resolver._configured = ""
+    here = f"127.0.0.1:{dns_server.port}"
+    ask_udp = resolving._resolver._ask_udp
+
+    async def as_if_elsewhere(query, server, port, seconds):
+        return await ask_udp(query, "127.0.0.1", dns_server.port, seconds)
+
+    resolving._resolver._ask_udp = as_if_elsewhere
+    resolving._resolver._servers = lambda named: [("192.0.2.53", 53)]
+    assert loop.call(resolving.look_up, "b.example", "TXT") == DnsAnswer((b"a",), False)
+    assert loop.call(lambda: resolving.look_up("b.example", "TXT", resolver=here)) == DnsAnswer((b"a",), True), "unless it was chosen"
+
+
+def test_addresses_for_a_strangers_url_are_public_ones(loop, resolving, dns_server):
+    dns_server.table = {("ca.example.", "A"): ["10.0.0.1", "8.8.8.8"], ("in.example.", "A"): ["169.254.169.254"]}
+    assert loop.call(resolving.public_addresses, "ca.example") == ["8.8.8.8"]
+    with pytest.raises(Unavailable, match="no public address"):
+        loop.call(resolving.public_addresses, "in.example")
 
 
 def test_truncated_answer_is_asked_again_over_tcp(loop, resolving, dns_server):
