@@ -44,6 +44,8 @@ def spoken_on(listener: ListenerSettings, settings: GatewaySettings, pipeline: P
         tls=listener.tls,
         authenticate=listener.authenticate,
         normalise=listener.normalise,
+        smtputf8=True,
+        dsn=True,
         limits=settings.limits,
     )
     told = b"" if listener.tls == "implicit" else b"421 4.7.0 too many connections from your address\r\n"

@@ -222,12 +222,19 @@ class Relay:
         envelope = entry.entry.envelope
         reverse_path = envelope.reverse_path
         smtputf8 = (
-            envelope.smtputf8
+            # RFC 6531 §3.2: asked for where something needs it; a message that is ASCII throughout needs nothing for its header.
+            (envelope.smtputf8 and eight_bit)
             or not (reverse_path is None or reverse_path.is_ascii)
             or not all(recipient.address.is_ascii for recipient in recipients)
         )
         segments = Segments.of(entry.octets.data if isinstance(entry.octets, BytesOctets) else entry.octets)
-        return Job(entry, positions, OutgoingMessage(reverse_path, recipients, segments, eight_bit, smtputf8, entry.entry.sensitive))
+        # What was opened here comes back to nobody whole.
+        ret = "HDRS" if entry.entry.secret else envelope.ret
+        return Job(
+            entry,
+            positions,
+            OutgoingMessage(reverse_path, recipients, segments, eight_bit, smtputf8, ret, envelope.envid, entry.entry.sensitive),
+        )
 
     def _submit(self, destination: Destination, job: Job) -> None:
         if job.entry.entry.secret and not destination.is_ours_and_private:

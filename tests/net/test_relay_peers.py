@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from aiosmtpd.controller import Controller
 
+from mailsec.model.address import Address
 from mailsec.model.queue import RecipientState
+from mailsec.model.session import Envelope, Recipient
 from mailsec.model.settings import NextHop
 from mailsec.wire.smtp.server import ServerSettings
 from tests.net.relay_gateway import BODY, Gateway, entry
@@ -140,3 +144,15 @@ def test_a_wrong_password_or_none_at_all_waits_for_the_operator(gateway, serve, 
     wait_for(lambda: len(inbox.messages) == 1 and not one.queue())
     shown = capfd.readouterr()
     assert "wrong-and-private" not in shown.out + shown.err
+
+
+def test_what_the_sender_asked_to_be_told_goes_through_the_spool_to_the_next_hop(gateway, serve):
+    port, inbox = serve(ServerSettings("peer", dsn=True, smtputf8=True))
+    one = gateway(smtp(port))
+    asked = Recipient(Address.parse("bob@example.net"), "SUCCESS,DELAY", "rfc822;robert@example.com")
+    envelope = Envelope(Address.parse("alice@example.org"), (asked,), ret="HDRS", envid="QQ+2B1", smtputf8=True)
+    one.commit(replace(entry("a"), envelope=envelope))
+    wait_for(lambda: inbox.messages and not one.queue())
+    ((received, _),) = inbox.messages
+    assert (received.ret, received.envid, received.recipients) == ("HDRS", "QQ+2B1", (asked,))
+    assert not received.smtputf8, "nothing in it needs that"

@@ -421,6 +421,36 @@ def test_attack_the_next_hop_returns_what_was_opened_to_whoever_recorded_it(offe
     assert b"MAIL FROM:<a@b.example>\r\nRCPT TO:<bob@example.org>\r\n" in other.said
 
 
+def to_dsn(*to: Recipient, offer: str = "250-DSN\r\n", **more: Any) -> Hop:
+    message = OutgoingMessage(Address.parse("a@b.example"), to, Segments.of(b"Subject: x\r\n\r\n"), **more)
+    return Hop([message]).hear("220 x\r\n").hear(HELLO.replace("250 ", offer + "250 "))
+
+
+def test_what_the_sender_asks_to_be_told_is_passed_on():
+    bob = Recipient(Address.parse("bob@example.org"), "SUCCESS,DELAY", "rfc822;robert+2Bx@example.net")
+    carol = Recipient(Address.parse("carol@example.org"))
+    hop = to_dsn(bob, carol, ret="FULL", envid="QQ+3D1")
+    assert b"MAIL FROM:<a@b.example> SIZE=14 RET=FULL ENVID=QQ+3D1\r\n" in hop.said
+    assert b"RCPT TO:<bob@example.org> NOTIFY=SUCCESS,DELAY ORCPT=rfc822;robert+2Bx@example.net\r\n" in hop.said
+    assert b"RCPT TO:<carol@example.org>\r\n" in hop.said
+    hop.hear("250 ok\r\n250 ok\r\n250 ok\r\n354 go\r\n").hear("250 ok\r\n")
+    assert hop.results[0].dsn
+
+
+def test_next_hop_without_dsn_is_told_nothing_of_it_and_the_caller_knows():
+    hop = to_dsn(Recipient(Address.parse("bob@example.org"), "SUCCESS", "rfc822;x@y.example"), offer="", ret="FULL", envid="1")
+    assert b"MAIL FROM:<a@b.example> SIZE=14\r\nRCPT TO:<bob@example.org>\r\nDATA" in hop.said
+    hop.hear("250 ok\r\n250 ok\r\n354 go\r\n").hear("250 ok\r\n")
+    assert not hop.results[0].dsn
+
+
+@pytest.mark.parametrize("utf8", [True, False])
+def test_original_recipient_that_is_not_ascii_travels_under_smtputf8_only(utf8):
+    bob = Recipient(Address.parse("bob@example.org"), "", "utf-8;jürgen@example.org")
+    hop = to_dsn(bob, offer="250-DSN\r\n250-SMTPUTF8\r\n", smtputf8=utf8)
+    assert ("ORCPT=utf-8;jürgen@example.org".encode() in hop.said) is utf8
+
+
 def test_address_with_a_line_end_is_never_sent():
     evil = OutgoingMessage(None, (Recipient(Address("a", "b\r\nRSET")),), Segments.of(b"x\r\n"))
     hop = Hop([evil]).hear("220 x\r\n").hear(HELLO)

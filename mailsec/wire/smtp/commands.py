@@ -26,6 +26,8 @@ _TO = re.compile(rf"TO:{_PATH}", re.IGNORECASE | re.DOTALL)
 _PARAMETER = re.compile(r"([A-Za-z0-9][A-Za-z0-9-]*)(?:=([^\x00-\x20=\x7f]+))?\Z")
 # RFC 3461 §4: xtext
 _XTEXT = re.compile(r"(?:[\x21-\x2a\x2c-\x3c\x3e-\x7e]|\+[0-9A-F]{2})*\Z")
+# RFC 6533 §3: under SMTPUTF8 an original recipient of the type utf-8 stands there as it is.
+_ORIGINAL = re.compile(r"[A-Za-z0-9-]{1,64};(?:[\x21-\x2a\x2c-\x3c\x3e-\x7e]|[^\x00-\x9f]|\+[0-9A-F]{2})*\Z")
 _NO_NAME = re.compile(r'[^!-~]|[()<>;,\\"]')
 _SIZE = re.compile(r"[0-9]{1,20}\Z")
 
@@ -150,7 +152,8 @@ def parse_rcpt(argument: bytes, *, hostname: str, smtputf8: bool, dsn: bool) -> 
             if words != ["NEVER"] and (not set(words) <= {"SUCCESS", "FAILURE", "DELAY"} or len(set(words)) != len(words)):
                 raise CommandError(_BAD_PARAMETER)
         elif name == "ORCPT" and dsn:
-            if not value or len(value) > 500 or ";" not in value or not _XTEXT.match(value.replace(";", "", 1)):
+            # RFC 3461 §4.2: original-recipient-address = addr-type ";" xtext, at most 500 characters
+            if len(value) > 500 or not _ORIGINAL.match(value) or not (value.isascii() or smtputf8):
                 raise CommandError(_BAD_PARAMETER)
             original = value
         else:

@@ -1,4 +1,4 @@
-"""One message on its way to one next hop: its envelope as commands, and who said what about each recipient.
+"""One message on its way to one next hop: its envelope as commands (RFC 5321, RFC 3461), and who said what about each recipient.
 
 The one invariant: a recipient counts as delivered only by a 2yz reply that came after the whole message was sent.
 """
@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 from mailsec.errors import LocalProtocolError, MailsecError, RemoteProtocolError, Reply
+from mailsec.model.session import Recipient
 from mailsec.wire.smtp.questions import DeliveryResult, OutgoingMessage
 
 __all__ = ["Delivery", "check_capabilities"]
@@ -38,13 +39,14 @@ def _all_ascii(message: OutgoingMessage) -> bool:
 class Delivery:
     """The state of one message in one session."""
 
-    __slots__ = ("_awaiting", "_lmtp", "_local", "_replies", "accepted", "closing", "handed_over", "mail_refused", "message")
+    __slots__ = ("_awaiting", "_dsn", "_lmtp", "_local", "_replies", "accepted", "closing", "handed_over", "mail_refused", "message")
 
     def __init__(self, message: OutgoingMessage, *, lmtp: bool) -> None:
         self.message = message
         self._lmtp = lmtp
         self._replies: list[Reply | None] = [None] * len(message.recipients)
         self._local = False
+        self._dsn = False
         self._awaiting: list[int] = []
         self.accepted: list[int] = []
         """Indices of the recipients that RCPT was answered with 2yz for."""
@@ -58,7 +60,8 @@ class Delivery:
         message = self.message
         path = str(message.reverse_path) if message.reverse_path is not None else ""
         # Attack: what was encrypted is sent again by whoever recorded it, and a full mailbox behind the next hop returns it to them, opened.
-        asks = message.quiet and "DSN" in capabilities
+        dsn = self._dsn = "DSN" in capabilities
+        asks = message.quiet and dsn
         if message.quiet and not asks and not self._lmtp:
             path = ""  # RFC 5321 §4.5.5: nobody is told. (Who speaks LMTP tells us at once, RFC 2033 §4.2.)
         mail = f"MAIL FROM:<{path}>"
@@ -66,13 +69,21 @@ class Delivery:
             mail += f" SIZE={len(message.segments)}"
         if message.eight_bit:
             mail += " BODY=8BITMIME"
-        if message.smtputf8 or not _all_ascii(message):
+        utf8 = message.smtputf8 or not _all_ascii(message)
+        if utf8:
             mail += " SMTPUTF8"
         if asks:
             mail += " RET=HDRS"
+        elif dsn:
+            # RFC 3461 §5.2.1: what the sender asked for is passed on as it was given.
+            mail += (f" RET={message.ret}" if message.ret else "") + (f" ENVID={message.envid}" if message.envid else "")
         commands: list[Command] = [(_line(mail), self._mail_answered)]
         for index, recipient in enumerate(message.recipients):
-            to = f"RCPT TO:<{recipient.address}>" + (" NOTIFY=NEVER" if asks else "")
+            to = f"RCPT TO:<{recipient.address}>"
+            if asks:
+                to += " NOTIFY=NEVER"
+            elif dsn:
+                to += _wishes(recipient, utf8)
             commands.append((_line(to), partial(self._rcpt_answered, index)))
         return commands
 
@@ -135,7 +146,15 @@ class Delivery:
         """What became of it."""
         undecided = Reply(451, "4.3.0", "nothing was said about this recipient")
         replies = tuple(known if known is not None else undecided for known in self._replies)
-        return DeliveryResult(self.message, replies, self._local, self.handed_over and self._local)
+        return DeliveryResult(self.message, replies, self._local, self._dsn, self.handed_over and self._local)
+
+
+def _wishes(recipient: Recipient, utf8: bool) -> str:
+    """NOTIFY and ORCPT as they came (RFC 3461 §5.2.1)."""
+    notify = f" NOTIFY={recipient.notify}" if recipient.notify else ""
+    # RFC 6533 §3: an ORCPT that is not ASCII travels under SMTPUTF8 only; it is left out where nothing else needs that.
+    original = f" ORCPT={recipient.original}" if recipient.original and (utf8 or recipient.original.isascii()) else ""
+    return notify + original
 
 
 def _line(text: str) -> bytes:

@@ -114,6 +114,9 @@ class OutgoingMessage:
     """True where it holds octets over 127: BODY=8BITMIME is then needed. mailsec never converts."""
     smtputf8: bool = False
     """True where an address or the header needs SMTPUTF8 (RFC 6531)."""
+    ret: str = ""
+    """RET as the sender gave it (RFC 3461 §4.3): "FULL", "HDRS" or ""; with `envid` and the recipients' NOTIFY and ORCPT it is passed on."""
+    envid: str = ""
     quiet: bool = False
     """True where its sender may learn nothing of what becomes of it: the next hop is asked for silence (RFC 3461 §4.1)."""
     tag: object = field(default=None, repr=False, compare=False)
@@ -134,6 +137,8 @@ class DeliveryResult:
     """The reply that decided for each recipient: positive (delivered), temporary or permanent."""
     local: bool = False
     """True where a reply's words are ours, not the next hop's: it went away, or could not carry this message."""
+    dsn: bool = False
+    """True where the next hop offered DSN: what the sender asked to be told is its to tell from now on (RFC 3461 §5.2.1)."""
     handed_over: bool = False
     """True where the next hop may have taken it without our knowing (it went away after the end of data): sent again, it may arrive twice."""
 
