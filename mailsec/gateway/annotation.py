@@ -34,7 +34,7 @@ async def annotate(
     """`segments` with our fields on top, and those of plugins above them. Raise PluginError where one fails."""
     session, settings = transaction.session, tools.settings
     added = b""
-    if session.origin is not Origin.MAILBOX:  # a mailbox is read, no hop is made
+    if session.origin is not Origin.MAILBOX and not session.in_passing:  # a mailbox is read, no hop is made
         added = received(session, transaction.id, transaction.received_at, recipients, smtputf8=transaction.envelope.smtputf8)
     if verdict is not None:
         # RFC 8601 §4: results stand above the Received field of the host that found them

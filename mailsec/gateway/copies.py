@@ -154,6 +154,7 @@ class Copies:
             need=need,
             rule=rule or plan.rule,
             explanation=_MADE[plan.sign, plan.encrypt] if segments is not None else _NOTHING_MADE,
+            plan=plan,
             header=quiet_header(self._transaction.message) if hides else None,
         )
 

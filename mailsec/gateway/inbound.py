@@ -42,7 +42,8 @@ async def handle_inbound(tools: Tools, received: Transaction, steps: Steps | Non
         groups = await tools.keys.openers(everybody)
     if len(groups) == 1 and not groups[0].wait:
         examined = await tools.evidence.examine(transaction.message, groups[0].keys)
-        if examined[0].encrypted and not resumed and steps is None and received.session.origin is Origin.INTERNET:
+        later = not resumed and steps is None and received.session.origin is Origin.INTERNET and not received.session.in_passing
+        if examined[0].encrypted and later:
             # promise 6: answered before anything inside is looked at, so that no reply depends on what is inside
             return [Outcome(everybody, DELIVER, None, None, need=LATER)]
         return await _Group(tools, received, transaction, everybody, steps).outcomes(*examined)
@@ -119,7 +120,7 @@ class _Group:
         # what was opened is delivered open; everything else exactly as it came
         clear = message.octets if result.clear is None else without_forged_results(tools, self._received, result.clear)
         segments = await annotate(tools, transaction, recipients, verdict, Segments.of(clear), names_of(message))
-        if tools.seals is not None and self._steps is None:
+        if tools.seals is not None and self._steps is None and not transaction.session.in_passing:
             arguments = segments, await tools.seals.current(), tools.runtime.now(), tools.settings.authserv_id, tools.limits
             large = len(segments) > tools.limits.bulk_threshold
             segments = await tools.runtime.in_thread(sealed, *arguments, lane="bulk") if large else sealed(*arguments)

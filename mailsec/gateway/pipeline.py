@@ -473,6 +473,10 @@ class Pipeline:
         """The key that a key store calls `name`."""
         return await self._tools.keys.key(name)
 
+    def record(self, event: Event) -> None:
+        """Tell everybody who records events."""
+        self.plugins.record(event)
+
 
 def _waiting_on(outcome: Outcome) -> Outcome:
     """Within a resumed row one group cannot be deferred by itself: it becomes a raw row of its own."""

@@ -12,9 +12,10 @@ from mailsec.interfaces.runtime import Runtime
 from mailsec.model.address import Address
 from mailsec.model.correspondents import Sighting
 from mailsec.model.octets import Segments
+from mailsec.model.protection import ProtectionPlan
 from mailsec.model.session import Identity, Transaction
 from mailsec.model.settings import GatewaySettings
-from mailsec.model.verdict import Decision, Verdict
+from mailsec.model.verdict import Decision, Event, Verdict
 
 __all__ = ["Gateway", "Outcome"]
 
@@ -35,6 +36,8 @@ class Outcome:
     explanation: Mapping[str, str] = field(default_factory=dict)
     sightings: tuple[Sighting, ...] = field(default=(), compare=False)
     """What the message teaches about its author, where it is trusted."""
+    plan: ProtectionPlan | None = field(default=None, compare=False)
+    """Outbound: how this copy was to be protected."""
     header: bytes | None = None
     """What a report about this copy may quote, where that is less than the header as received: fields that were encrypted are not in it."""
 
@@ -54,3 +57,7 @@ class Gateway(Protocol):
     async def recipient_exists(self, address: Address) -> bool | None: ...
 
     async def key(self, name: str) -> KeyHandle | None: ...
+
+    def record(self, event: Event) -> None:
+        """Tell everybody who records events (`record_event`): a service tells what became of what it processed."""
+        ...

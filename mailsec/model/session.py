@@ -112,6 +112,9 @@ class Session:
     """An `internet` listener that only our own MTA can reach: it has added results of its own already."""
     upstream: str = ""
     """`mailbox`: the mailbox's server as "HOST:PORT"; with `identity`, whose addresses are the mailbox owner's."""
+    in_passing: bool = False
+    """A message that another server keeps and only shows us (a milter): no hop is made, nothing is spooled, and nothing encrypted is opened,
+    since the answer is given before anybody has said 250 (promise 6)."""
 
 
 @dataclass(frozen=True, slots=True)
