@@ -19,7 +19,7 @@ from mailsec.app.expiry import ExpiryWatch
 from mailsec.app.hardening import fitting, raise_descriptors
 from mailsec.app.own_certificates import OwnCertificates
 from mailsec.app.seal_keys import DatabaseSealKeys
-from mailsec.app.token_keys import TokenKeysPlugin, token_clients
+from mailsec.app.token_keys import TokenKeysPlugin, module_of, token_clients
 from mailsec.app.truststore import ConfiguredTrust
 from mailsec.app.wiring import compile_rules, load_plugins, plugin_settings
 from mailsec.builtin.log import LogPlugin
@@ -28,6 +28,7 @@ from mailsec.builtin.revocation import RevocationPlugin
 from mailsec.builtin.rules import RulesPlugin
 from mailsec.builtin.software import SoftwarePlugin
 from mailsec.gateway.pipeline import Pipeline
+from mailsec.gateway.services import Surroundings
 from mailsec.interfaces import Runtime, Spool
 from mailsec.model.networks import read_network
 from mailsec.model.settings import GatewaySettings, RevocationSettings
@@ -145,6 +146,7 @@ def make_pipeline(
         partners=database_plugin,
         learner=database_plugin if configuration.trust.learn_certificates else None,
         seals=seals,
+        surroundings=Surroundings(database_plugin.register, module_of(configuration, database)),
     )
 
 

@@ -14,9 +14,10 @@ from typing import Any, Final, TypeVar
 
 from mailsec.algorithms.profiles import PROFILES
 from mailsec.app.key_usage import fits
+from mailsec.app.own_authorities import OwnAuthorities
 from mailsec.asn1 import writer
 from mailsec.hookspecs import hookimpl
-from mailsec.interfaces import Credentials, FoundCertificate, KeyHandle, Runtime
+from mailsec.interfaces import PEER, Credentials, FoundCertificate, KeyHandle, Runtime
 from mailsec.keys.software import SoftwareKey
 from mailsec.model.address import Address
 from mailsec.model.correspondents import Lesson, Sighting
@@ -30,7 +31,7 @@ from mailsec.store.logins import Logins
 from mailsec.store.partners import Partners, agreed_with
 from mailsec.x509.certificate import load_certificate
 
-__all__ = ["DatabaseAuthenticator", "DatabaseDirectory", "DatabaseKeys", "DatabasePlugin"]
+__all__ = ["Answers", "DatabaseAuthenticator", "DatabaseDirectory", "DatabaseKeys", "DatabasePlugin"]
 
 T = TypeVar("T")
 
@@ -40,7 +41,7 @@ LONGEST: Final = 60.0
 _MOST_ANSWERS: Final = 10_000
 
 
-class _Answers:
+class Answers:
     """Answers of the database, kept until it changes."""
 
     def __init__(self, database: CertDb, runtime: Runtime) -> None:
@@ -110,7 +111,7 @@ class DatabaseKeys:
 
     name = "database"
 
-    def __init__(self, answers: _Answers) -> None:
+    def __init__(self, answers: Answers) -> None:
         self._answers = answers
 
     async def key(self, reference: str) -> KeyHandle | None:
@@ -145,13 +146,16 @@ class DatabaseAuthenticator:
     """Users of the database: an `Authenticator`."""
 
     name = "database"
-    mechanisms = frozenset({"PLAIN"})
+    mechanisms = frozenset({"PLAIN", PEER})
 
-    def __init__(self, answers: _Answers) -> None:
+    def __init__(self, answers: Answers) -> None:
         self._answers = answers
 
     async def authenticate(self, credentials: Credentials, session: Session) -> Identity | None:
         """The identity; None where login and password do not fit, the user is disabled, or wants to be somebody else."""
+        if credentials.mechanism == PEER:
+            known = await self._answers.ask(("user", credentials.login), self._answers.database.find_user, credentials.login)
+            return None if known is None else Identity(known.login, known.addresses, PEER)
         # RFC 4616 §2: the authorisation identity says as whom to act; nobody acts as somebody else here.
         if credentials.mechanism != "PLAIN" or credentials.authorisation not in ("", credentials.login):
             return None
@@ -176,7 +180,7 @@ class DatabaseDirectory:
     name = "database"
     local = True
 
-    def __init__(self, answers: _Answers) -> None:
+    def __init__(self, answers: Answers) -> None:
         self._answers = answers
 
     async def certificates(self, address: Address) -> Sequence[FoundCertificate]:
@@ -226,7 +230,8 @@ class DatabasePlugin:
     """What `app` registers for the database that the configuration names."""
 
     def __init__(self, database: CertDb, runtime: Runtime) -> None:
-        self._answers = _Answers(database, runtime)
+        self._answers = Answers(database, runtime)
+        self.register = OwnAuthorities(self._answers)
         self._partners = Partners(database)
 
     @hookimpl

@@ -18,7 +18,7 @@ from mailsec.app.key_usage import fits
 from mailsec.app.modules import known_listing, modules_in_use
 from mailsec.errors import KeyUnavailable
 from mailsec.hookspecs import hookimpl
-from mailsec.interfaces import KeyHandle, Runtime
+from mailsec.interfaces import KeyHandle, Runtime, TokenHost
 from mailsec.keys.reference import KeyReference, parse_reference
 from mailsec.keys.token_handle import TokenHandle
 from mailsec.model.address import Address
@@ -26,9 +26,10 @@ from mailsec.model.session import matches_pattern
 from mailsec.model.tokens import TokenKey
 from mailsec.net.token_client import ListedCertificate, ListedToken, TokenClient
 from mailsec.store.certdb import CertDb
+from mailsec.tokens.remote import RemoteModule
 from mailsec.x509.certificate import Certificate, load_certificate
 
-__all__ = ["TokenKeys", "TokenKeysPlugin", "token_clients"]
+__all__ = ["TokenKeys", "TokenKeysPlugin", "module_of", "token_clients"]
 
 _KEPT_SECONDS: Final = 60.0
 _MOST_ANSWERS: Final = 10_000
@@ -245,3 +246,17 @@ def token_clients(configuration: Configuration, database: CertDb, reactor: Any) 
         )
         for module in modules_in_use(configuration.modules, database)
     )
+
+
+def module_of(configuration: Configuration, database: CertDb) -> Callable[[str], TokenHost]:
+    """A function that gives the module of a name, over its host's socket: each time a connection of its own."""
+    modules = {module.name: module for module in modules_in_use(configuration.modules, database)}
+
+    def find(name: str) -> TokenHost:
+        module = modules.get(name)
+        if module is None:
+            known = ", ".join(modules) or "none is in use"
+            raise KeyUnavailable(f"there is no module called {name!r}", hint=f"[[module]] has: {known}")
+        return RemoteModule(name, host_socket(module, configuration.gateway.run_directory), seconds=module.call_timeout)
+
+    return find

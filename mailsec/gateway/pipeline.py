@@ -12,7 +12,7 @@ from mailsec.errors import ConfigurationError, KeyUnavailable, MailsecError, Rep
 from mailsec.gateway.admission import Admission
 from mailsec.gateway.annotation import check_first_line
 from mailsec.gateway.client_certificates import ClientCertificates
-from mailsec.gateway.correspondents import Correspondent, Correspondents, PartnerBook
+from mailsec.gateway.correspondents import Correspondents, PartnerBook
 from mailsec.gateway.directories import Directories
 from mailsec.gateway.engine import Engine, SmimeEngine
 from mailsec.gateway.evidence import EvidenceDesk, TrustStore
@@ -27,17 +27,17 @@ from mailsec.gateway.notices import Notices
 from mailsec.gateway.outbound import handle_outbound
 from mailsec.gateway.outcomes import Receipt, is_told, must_report, receipt_of, rows_of
 from mailsec.gateway.reprocess import Reprocessing
+from mailsec.gateway.services import Services, Surroundings
 from mailsec.gateway.settling import DELIVER, decision_of, plain_text
 from mailsec.gateway.tls_words import tls_fields
 from mailsec.gateway.tools import Tools
 from mailsec.gateway.trace import message_id
 from mailsec.gateway.waiting import read_session, why_waiting
 from mailsec.interfaces import (
+    PEER,
     Authenticator,
     CertificateDirectory,
     Credentials,
-    FoundCertificate,
-    KeyHandle,
     Outcome,
     ReactorService,
     Runtime,
@@ -57,14 +57,16 @@ from mailsec.plugins import PluginManager
 __all__ = ["Pipeline"]
 
 _KEPT_SESSIONS = 256
+_NOT_FOR_CLIENTS = frozenset({PEER, "UPSTREAM"})
+"""Attack: AUTH with the name of a mechanism by which we ask ourselves, and which looks at no password."""
 
 
-class Pipeline:
+class Pipeline(Services):
     """One for each worker; it is the `interfaces.Gateway` that plugins are given, too.
 
     `plugins` is loaded; everything but runtime, spool and trust comes from the plugins' providers. `engine` replaces S/MIME for tests;
     `evidence` keeps evidence for all workers; `partners` knows what is agreed with correspondents, and `learner` keeps what their mail
-    teaches; with `seals` what is delivered is sealed, and known again in mailboxes.
+    teaches; with `seals` what is delivered is sealed, and known again in mailboxes; `surroundings` are for plugins that ask for them.
     """
 
     def __init__(
@@ -80,8 +82,10 @@ class Pipeline:
         partners: PartnerBook | None = None,
         seals: SealKeys | None = None,
         learner: Learner | None = None,
+        surroundings: Surroundings | None = None,
     ) -> None:
         self.settings = settings
+        self._surroundings = surroundings or Surroundings()
         self.runtime = runtime
         self.plugins = plugins
         self.spool = spool
@@ -197,7 +201,7 @@ class Pipeline:
 
     async def authenticate(self, credentials: Credentials, session: Session) -> Identity | None:
         """The identity that the first authenticator gives; None where none does. Raise MailsecError where one cannot say and none did."""
-        if self.admission.lacks_certificate(session):
+        if self.admission.lacks_certificate(session) or credentials.mechanism in _NOT_FOR_CLIENTS:
             return None
         if credentials.mechanism == "EXTERNAL":
             return certified(session, credentials)
@@ -443,39 +447,6 @@ class Pipeline:
                 },
             )
         )
-
-    # -- interfaces.Gateway ---------------------------------------------------------------------------------------------------
-
-    async def correspondent(self, address: Address, *, everywhere: bool = True) -> Correspondent:
-        """Which certificates `address` would be encrypted for, and why not each other one. `everywhere`: directories elsewhere are asked, too."""
-        return await self._tools.correspondents.find(address, everywhere=everywhere)
-
-    async def certificates(self, address: Address) -> Sequence[FoundCertificate]:
-        """What all certificate directories know of `address`, in their order; one that is out is passed over."""
-        found: list[FoundCertificate] = []
-        for directory in self.directories:
-            try:
-                found += await directory.certificates(address)
-            except MailsecError as error:
-                if not error.temporary:
-                    raise
-        return found
-
-    def may_send(self, identity: Identity, address: Address) -> bool:
-        """True where `identity` may use `address`."""
-        return identity.may_use(address)
-
-    async def recipient_exists(self, address: Address) -> bool | None:
-        """What the recipient directories say."""
-        return await self.admission.recipient_exists(address)
-
-    async def key(self, name: str) -> KeyHandle | None:
-        """The key that a key store calls `name`."""
-        return await self._tools.keys.key(name)
-
-    def record(self, event: Event) -> None:
-        """Tell everybody who records events."""
-        self.plugins.record(event)
 
 
 def _waiting_on(outcome: Outcome) -> Outcome:

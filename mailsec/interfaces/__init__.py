@@ -10,13 +10,14 @@ from __future__ import annotations
 from mailsec.interfaces.evidence import Evidence, EvidenceRequest, RevocationSource
 from mailsec.interfaces.gateway import Gateway, Outcome
 from mailsec.interfaces.keys import CryptoBackend, Hash, KeyHandle, KeyStore
-from mailsec.interfaces.people import Authenticator, CertificateDirectory, Credentials, FoundCertificate, RecipientDirectory
+from mailsec.interfaces.people import PEER, Authenticator, CertificateDirectory, Credentials, FoundCertificate, RecipientDirectory
 from mailsec.interfaces.protocols import Conversation, ProtocolCore, ReactorService, TcpService
 from mailsec.interfaces.runtime import DnsAnswer, Runtime, Scratch, Signal, Task, Work, run_now
 from mailsec.interfaces.storage import CertificateDatabase, SealKeys, Spool
 from mailsec.interfaces.tokens import TokenHost
 
 __all__ = [
+    "PEER",
     "Authenticator",
     "CertificateDatabase",
     "CertificateDirectory",

@@ -9,12 +9,14 @@ from typing import Any, Protocol
 from mailsec.interfaces.keys import KeyHandle
 from mailsec.interfaces.people import FoundCertificate
 from mailsec.interfaces.runtime import Runtime
+from mailsec.interfaces.tokens import TokenHost
 from mailsec.model.address import Address
 from mailsec.model.correspondents import Sighting
-from mailsec.model.octets import Segments
+from mailsec.model.octets import Octets, Segments
 from mailsec.model.protection import ProtectionPlan
-from mailsec.model.session import Identity, Transaction
+from mailsec.model.session import Envelope, Identity, Session, Transaction
 from mailsec.model.settings import GatewaySettings
+from mailsec.model.trust import IssuedCertificate
 from mailsec.model.verdict import Decision, Event, Verdict
 
 __all__ = ["Gateway", "Outcome"]
@@ -48,16 +50,66 @@ class Gateway(Protocol):
     settings: GatewaySettings
     runtime: Runtime
 
-    def process(self, transaction: Transaction) -> AsyncIterator[Outcome]: ...
+    def begin(self, session: Session, envelope: Envelope, octets: Octets) -> Transaction:
+        """The transaction of one message, with an id of its own. Raise LimitExceeded for a header over the limits."""
+        ...
 
-    async def certificates(self, address: Address) -> Sequence[FoundCertificate]: ...
-
-    def may_send(self, identity: Identity, address: Address) -> bool: ...
-
-    async def recipient_exists(self, address: Address) -> bool | None: ...
-
-    async def key(self, name: str) -> KeyHandle | None: ...
+    def process(self, transaction: Transaction) -> AsyncIterator[Outcome]:
+        """Everything up to the spool: an outcome for each group of recipients. Nothing is kept, sent or recorded; what fails is an outcome too."""
+        ...
 
     def record(self, event: Event) -> None:
-        """Tell everybody who records events (`record_event`): a service tells what became of what it processed."""
+        """Tell everybody who records events (`record_event`), the log first of all: a service tells what became of what it processed."""
+        ...
+
+    async def certificates(self, address: Address) -> Sequence[FoundCertificate]:
+        """What all certificate directories know of `address`, in their order; nothing of it is judged."""
+        ...
+
+    async def usable_certificates(self, address: Address) -> Sequence[bytes]:
+        """DER of the certificates that mail to `address` would be encrypted for now, judged as `mailsec cert find --explain` tells it.
+
+        Empty: there is none. Raise a MailsecError that is temporary where that cannot be said now.
+        """
+        ...
+
+    def may_send(self, identity: Identity, address: Address) -> bool:
+        """True where `identity` may use `address`."""
+        ...
+
+    async def identity(self, login: str) -> Identity | None:
+        """Who `login` is, where a peer that we trust says that it has checked the password (a milter's {auth_authen}, policy delegation).
+
+        None: nobody here. Raise a MailsecError that is temporary where nobody can say.
+        """
+        ...
+
+    async def recipient_exists(self, address: Address) -> bool | None:
+        """What the recipient directories say; None: none of them knows."""
+        ...
+
+    async def key(self, name: str) -> KeyHandle | None:
+        """The key that a key store calls `name`, with its certificate and chain: a nickname, "token:nickname" or a PKCS#11 URI."""
+        ...
+
+    async def authority(self, ca: str) -> Sequence[bytes]:
+        """DER of the certificates of our own authority called `ca`, the one that issues now first (it has several where it was renewed).
+
+        Raise KeyUnavailable where there is none.
+        """
+        ...
+
+    async def issued(self, ca: str) -> Sequence[IssuedCertificate]:
+        """The register of our own authority called `ca`. Raise KeyUnavailable where there is none, StoreError where it cannot be believed."""
+        ...
+
+    async def issued_as(self, ca: str, serial: int) -> IssuedCertificate | None:
+        """One entry of that register, without reading the others; None: no such number was issued, or revoked, here."""
+        ...
+
+    def token(self, module: str) -> TokenHost:
+        """The PKCS#11 module of that name, each time a connection of its own. Raise KeyUnavailable where there is none.
+
+        Its methods block: call them through `runtime.in_thread`.
+        """
         ...

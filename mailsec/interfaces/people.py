@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Final, Protocol
 
 from mailsec.model.address import Address
 from mailsec.model.session import Identity, Session
 from mailsec.model.verdict import Reason
 
-__all__ = ["Authenticator", "CertificateDirectory", "Credentials", "FoundCertificate", "RecipientDirectory"]
+__all__ = ["PEER", "Authenticator", "CertificateDirectory", "Credentials", "FoundCertificate", "RecipientDirectory"]
+
+PEER: Final = "PEER"
+"""The mechanism of `Credentials` whose secret a peer that we trust has checked (a mail server, over a milter or policy delegation). No client
+can choose it: an authenticator is asked so by `Gateway.identity` only."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,8 +16,9 @@ class TokenHost(Protocol):
 
     A token host for mail does the raw operations and lists what there is; what changes a token is refused there and done by commands.
 
-    Blocking: call it through a thread, or from a command. `token` is a label, "" where the module has one token only, or a label and a
-    serial as a PKCS#11 URI where two tokens have one label. Errors: KeyUnavailable (`stage` "token:LABEL"; come back), TokenError.
+    Blocking: call it through a thread, or from a command; one question at a time. `token` is a label, "" where the module has one token
+    only, or a label and a serial as a PKCS#11 URI where two tokens have one label. Errors: KeyUnavailable (`stage` "token:LABEL"; come
+    back), TokenError.
     """
 
     name: str

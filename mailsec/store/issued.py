@@ -94,6 +94,17 @@ class IssuedStore:
                     raise Tampered("the register of issued certificates was changed", hint="`mailsec db check` shows which row")
         return [_entry(authority, row) for row in rows]
 
+    def issued_as(self, authority: bytes, serial: int) -> IssuedCertificate | None:
+        """What `authority` issued or revoked under that serial number; None: nothing. Raise Tampered as `issued` does."""
+        with self._database.reading() as connection:
+            self._demand(connection)
+            row = _row(connection, authority, serial)
+            if row is None:
+                return None
+            if not self._database.authentic("issued", row):
+                raise Tampered("the register of issued certificates was changed", hint="`mailsec db check` shows which row")
+        return _entry(authority, row)
+
     def _demand(self, connection: Connection) -> None:
         if problem := self._database.problem(connection, "issued"):
             raise Tampered(

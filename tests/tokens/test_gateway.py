@@ -10,6 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from mailsec.app.config import load_configuration
+from mailsec.app.token_keys import module_of
+from mailsec.errors import KeyUnavailable
+from mailsec.store.certdb import CertDb
 from tests.peers.gateway import alive, until
 from tests.peers.inbox import Inbox
 from tests.peers.token_world import PULLED, World, is_signed_by
@@ -49,6 +53,20 @@ def test_mail_that_is_encrypted_to_a_key_on_a_token_is_opened(world: World, name
     world.deliver(name, world.encrypted_to(name, f"sealed for {name}"))
     assert f"the secret of sealed for {name}".encode() in world.arrived(f"sealed for {name}")
     assert [one for one in world.gateway._events("key used") if one["usage"] == "decrypt" and one["address"] == f"{name}@example.org"]
+
+
+def test_a_plugin_is_given_the_module_of_a_name(world: World):
+    """`Gateway.token` of a plugin in a worker: the host's module, over a connection of its own."""
+    configuration = load_configuration(str(world.gateway.configuration))
+    lines = Path(configuration.passphrase.file).read_bytes().splitlines()
+    password = next(line.removeprefix(b"internal:") for line in lines if line.startswith(b"internal:"))
+    with CertDb.open(configuration.database.location, password=password) as database:
+        find = module_of(configuration, database)
+    host = find("soft")
+    assert {"HSM 1", "HSM 10"} <= {token.label for token in host.tokens()} and host.mechanisms("HSM 1")
+    with pytest.raises(KeyUnavailable) as caught:
+        find("softer")
+    assert "soft" in caught.value.hint
 
 
 def test_promise_8_a_rule_cannot_sign_with_the_key_of_somebody_else(world: World):
