@@ -36,6 +36,8 @@ class FoundCertificate:
     """Certificates of authorities that came with it (DER); none is believed for that."""
     domain: str = ""
     """Where it is for everybody of this domain (a gateway's): one of the address's own is used before it."""
+    origin: str = ""
+    """Where in the source it was, for people: a distinguished name, the name of a record, "seen in mail"."""
 
 
 class CertificateDirectory(Protocol):
@@ -43,6 +45,9 @@ class CertificateDirectory(Protocol):
 
     An attribute `local` that is true says that it answers from this machine, and knows itself when its answers are out of date: it is asked
     for every message. Others are asked only where a message is to be encrypted and no local one helps, and their answers are kept for a while.
+
+    A MailsecError says that it works and cannot answer for this address: it is left alone for that domain for a while. One that raises something
+    else, or is late, is left alone altogether.
     """
 
     name: str
