@@ -20,7 +20,7 @@ from mailsec.hookspecs import hookimpl
 from mailsec.interfaces import PEER, Credentials, FoundCertificate, KeyHandle, Runtime
 from mailsec.keys.software import SoftwareKey
 from mailsec.model.address import Address
-from mailsec.model.correspondents import Lesson, Sighting
+from mailsec.model.correspondents import KnownCertificate, Lesson, Sighting
 from mailsec.model.partner import PartnerSettings
 from mailsec.model.session import Identity, Session
 from mailsec.model.trust import Anchor, CertificateEntry, UserEntry
@@ -193,7 +193,7 @@ class DatabaseDirectory:
         known = {one.entry.id: one for one in learnt.known(address, domain=True)}
         usable = [entry for entry in self._answers.database.for_address(address, at=at) if entry.id in known]
         others = [one.entry for one in known.values() if one.entry not in usable]
-        return tuple(_found(entry, known[entry.id].state, capabilities, address) for entry in (*usable, *others))
+        return tuple(_found(known[entry.id], capabilities, address) for entry in (*usable, *others))
 
 
 _SEE = "`mailsec cert list` shows it"
@@ -205,7 +205,8 @@ _AGAINST = {
 _DISTRUSTED = Reason("distrusted", "path", "it is marked as distrusted", "see `mailsec cert show`")
 
 
-def _found(entry: CertificateEntry, state: str, capabilities: bytes | None, address: Address) -> FoundCertificate:
+def _found(known: KnownCertificate, capabilities: bytes | None, address: Address) -> FoundCertificate:
+    entry, state = known.entry, known.state
     certificate = load_certificate(entry.der)
     for_whom = entry.for_whom(address)
     if for_whom != address.key:
@@ -223,6 +224,7 @@ def _found(entry: CertificateEntry, state: str, capabilities: bytes | None, addr
         preferred=state == "pinned",
         bound=not any(one.key == address.key for one in certificate.addresses),
         domain=for_whom.removeprefix("@") if for_whom != address.key else "",
+        origin=f"seen in {known.source}" if known.source else "",
     )
 
 
