@@ -139,6 +139,9 @@ class DatabaseKeys:
                 handle = self._answers.handle(entry)
                 if handle is not None:
                     found.append(handle)
+        if not found and self._answers.database.unlocked:
+            # Mail that must be signed waits for a person to look, and is not sent back.
+            self._answers.database.demand_assignments()
         return tuple(found)
 
 
