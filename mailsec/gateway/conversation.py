@@ -37,7 +37,7 @@ class SmtpConversation:
             return self._pipeline.admit_recipient(self.session, reverse_path, question.recipient.address)
         if isinstance(question, MessageComplete):
             self._know(question.client)
-            return self._complete(question.envelope)
+            return self._complete(question.envelope, question.each)
         if isinstance(question, MailFrom):
             self._discard()
             self._know(question.client)
@@ -70,14 +70,15 @@ class SmtpConversation:
 
     # -- answers --------------------------------------------------------------------------------------------------------------
 
-    async def _complete(self, envelope: Envelope) -> Reply:
+    async def _complete(self, envelope: Envelope, each: bool) -> Reply | tuple[Reply, ...]:
         # taken out of self first: a connection that closes meanwhile must not pull the octets from under the commit
         scratch, self._scratch = self._scratch, None
         if scratch is None:
             scratch = self._pipeline.spool.scratch()
         try:
             octets: Octets = scratch.seal()
-            reply = await self._pipeline.receive(self.session, envelope, octets)
+            receive = self._pipeline.receive_each if each else self._pipeline.receive
+            reply: Reply | tuple[Reply, ...] = await receive(self.session, envelope, octets)
         except MailsecError as error:
             reply = error.reply
         # Not in a `finally`: where the await was cancelled a thread may still read, and a closed descriptor may be another file a moment

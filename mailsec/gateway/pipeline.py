@@ -273,7 +273,7 @@ class Pipeline(Services):
             outcomes += found
             rows += receipt.rows
         reply = Reply(250, "2.0.0", f"accepted as {transaction.id}")
-        return outcomes, Receipt(tuple(rows), reply, (reply,))
+        return outcomes, Receipt(tuple(rows), reply, (reply,) * len(transaction.envelope.recipients))
 
     def _demand_room(self, outcomes: Sequence[Outcome]) -> None:
         """Raise KeyUnavailable (451 4.3.2) where too much waits for a token already."""

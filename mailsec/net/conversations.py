@@ -46,6 +46,8 @@ def spoken_on(listener: ListenerSettings, settings: GatewaySettings, pipeline: P
         normalise=listener.normalise,
         smtputf8=True,
         dsn=True,
+        chunking=True,
+        lmtp=listener.protocol == "lmtp",
         limits=settings.limits,
     )
     told = b"" if listener.tls == "implicit" else b"421 4.7.0 too many connections from your address\r\n"

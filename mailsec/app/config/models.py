@@ -123,8 +123,8 @@ class Listener(Section):
     """How logs and rules call it; origin and port by default ("submission-587")."""
     address: str
     """ "HOST:PORT", "[IPV6]:PORT" or "unix:PATH"."""
-    protocol: Literal["smtp", "pop3"] = "smtp"
-    """What is spoken there: "smtp", or "pop3" for the origin "mailbox"."""
+    protocol: Literal["smtp", "lmtp", "pop3"] = "smtp"
+    """What is spoken there: "smtp", "lmtp" (a reply for each recipient; never on port 25), or "pop3" for the origin "mailbox"."""
     origin: Literal["submission", "trusted", "internet", "mailbox"]
     """Who comes there: "submission", people who authenticate themselves; "trusted", a mail server that has checked its users; "internet",
     anybody; "mailbox", people who read their mail. Only mail from the first two is signed; the rest is verified, whatever it says."""
@@ -356,6 +356,8 @@ class Hop(Section):
     """Login there; needs `password_file`, and "required" or "verified"."""
     password_file: File = ""
     """The file with its password."""
+    chunking: bool = True
+    """Send messages in one chunk (BDAT) where that is offered; false for a server that offers it and fails."""
     server_name: str = ""
     """For "verified": the name that its certificate must hold, where that is not its host."""
     pins: Several = Field(default_factory=list)

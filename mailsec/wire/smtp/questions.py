@@ -90,6 +90,8 @@ class MessageComplete:
 
     envelope: Envelope
     client: ClientState
+    each: bool = False
+    """True where a tuple is wanted, with a reply for each recipient (LMTP, RFC 2033 §4.2); one reply is then for all of them."""
 
 
 @dataclass(frozen=True, slots=True)
