@@ -64,20 +64,25 @@ def _of_database(output: Output, address: Address, choice: DatabaseChoice) -> Co
     """Judged with the anchors of the database; nobody is asked about revocation."""
     from mailsec.app.command_runtime import CommandRuntime
     from mailsec.app.database_plugin import DatabasePlugin
-    from mailsec.app.databases import open_database
+    from mailsec.app.databases import open_any
+    from mailsec.app.nss_correspondents import NssCorrespondents
     from mailsec.app.truststore import ConfiguredTrust
     from mailsec.gateway.correspondents import Correspondents
     from mailsec.gateway.directories import Directories
     from mailsec.gateway.engine import SmimeEngine
     from mailsec.gateway.evidence import EvidenceDesk
-    from mailsec.interfaces import run_now
+    from mailsec.interfaces import CertificateDirectory, run_now
     from mailsec.keys.software import SoftwareBackend
+    from mailsec.store.nssdb import NssDb
 
-    with open_database(output, choice) as opened:
+    with open_any(output, choice, writing=False) as opened:
         runtime = CommandRuntime()
-        plugin = DatabasePlugin(opened, runtime)
+        plugin = NssCorrespondents(opened) if isinstance(opened, NssDb) else DatabasePlugin(opened, runtime)
         desk = EvidenceDesk(SmimeEngine(SoftwareBackend(), runtime), runtime, ConfiguredTrust(plugin, (), ()))
-        directories = Directories(list(plugin.register_certificate_directories()), runtime)
+        asked: list[CertificateDirectory] = (
+            [plugin] if isinstance(plugin, NssCorrespondents) else [*plugin.register_certificate_directories()]
+        )
+        directories = Directories(asked, runtime)
         return run_now(Correspondents(directories, desk, runtime).find(address))
 
 
