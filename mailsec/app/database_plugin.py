@@ -17,7 +17,7 @@ from mailsec.app.key_usage import fits
 from mailsec.app.own_authorities import OwnAuthorities
 from mailsec.asn1 import writer
 from mailsec.hookspecs import hookimpl
-from mailsec.interfaces import PEER, Credentials, FoundCertificate, KeyHandle, Runtime
+from mailsec.interfaces import PEER, Credentials, FoundCertificate, KeyHandle, Runtime, ScramVerifier
 from mailsec.keys.software import SoftwareKey
 from mailsec.model.address import Address
 from mailsec.model.correspondents import KnownCertificate, Lesson, Sighting
@@ -149,10 +149,16 @@ class DatabaseAuthenticator:
     """Users of the database: an `Authenticator`."""
 
     name = "database"
-    mechanisms = frozenset({"PLAIN", PEER})
+    mechanisms = frozenset({"PLAIN", "SCRAM-SHA-256", PEER})
 
     def __init__(self, answers: Answers) -> None:
         self._answers = answers
+
+    async def verifier(self, login: str, session: Session) -> ScramVerifier:
+        """What a SCRAM login is checked against: one that fits nothing where there is no such user, or a disabled one."""
+        user, found = await self._answers.runtime.in_thread(self._answers.database.user_and_verifier, login, lane="database")
+        identity = Identity(user.login, user.addresses, "SCRAM-SHA-256") if user is not None else None
+        return ScramVerifier(found.salt, found.iterations, found.stored_key, found.server_key, identity)
 
     async def authenticate(self, credentials: Credentials, session: Session) -> Identity | None:
         """The identity; None where login and password do not fit, the user is disabled, or wants to be somebody else."""

@@ -14,7 +14,18 @@ from mailsec.gateway.pipeline import Pipeline
 from mailsec.interfaces import Scratch
 from mailsec.model.octets import Octets
 from mailsec.model.session import Envelope, Identity, Session
-from mailsec.wire.smtp.questions import Authenticate, ClientState, Connected, MailFrom, MessageAbandoned, MessageComplete, RcptTo
+from mailsec.wire.smtp.questions import (
+    Authenticate,
+    ClientState,
+    Connected,
+    FindVerifier,
+    MailFrom,
+    MessageAbandoned,
+    MessageComplete,
+    RcptTo,
+    Verifying,
+)
+from mailsec.wire.smtp.words import AUTH_UNAVAILABLE
 
 __all__ = ["SmtpConversation"]
 
@@ -46,6 +57,9 @@ class SmtpConversation:
         if isinstance(question, Authenticate):
             self._know(question.client)
             return self._authenticate(question)
+        if isinstance(question, FindVerifier):
+            self._know(question.client)
+            return self._find_verifier(question)
         if isinstance(question, Connected):
             if question.tls is not None:
                 self.session = replace(self.session, tls=question.tls)
@@ -88,10 +102,16 @@ class SmtpConversation:
 
     async def _authenticate(self, question: Authenticate) -> Identity | Reply | None:
         try:
-            return await self._pipeline.authenticate(question.credentials, self.session)
+            return await self._pipeline.logins.authenticate(question.credentials, self.session, question.proven)
         except MailsecError as error:
             # RFC 4954 §6: 454 4.7.0, temporary authentication failure
-            return Reply(454, "4.7.0", "temporary authentication failure") if error.temporary else None
+            return AUTH_UNAVAILABLE if error.temporary else None
+
+    async def _find_verifier(self, question: FindVerifier) -> Verifying | Reply:
+        try:
+            return await self._pipeline.logins.verifying(question.login, self.session)
+        except MailsecError:
+            return AUTH_UNAVAILABLE
 
     def _know(self, client: ClientState) -> None:
         """Take over what the core has learnt; the same object means that nothing has changed."""

@@ -10,7 +10,16 @@ from mailsec.model.address import Address
 from mailsec.model.session import Identity, Session
 from mailsec.model.verdict import Reason
 
-__all__ = ["PEER", "Authenticator", "CertificateDirectory", "Credentials", "FoundCertificate", "RecipientDirectory"]
+__all__ = [
+    "PEER",
+    "Authenticator",
+    "CertificateDirectory",
+    "Credentials",
+    "FoundCertificate",
+    "RecipientDirectory",
+    "ScramAuthenticator",
+    "ScramVerifier",
+]
 
 PEER: Final = "PEER"
 """The mechanism of `Credentials` whose secret a peer that we trust has checked (a mail server, over a milter or policy delegation). No client
@@ -77,6 +86,18 @@ class Credentials:
     authorisation: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class ScramVerifier:
+    """What a proof of SCRAM-SHA-256 is checked against (RFC 5802 §3). Its `repr` shows nothing to guess with."""
+
+    salt: bytes = field(repr=False)
+    iterations: int
+    stored_key: bytes = field(repr=False)
+    server_key: bytes = field(repr=False)
+    identity: Identity | None
+    """Whose it is; None: nobody's, and no proof fits."""
+
+
 class Authenticator(Protocol):
     """Says who is there, and which addresses they may use."""
 
@@ -85,4 +106,12 @@ class Authenticator(Protocol):
 
     async def authenticate(self, credentials: Credentials, session: Session) -> Identity | None:
         """The identity; None where login and secret do not fit; an exception with `.temporary` where it cannot say."""
+        ...
+
+
+class ScramAuthenticator(Authenticator, Protocol):
+    """One whose `mechanisms` name "SCRAM-SHA-256" besides "PLAIN"."""
+
+    async def verifier(self, login: str, session: Session) -> ScramVerifier:
+        """What `login` is checked against. For a login that does not exist one that fits nothing, with the same salt whenever it is asked for."""
         ...

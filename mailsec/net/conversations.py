@@ -43,6 +43,7 @@ def spoken_on(listener: ListenerSettings, settings: GatewaySettings, pipeline: P
         settings.hostname,
         tls=listener.tls,
         authenticate=listener.authenticate,
+        mechanisms=pipeline.logins.offered,
         normalise=listener.normalise,
         smtputf8=True,
         dsn=True,

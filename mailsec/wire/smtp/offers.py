@@ -58,8 +58,8 @@ def ehlo_reply(settings: ServerSettings, tls: TlsInfo | None) -> bytes:
     if not under_tls and settings.tls in ("starttls", "starttls-required"):
         lines.append("STARTTLS")
     # RFC 4954 §4: PLAIN is not offered before TLS.
-    if under_tls and settings.authenticate:
-        lines.append("AUTH " + " ".join(mechanisms_of(settings, tls)))
+    if under_tls and settings.authenticate and (mechanisms := mechanisms_of(settings, tls)):
+        lines.append("AUTH " + " ".join(mechanisms))
     lines += ["8BITMIME", "ENHANCEDSTATUSCODES"]
     if settings.smtputf8:
         lines.append("SMTPUTF8")

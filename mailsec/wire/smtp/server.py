@@ -6,6 +6,7 @@ sent to be looked at: nothing behind STARTTLS, nothing while a question is open,
 
 from __future__ import annotations
 
+import binascii
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -16,7 +17,7 @@ from mailsec.model.requests import Request, Send
 from mailsec.model.session import Identity, TlsInfo
 from mailsec.wire.smtp import questions, words
 from mailsec.wire.smtp.commands import CommandError, client_name
-from mailsec.wire.smtp.login import Login
+from mailsec.wire.smtp.login import Login, Step
 from mailsec.wire.smtp.offers import ServerSettings, ehlo_reply
 from mailsec.wire.smtp.states import State
 from mailsec.wire.smtp.transactions import Transactions
@@ -269,23 +270,34 @@ class SmtpServer(Transactions):
         self._handshake()
 
     def _auth(self, argument: bytes) -> None:
-        credentials = self._login.begin(argument, self.client)
+        step = self._login.begin(argument, self.client)
         self._after_auth = self.state
-        if credentials is not None:
-            self._ask(questions.Authenticate(credentials, self.client), self._authenticated)
-            return
-        # RFC 4954 §4: an empty challenge.
-        self.state = State.AUTH
-        self._requests.append(Send(b"334 \r\n"))
+        self._go_on_with_auth(step)
 
     def _auth_response(self, line: bytes) -> None:
         self.state = self._after_auth
         try:
-            credentials = self._login.answer(line)
+            step = self._login.answer(line)
         except CommandError as error:
             self._refuse(error.reply)
             return
-        self._ask(questions.Authenticate(credentials, self.client), self._authenticated)
+        self._go_on_with_auth(step)
+
+    def _go_on_with_auth(self, step: Step) -> None:
+        if isinstance(step, bytes):
+            # RFC 4954 §4: a challenge in base64
+            self.state = State.AUTH
+            self._requests.append(Send(b"334 " + binascii.b2a_base64(step, newline=False) + b"\r\n"))
+        elif isinstance(step, questions.FindVerifier):
+            self._ask(step, self._verifier_found)
+        else:
+            self._ask(step, self._authenticated)
+
+    def _verifier_found(self, value: questions.Verifying | Reply | None) -> None:
+        if isinstance(value, questions.Verifying):
+            self._go_on_with_auth(self._login.verifier(value))
+        else:
+            self._say_answer(value if isinstance(value, Reply) else words.AUTH_UNAVAILABLE)
 
     def _authenticated(self, value: Identity | Reply | None) -> None:
         if isinstance(value, Identity):
