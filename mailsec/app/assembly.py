@@ -131,7 +131,7 @@ def make_pipeline(
         LogPlugin(),
         SoftwarePlugin(),
     )
-    plugins = load_plugins(configuration, list(zip(BUILT_IN, objects, strict=True)))
+    plugins = load_plugins(configuration, list(zip(BUILT_IN, objects, strict=True)), runtime)
     settings = replace(settings, plugins=plugin_settings(configuration, plugins))
     trust = ConfiguredTrust(database_plugin, configuration.trust.anchor_files, configuration.tls.client_anchor_files)
     evidence = DatabaseEvidence(store, runtime, grace=timedelta(days=settings.revocation.grace_days))

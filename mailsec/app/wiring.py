@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, Final
 
 from pydantic import BaseModel, ValidationError
 
@@ -12,10 +13,13 @@ from mailsec.app.config.load import describe
 from mailsec.app.config.models import Rule as RuleModel
 from mailsec.app.config.problems import Problem
 from mailsec.errors import ConfigurationError
+from mailsec.interfaces import Runtime
 from mailsec.plugins import PluginManager
 from mailsec.rules.ruleset import CONCERNS, WORDS, Rule, RuleSet, compile_rule
 
 __all__ = ["compile_rules", "find_plugin_problems", "load_plugins", "plugin_settings"]
+
+NONE_OFF: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 def compile_rules(configuration: Configuration) -> RuleSet:
@@ -26,12 +30,22 @@ def compile_rules(configuration: Configuration) -> RuleSet:
     return RuleSet(rules)
 
 
-def load_plugins(configuration: Configuration, built_in: Sequence[tuple[str, object]] = ()) -> PluginManager:
-    """The manager with the built-in plugins and the enabled ones; raise ConfigurationError for one that cannot be loaded."""
-    manager = PluginManager()
+def load_plugins(
+    configuration: Configuration,
+    built_in: Sequence[tuple[str, object]] = (),
+    runtime: Runtime | None = None,
+    off: Mapping[str, str] = NONE_OFF,
+) -> PluginManager:
+    """The manager with the built-in plugins and the enabled ones; raise ConfigurationError for one that cannot be loaded.
+
+    `off` are plugins that are not asked, and why.
+    """
+    manager = PluginManager(runtime)
+    for name, why in off.items():
+        manager.switch_off(name, why)
     for name, plugin in built_in:
         manager.add(plugin, name)
-    manager.load(configuration.plugins.enabled)
+    manager.load(configuration.plugins.enabled, configuration.plugins.path)
     return manager
 
 

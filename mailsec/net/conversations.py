@@ -5,15 +5,17 @@ The one invariant: what a core offers (TLS, AUTH) is what the listener's setting
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple, NoReturn
 
 from mailsec.gateway.conversation import SmtpConversation
 from mailsec.gateway.mailbox_conversation import MailboxConversation
 from mailsec.gateway.pipeline import Pipeline
-from mailsec.interfaces import Conversation, ProtocolCore
+from mailsec.interfaces import Conversation, ProtocolCore, ReactorService
 from mailsec.model.session import Session
 from mailsec.model.settings import GatewaySettings, ListenerSettings, MailboxSettings
+from mailsec.net.services import Service, find_service, opened
 from mailsec.wire.pop3.offers import PopSettings
 from mailsec.wire.pop3.server import PopServer
 from mailsec.wire.smtp.offers import ServerSettings
@@ -30,10 +32,18 @@ class Spoken(NamedTuple):
     """What a client is told that is one too many; empty where it could not read it."""
     session_timeout: float | None
     """Seconds that a session may last that brings no message; None: the core sees to that."""
+    reactor_service: ReactorService | None = None
+    """In place of `open`."""
 
 
-def spoken_on(listener: ListenerSettings, settings: GatewaySettings, pipeline: Pipeline) -> Spoken:
-    """What is spoken on `listener`."""
+def spoken_on(listener: ListenerSettings, settings: GatewaySettings, pipeline: Pipeline, services: Sequence[Service] = ()) -> Spoken:
+    """What is spoken on `listener`; `services` are those that plugins bring. Raise ConfigurationError for one that none brings."""
+    if listener.service:
+        service: Any = find_service(services, listener)
+        if not hasattr(service, "open"):
+            return Spoken(_no_core, b"", None, service)
+        make = partial(opened, service, implicit=listener.tls == "implicit", handshake=settings.limits.handshake_timeout)
+        return Spoken(make, b"", None)
     if listener.protocol == "pop3":
         offers = PopSettings(settings.hostname, tls=listener.tls, limits=settings.limits)
         mailbox = listener.mailbox or MailboxSettings()
@@ -43,13 +53,14 @@ def spoken_on(listener: ListenerSettings, settings: GatewaySettings, pipeline: P
         settings.hostname,
         tls=listener.tls,
         authenticate=listener.authenticate,
-        mechanisms=pipeline.logins.offered,
         normalise=listener.normalise,
         smtputf8=True,
         dsn=True,
-        chunking=True,
-        lmtp=listener.protocol == "lmtp",
         limits=settings.limits,
     )
     told = b"" if listener.tls == "implicit" else b"421 4.7.0 too many connections from your address\r\n"
     return Spoken(lambda session: (SmtpServer(server), SmtpConversation(pipeline, session)), told, settings.limits.session_timeout)
+
+
+def _no_core(session: Session) -> NoReturn:
+    raise AssertionError

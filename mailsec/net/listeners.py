@@ -18,11 +18,13 @@ from twisted.internet import tcp, unix
 from twisted.internet.address import UNIXAddress
 from twisted.internet.protocol import Factory, Protocol
 
+from mailsec.errors import MailsecError
 from mailsec.gateway.pipeline import Pipeline
 from mailsec.model.session import Session
 from mailsec.model.settings import GatewaySettings, ListenerSettings
-from mailsec.net.conversations import Spoken, spoken_on
+from mailsec.net.conversations import spoken_on
 from mailsec.net.driver import WireProtocol
+from mailsec.net.services import Foreign, factory_of
 from mailsec.net.turns import GIVE_WAY, Turn, Turns
 
 __all__ = ["Listeners", "open_listeners"]
@@ -53,10 +55,12 @@ class Listeners:
         self.turns = turns
         self.settings = settings
         self.pipeline = pipeline
-        self.connections: set[WireProtocol] = set()
+        self.services = pipeline.services()
+        self.connections: set[WireProtocol | Foreign] = set()
         self.accepted = 0
         """Connections since the start."""
         self._ports: list[Any] = []
+        self._factories: list[Any] = []
         self._per_address: dict[object, int] = {}
         self._full = False
         self._closed = False
@@ -70,6 +74,7 @@ class Listeners:
         with socket.socket(fileno=os.dup(descriptor)) as probe:
             family = probe.family
         accept = _Accept(self, listener, tls)
+        self._factories.append(accept.factory)
         kind: Any = _UnixPort if family == socket.AF_UNIX else _TcpPort
         port: Any = kind._fromListeningDescriptor(self.reactor, descriptor, *(() if family == socket.AF_UNIX else (family,)), accept)
         port.give_turn(Turn(self.turns), lambda: self._go_on(port))
@@ -79,8 +84,9 @@ class Listeners:
 
     # -- one connection -------------------------------------------------------------------------------------------------------
 
-    def connect(self, listener: ListenerSettings, spoken: Spoken, tls: Callable[..., Any] | None, peer: Any) -> Protocol | None:
+    def connect(self, accept: _Accept, peer: Any) -> Protocol | None:
         """The protocol of a new connection; None closes it."""
+        listener, spoken = accept.listener, accept.spoken
         if self._closed:
             return None
         host, port = _peer(peer, listener)
@@ -102,21 +108,29 @@ class Listeners:
             behind_own_mta=listener.behind_own_mta,
         )
 
-        def lost(connection: WireProtocol) -> None:
+        if listener.service and self.pipeline.admit_connection(session) is not None:
+            _log.warning("not a peer", peer=host, listener=listener.name)
+            return None
+
+        def lost(connection: WireProtocol | Foreign) -> None:
             if connection.handshake_failed:
                 self.pipeline.tls_failed(session, connection.handshake_failed)
+            if listener.service:
+                _log.debug("service connection ended", listener=listener.name, service=listener.service, peer=host)
             self._lost(connection, group)
 
-        core, conversation = spoken.open(session)
-        connection = WireProtocol(
-            core,
-            conversation,
-            clock=self.reactor,
-            tls=tls,
-            session_timeout=spoken.session_timeout,
-            judge=partial(self.pipeline.admit_tls, session),
-            on_lost=lost,
-        )
+        try:
+            connection = self._made(accept, session, peer, lost)
+        except MailsecError as error:
+            _log.warning("service refuses", service=listener.service, listener=listener.name, error=error.message)
+            return None
+        except (Exception, SystemExit) as error:
+            if not listener.service:
+                raise
+            _log.error("service failed", service=listener.service, listener=listener.name, exc_info=error)
+            return None
+        if connection is None:
+            return None
         self.connections.add(connection)
         self.turns.opened()
         if group is not None:
@@ -125,7 +139,22 @@ class Listeners:
             self._pause()
         return connection
 
-    def _lost(self, connection: WireProtocol, group: object) -> None:
+    def _made(self, accept: _Accept, session: Session, peer: Any, lost: Callable[[Any], None]) -> WireProtocol | Foreign | None:
+        if accept.factory is not None:
+            protocol = accept.factory.buildProtocol(peer)
+            return None if protocol is None else Foreign(accept.listener.service, protocol, lost)
+        core, conversation = accept.spoken.open(session)
+        return WireProtocol(
+            core,
+            conversation,
+            clock=self.reactor,
+            tls=accept.tls,
+            session_timeout=accept.spoken.session_timeout,
+            judge=partial(self.pipeline.admit_tls, session),
+            on_lost=lost,
+        )
+
+    def _lost(self, connection: WireProtocol | Foreign, group: object) -> None:
         self.connections.discard(connection)
         self.turns.ended()
         if group is not None:
@@ -167,6 +196,9 @@ class Listeners:
         for port in self._ports:
             port.stopListening()
         self._ports.clear()
+        for factory in filter(None, self._factories):
+            factory.doStop()
+        self._factories.clear()
 
     def drain(self, when_empty: Callable[[], None]) -> None:
         """Accept nothing more, let every session end as soon as it may, and call `when_empty` when the last has."""
@@ -232,10 +264,13 @@ class _Accept(Factory):
         self.listeners = listeners
         self.listener = listener
         self.tls = tls
-        self.spoken = spoken_on(listener, listeners.settings, listeners.pipeline)
+        self.spoken = spoken_on(listener, listeners.settings, listeners.pipeline, listeners.services)
+        service = self.spoken.reactor_service
+        self.factory = None if service is None else factory_of(service, listener, tls)
+        """Twisted's, where a plugin brings one."""
 
     def buildProtocol(self, addr: Any) -> Protocol | None:
-        return self.listeners.connect(self.listener, self.spoken, self.tls, addr)
+        return self.listeners.connect(self, addr)
 
 
 class _TooMany(Protocol):

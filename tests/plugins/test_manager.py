@@ -105,7 +105,7 @@ def test_only_enabled_entry_points_are_imported_and_classes_are_made(monkeypatch
             imported.append(self.name)
             return Greeter
 
-    monkeypatch.setattr("mailsec.plugins.entry_points", lambda group: [Point("wanted"), Point("other")])
+    monkeypatch.setattr("mailsec.plugins.loading.entry_points", lambda group: [Point("wanted"), Point("other")])
     loaded = PluginManager()
     loaded.load(["wanted"])
     assert imported == ["wanted"]
@@ -119,7 +119,7 @@ def test_plugin_that_exits_while_it_is_imported_is_a_configuration_error(monkeyp
         def load(self):
             raise SystemExit(3)
 
-    monkeypatch.setattr("mailsec.plugins.entry_points", lambda group: [Point()])
+    monkeypatch.setattr("mailsec.plugins.loading.entry_points", lambda group: [Point()])
     with pytest.raises(ConfigurationError, match="bad cannot be imported: SystemExit"):
         PluginManager().load(["bad"])
 

@@ -45,7 +45,7 @@ def check(output: Output, configuration: str, login: bool) -> None:
         for message, hint in token_doubts(found, modules, login=login):
             output.warning(message, hint)
             notes.append(message)
-    listeners = [f"{listener.origin} on {listener.address}" for listener in found.listeners]
+    listeners = [f"{listener.service or listener.origin} on {listener.address}" for listener in found.listeners]
     output.result(
         {"valid": True, "configuration": configuration, "listeners": listeners, "users": users, "keys": keys, "notes": notes},
         f"{configuration} is fine: {', '.join(listeners)}; {plural(len(found.rules), 'rule')}, {plural(keys, 'key')}, {plural(users, 'user')}",

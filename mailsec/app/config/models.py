@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
 
 __all__ = [
     "Database",
@@ -119,12 +119,21 @@ AnyUpstream = Annotated[Upstream, BeforeValidator(_upstream)]
 class Listener(Section):
     """A port that mail comes in by, or is read by. Its origin decides what may happen to the mail, never an address in the mail."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _of_service(cls, given: Any) -> Any:
+        # Nothing is known of who speaks there, until the plugin says something.
+        return {"origin": "internet", **given} if isinstance(given, dict) and given.get("service") else given
+
     name: str = ""
     """How logs and rules call it; origin and port by default ("submission-587")."""
     address: str
     """ "HOST:PORT", "[IPV6]:PORT" or "unix:PATH"."""
-    protocol: Literal["smtp", "lmtp", "pop3"] = "smtp"
-    """What is spoken there: "smtp", "lmtp" (a reply for each recipient; never on port 25), or "pop3" for the origin "mailbox"."""
+    protocol: Literal["smtp", "pop3"] = "smtp"
+    """What is spoken there: "smtp", or "pop3" for the origin "mailbox"."""
+    service: str = ""
+    """The name of a service that an enabled plugin brings: its protocol is spoken there instead. Such a listener has no origin; `peers`, `tls`
+    and the limits of connections count there, too."""
     origin: Literal["submission", "trusted", "internet", "mailbox"]
     """Who comes there: "submission", people who authenticate themselves; "trusted", a mail server that has checked its users; "internet",
     anybody; "mailbox", people who read their mail. Only mail from the first two is signed; the rest is verified, whatever it says."""
@@ -356,8 +365,6 @@ class Hop(Section):
     """Login there; needs `password_file`, and "required" or "verified"."""
     password_file: File = ""
     """The file with its password."""
-    chunking: bool = True
-    """Send messages in one chunk (BDAT) where that is offered; false for a server that offers it and fails."""
     server_name: str = ""
     """For "verified": the name that its certificate must hold, where that is not its host."""
     pins: Several = Field(default_factory=list)
@@ -424,4 +431,7 @@ class Plugins(Section):
     """Which plugins are loaded besides the built-in ones, in the order in which they are asked."""
 
     enabled: list[str] = Field(default_factory=list)
-    """Names of installed plugins (entry points of the group "mailsec"). Plugins are trusted code."""
+    """Names of installed plugins (entry points of the group "mailsec"), or of files in `path`. Plugins are trusted code."""
+    path: list[File] = Field(default_factory=list)
+    """Directories with plugins that are single files: NAME.py is the plugin NAME. They and all above them belong to root, and nobody else can
+    write there."""

@@ -30,6 +30,8 @@ __all__ = ["find_problems", "listener_name"]
 _FIELD_NAME = re.compile(r"[!-9;-~]+")
 """RFC 5322 §2.2: printable US-ASCII but the colon."""
 
+_NOT_FOR_SERVICES = ("protocol", "senders", "behind", "normalise", "require", "client_fingerprints", "upstream", "allowed_upstreams")
+
 _SMALLEST_NETWORK = {4: 8, 6: 16}
 """Prefix lengths below which `peers` means strangers."""
 
@@ -45,7 +47,7 @@ def find_problems(sections: Mapping[str, Any], plugin_tables: Mapping[str, Any])
         problems.append(Problem((), "there is no [[listener]]: nothing would be received"))
     known = [endpoint for endpoint in endpoints if endpoint]
     for index, listener in enumerate(listeners):
-        if listener is not None:
+        if listener is not None and not listener.service:
             problems.extend(find_mailbox_problems(index, listener, lambda host, port: _is_ours(NextHop("", host, port), known)))
     _clashes(listeners, problems)
     _rules(sections["rule"], listeners, problems)
@@ -73,8 +75,8 @@ def listener_name(listener: models.Listener) -> str:
     try:
         endpoint = parse_endpoint(listener.address)
     except ValueError:
-        return listener.origin
-    return f"{listener.origin}-{endpoint.port or endpoint.path.rpartition('/')[2]}"
+        return listener.service or listener.origin
+    return f"{listener.service or listener.origin}-{endpoint.port or endpoint.path.rpartition('/')[2]}"
 
 
 def _gateway(gateway: models.Gateway, listeners: Sequence[models.Listener | None], problems: list[Problem]) -> None:
@@ -130,6 +132,12 @@ def _listener(index: int, listener: models.Listener, problems: list[Problem]) ->
     def problem(field: str, message: str, hint: str = "") -> None:
         problems.append(Problem(("listener", index, field) if field else ("listener", index), message, hint))
 
+    if listener.service:
+        for name in _NOT_FOR_SERVICES:
+            if name in listener.model_fields_set:
+                problem(name, "is not for a service", "what is spoken there, and with whom, is its plugin's to say")
+        if listener.origin != "internet":
+            problem("origin", "is not for a service", "take it out: its plugin says what is known of who speaks there")
     endpoint: Endpoint | None = None
     try:
         endpoint = parse_endpoint(listener.address)
@@ -175,9 +183,6 @@ def _listener(index: int, listener: models.Listener, problems: list[Problem]) ->
             problem("behind", "is for internet listeners")
         elif not reached_by_us:
             problem("behind", "strangers could forge results here", "listen on 127.0.0.1 or a unix socket, or set peers")
-    if listener.protocol == "lmtp" and endpoint is not None and endpoint.port == 25:
-        # RFC 2033 §5: LMTP must not be spoken on port 25, where clients expect SMTP.
-        problem("protocol", "lmtp is not spoken on port 25", 'another port (24), or a unix socket: address = "unix:/run/mailsec/lmtp"')
     if listener.normalise and not reached_by_us:
         problem("normalise", "strangers could smuggle mail here", "listen on 127.0.0.1 or a unix socket, or set peers")
     return endpoint

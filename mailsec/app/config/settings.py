@@ -47,8 +47,9 @@ def _listeners(configuration: Configuration) -> tuple[ListenerSettings, ...]:
         ListenerSettings(
             name=listener_name(listener),
             address=listener.address,
-            protocol=listener.protocol,
+            protocol="service" if listener.service else listener.protocol,
             origin=Origin(listener.origin),
+            service=listener.service,
             senders=tuple(listener.senders),
             peers=tuple(listener.peers),
             behind_own_mta=listener.behind == "own-mta",
@@ -76,7 +77,7 @@ def _relay(configuration: Configuration) -> RelaySettings:
 
 
 def _hop(hop: Hop, configuration: Configuration) -> NextHop:
-    return replace(parse_hop(hop), server_name=hop.server_name, peer=peer_of(configuration.tls, hop), chunking=hop.chunking)
+    return replace(parse_hop(hop), server_name=hop.server_name, peer=peer_of(configuration.tls, hop))
 
 
 def _revocation(revocation: Revocation) -> RevocationSettings:
