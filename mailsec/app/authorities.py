@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from mailsec.errors import KeyUnavailable, UsageError
 from mailsec.model.trust import CertificateEntry
 from mailsec.store.certdb import CertDb
+from mailsec.store.nssdb import NssDb
 from mailsec.x509.certificate import load_certificate
 
 __all__ = ["authorities_called", "authority_of", "key_of"]
@@ -14,7 +15,7 @@ __all__ = ["authorities_called", "authority_of", "key_of"]
 _MAKE_ONE = '`mailsec cert issue --new-ca "My CA" --for example.org` makes one'
 
 
-def authorities_called(database: CertDb, nickname: str = "") -> Sequence[CertificateEntry]:
+def authorities_called(database: CertDb | NssDb, nickname: str = "") -> Sequence[CertificateEntry]:
     """Certificates of the CA called `nickname` (or of the only one) whose key is here; the one that issues now is first.
 
     A CA has several where it was renewed. Raise KeyUnavailable where there is none, UsageError where several CAs could be meant.
@@ -34,7 +35,7 @@ def authorities_called(database: CertDb, nickname: str = "") -> Sequence[Certifi
     return [entry for entry in database.find(names[0]) if _is_ca(entry)]
 
 
-def authority_of(database: CertDb, certificate: bytes) -> CertificateEntry | None:
+def authority_of(database: CertDb | NssDb, certificate: bytes) -> CertificateEntry | None:
     """The CA of ours that issued `certificate`, by name and key identifier; None where it is not ours."""
     below = load_certificate(certificate)
     wanted = below.authority_key_id.key_id if below.authority_key_id else None
@@ -46,7 +47,7 @@ def authority_of(database: CertDb, certificate: bytes) -> CertificateEntry | Non
     return None
 
 
-def key_of(database: CertDb, entry: CertificateEntry) -> bytes:
+def key_of(database: CertDb | NssDb, entry: CertificateEntry) -> bytes:
     """The private key of a CA, PKCS#8 DER."""
     key = database.private_key(entry)
     if key is None:

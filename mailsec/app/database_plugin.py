@@ -17,10 +17,10 @@ from mailsec.app.key_usage import fits
 from mailsec.app.own_authorities import OwnAuthorities
 from mailsec.asn1 import writer
 from mailsec.hookspecs import hookimpl
-from mailsec.interfaces import PEER, Credentials, FoundCertificate, KeyHandle, Runtime
+from mailsec.interfaces import PEER, Credentials, FoundCertificate, KeyHandle, Runtime, ScramVerifier
 from mailsec.keys.software import SoftwareKey
 from mailsec.model.address import Address
-from mailsec.model.correspondents import Lesson, Sighting
+from mailsec.model.correspondents import KnownCertificate, Lesson, Sighting
 from mailsec.model.partner import PartnerSettings
 from mailsec.model.session import Identity, Session
 from mailsec.model.trust import Anchor, CertificateEntry, UserEntry
@@ -139,6 +139,9 @@ class DatabaseKeys:
                 handle = self._answers.handle(entry)
                 if handle is not None:
                     found.append(handle)
+        if not found and self._answers.database.unlocked:
+            # Mail that must be signed waits for a person to look, and is not sent back.
+            self._answers.database.demand_assignments()
         return tuple(found)
 
 
@@ -146,10 +149,16 @@ class DatabaseAuthenticator:
     """Users of the database: an `Authenticator`."""
 
     name = "database"
-    mechanisms = frozenset({"PLAIN", PEER})
+    mechanisms = frozenset({"PLAIN", "SCRAM-SHA-256", PEER})
 
     def __init__(self, answers: Answers) -> None:
         self._answers = answers
+
+    async def verifier(self, login: str, session: Session) -> ScramVerifier:
+        """What a SCRAM login is checked against: one that fits nothing where there is no such user, or a disabled one."""
+        user, found = await self._answers.runtime.in_thread(self._answers.database.user_and_verifier, login, lane="database")
+        identity = Identity(user.login, user.addresses, "SCRAM-SHA-256") if user is not None else None
+        return ScramVerifier(found.salt, found.iterations, found.stored_key, found.server_key, identity)
 
     async def authenticate(self, credentials: Credentials, session: Session) -> Identity | None:
         """The identity; None where login and password do not fit, the user is disabled, or wants to be somebody else."""
@@ -193,7 +202,7 @@ class DatabaseDirectory:
         known = {one.entry.id: one for one in learnt.known(address, domain=True)}
         usable = [entry for entry in self._answers.database.for_address(address, at=at) if entry.id in known]
         others = [one.entry for one in known.values() if one.entry not in usable]
-        return tuple(_found(entry, known[entry.id].state, capabilities, address) for entry in (*usable, *others))
+        return tuple(_found(known[entry.id], capabilities, address) for entry in (*usable, *others))
 
 
 _SEE = "`mailsec cert list` shows it"
@@ -205,7 +214,8 @@ _AGAINST = {
 _DISTRUSTED = Reason("distrusted", "path", "it is marked as distrusted", "see `mailsec cert show`")
 
 
-def _found(entry: CertificateEntry, state: str, capabilities: bytes | None, address: Address) -> FoundCertificate:
+def _found(known: KnownCertificate, capabilities: bytes | None, address: Address) -> FoundCertificate:
+    entry, state = known.entry, known.state
     certificate = load_certificate(entry.der)
     for_whom = entry.for_whom(address)
     if for_whom != address.key:
@@ -223,6 +233,7 @@ def _found(entry: CertificateEntry, state: str, capabilities: bytes | None, addr
         preferred=state == "pinned",
         bound=not any(one.key == address.key for one in certificate.addresses),
         domain=for_whom.removeprefix("@") if for_whom != address.key else "",
+        origin=f"seen in {known.source}" if known.source else "",
     )
 
 

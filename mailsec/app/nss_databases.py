@@ -6,9 +6,11 @@ into new ones; so what is not there, or is in NSS's old format, is refused befor
 
 from __future__ import annotations
 
+import fcntl
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     from mailsec.model.trust import CertificateEntry
     from mailsec.tokens.token import Token
 
-__all__ = ["is_nss", "keys_in_use", "make_nss", "nss_directory", "open_nss"]
+__all__ = ["alone_in", "is_nss", "keys_in_use", "make_nss", "nss_directory", "open_nss"]
 
 _SCHEME: Final = "nss:"
 
@@ -116,6 +118,17 @@ def nss_directory(location: str) -> Path:
         )
         raise SchemaError(f"{directory} holds an NSS database of the old format (cert8.db, key3.db)", hint=hint)
     raise SchemaError(f"{directory} holds no NSS database (cert9.db, key4.db)", hint=f"certutil -N -d sql:{directory} makes one")
+
+
+@contextmanager
+def alone_in(location: str) -> Iterator[None]:
+    """Keep other commands of mailsec from doing the same in the directory of "nss:DIR" meanwhile. (NSS's own tools ask for no such lock.)"""
+    descriptor = os.open(nss_directory(location), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _name(location: str) -> str:

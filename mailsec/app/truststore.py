@@ -3,18 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 from mailsec.app.config.surroundings import read_anchor_file
-from mailsec.app.database_plugin import DatabasePlugin
 from mailsec.model.trust import Anchor
 
-__all__ = ["ConfiguredTrust"]
+__all__ = ["Believed", "ConfiguredTrust"]
+
+
+class Believed(Protocol):
+    """What a database says of whom it believes: `app.database_plugin`, `app.nss_correspondents`."""
+
+    async def anchors(self, purpose: str = "email") -> Sequence[Anchor]:
+        """Anchors for "email", "tls-server" or "tls-client"."""
+        ...
+
+    async def distrusted(self, purpose: str = "email") -> Sequence[bytes]:
+        """Certificates that no path may hold."""
+        ...
+
+    async def authorities(self) -> Sequence[bytes]:
+        """Certificates of authorities, which help to build paths."""
+        ...
 
 
 class ConfiguredTrust:
     """A `gateway.evidence.TrustStore`: the same object until something changes, as it asks. Files are read once, when it is made."""
 
-    def __init__(self, plugin: DatabasePlugin, anchor_files: Sequence[str], client_anchor_files: Sequence[str] = ()) -> None:
+    def __init__(self, plugin: Believed, anchor_files: Sequence[str], client_anchor_files: Sequence[str] = ()) -> None:
         self._plugin = plugin
         named = {"email": anchor_files, "tls-client": client_anchor_files}
         self._files = {

@@ -14,7 +14,18 @@ from mailsec.gateway.pipeline import Pipeline
 from mailsec.interfaces import Scratch
 from mailsec.model.octets import Octets
 from mailsec.model.session import Envelope, Identity, Session
-from mailsec.wire.smtp.questions import Authenticate, ClientState, Connected, MailFrom, MessageAbandoned, MessageComplete, RcptTo
+from mailsec.wire.smtp.questions import (
+    Authenticate,
+    ClientState,
+    Connected,
+    FindVerifier,
+    MailFrom,
+    MessageAbandoned,
+    MessageComplete,
+    RcptTo,
+    Verifying,
+)
+from mailsec.wire.smtp.words import AUTH_UNAVAILABLE
 
 __all__ = ["SmtpConversation"]
 
@@ -37,7 +48,7 @@ class SmtpConversation:
             return self._pipeline.admit_recipient(self.session, reverse_path, question.recipient.address)
         if isinstance(question, MessageComplete):
             self._know(question.client)
-            return self._complete(question.envelope)
+            return self._complete(question.envelope, question.each)
         if isinstance(question, MailFrom):
             self._discard()
             self._know(question.client)
@@ -46,6 +57,9 @@ class SmtpConversation:
         if isinstance(question, Authenticate):
             self._know(question.client)
             return self._authenticate(question)
+        if isinstance(question, FindVerifier):
+            self._know(question.client)
+            return self._find_verifier(question)
         if isinstance(question, Connected):
             if question.tls is not None:
                 self.session = replace(self.session, tls=question.tls)
@@ -70,14 +84,15 @@ class SmtpConversation:
 
     # -- answers --------------------------------------------------------------------------------------------------------------
 
-    async def _complete(self, envelope: Envelope) -> Reply:
+    async def _complete(self, envelope: Envelope, each: bool) -> Reply | tuple[Reply, ...]:
         # taken out of self first: a connection that closes meanwhile must not pull the octets from under the commit
         scratch, self._scratch = self._scratch, None
         if scratch is None:
             scratch = self._pipeline.spool.scratch()
         try:
             octets: Octets = scratch.seal()
-            reply = await self._pipeline.receive(self.session, envelope, octets)
+            receive = self._pipeline.receive_each if each else self._pipeline.receive
+            reply: Reply | tuple[Reply, ...] = await receive(self.session, envelope, octets)
         except MailsecError as error:
             reply = error.reply
         # Not in a `finally`: where the await was cancelled a thread may still read, and a closed descriptor may be another file a moment
@@ -87,10 +102,16 @@ class SmtpConversation:
 
     async def _authenticate(self, question: Authenticate) -> Identity | Reply | None:
         try:
-            return await self._pipeline.authenticate(question.credentials, self.session)
+            return await self._pipeline.logins.authenticate(question.credentials, self.session, question.proven)
         except MailsecError as error:
             # RFC 4954 §6: 454 4.7.0, temporary authentication failure
-            return Reply(454, "4.7.0", "temporary authentication failure") if error.temporary else None
+            return AUTH_UNAVAILABLE if error.temporary else None
+
+    async def _find_verifier(self, question: FindVerifier) -> Verifying | Reply:
+        try:
+            return await self._pipeline.logins.verifying(question.login, self.session)
+        except MailsecError:
+            return AUTH_UNAVAILABLE
 
     def _know(self, client: ClientState) -> None:
         """Take over what the core has learnt; the same object means that nothing has changed."""

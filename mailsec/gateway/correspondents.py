@@ -7,7 +7,7 @@ which any of that cannot be said is not encrypted to; what may be said later is 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Protocol
@@ -27,7 +27,7 @@ from mailsec.pki.identity import matches
 from mailsec.smime.ciphers_for import unfit
 from mailsec.x509.certificate import Certificate, load_certificate
 
-__all__ = ["DIRECTORY", "EVIDENCE", "Correspondent", "Correspondents", "Judged", "PartnerBook"]
+__all__ = ["DIRECTORY", "EVIDENCE", "Asked", "Correspondent", "Correspondents", "Judged", "PartnerBook"]
 
 _log = structlog.get_logger("mailsec.directories")
 
@@ -63,6 +63,18 @@ class Judged:
 
 
 @dataclass(frozen=True, slots=True)
+class Asked:
+    """What came of one directory, in the order in which they are asked."""
+
+    directory: str
+    found: int | None = None
+    """How many certificates it gave, good or not; None: it said nothing."""
+    why: str = ""
+    """Why it said nothing: it could not, or was not asked."""
+    failed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Correspondent:
     """What is known of one address."""
 
@@ -77,6 +89,8 @@ class Correspondent:
     """Directories elsewhere were not asked."""
     missing: Reason | None = None
     """Why nothing was chosen, in one sentence."""
+    asked: tuple[Asked, ...] = ()
+    """Every directory, with what came of it."""
 
     @property
     def certificates(self) -> tuple[str, ...]:
@@ -112,17 +126,19 @@ class Correspondents:
         """What is known of `address`. `everywhere`: also directories elsewhere, where those on this machine do not help."""
         local, remote = self._directories.local, self._directories.remote
         answers: list[tuple[FoundCertificate, ...]] = []
-        out: list[str] = []
-        for directory in local:
-            await self._ask(directory, address, answers, out)
+        asked = [await self._ask(directory, address, answers) for directory in local]
         answer = await self._judged(address, tuple(answers))
-        if everywhere:
-            for directory in remote:
-                if answer.chosen:
-                    break
-                await self._ask(directory, address, answers, out)
+        for directory in remote:
+            if answer.chosen:
+                asked.append(Asked(directory.name, why="not asked: one before it has a certificate that can be used"))
+            elif not everywhere:
+                asked.append(Asked(directory.name, why="not asked: it is not on this machine"))
+            else:
+                asked.append(await self._ask(directory, address, answers))
                 answer = await self._judged(address, tuple(answers))
+        answer = replace(answer, asked=tuple(asked))
         unasked = bool(remote) and not everywhere
+        out = [one.directory for one in asked if one.failed]
         if answer.chosen or not (out or unasked):
             return answer
         # A directory that cannot say may have had the certificate that the others lack.
@@ -136,14 +152,14 @@ class Correspondents:
             )
         return replace(answer, wait=answer.wait or DIRECTORY, unasked=unasked, missing=missing)
 
-    async def _ask(
-        self, directory: CertificateDirectory, address: Address, answers: list[tuple[FoundCertificate, ...]], out: list[str]
-    ) -> None:
+    async def _ask(self, directory: CertificateDirectory, address: Address, answers: list[tuple[FoundCertificate, ...]]) -> Asked:
         try:
-            answers.append(await self._directories.look_up(directory, address))
+            found = await self._directories.look_up(directory, address)
         except MailsecError as error:
-            out.append(directory.name)
             _log.warning("a directory cannot say", directory=directory.name, error=error.message, hint=error.hint)
+            return Asked(directory.name, why=error.message, failed=True)
+        answers.append(found)
+        return Asked(directory.name, len(found))
 
     async def _judged(self, address: Address, answers: tuple[tuple[FoundCertificate, ...], ...]) -> Correspondent:
         now = self._runtime.now()
@@ -151,12 +167,7 @@ class Correspondents:
         kept = self._kept.get(address.key)
         if kept is not None and now < kept.until and _same(kept.found, answers) and _same(kept.trust, trust):
             return kept.answer
-        judged: list[Judged] = []
-        seen: set[bytes] = set()
-        for found in (one for answer in answers for one in answer):
-            if found.der not in seen:
-                seen.add(found.der)
-                judged.append(await self._judge(found, address, now))
+        judged = [await self._judge(found, address, now) for found in _different(answers)]
         answer = _choose(address, judged)
         if not any(one.wait for one in judged):
             if len(self._kept) >= _MOST:
@@ -193,6 +204,16 @@ class Correspondents:
             why = first.message if first is not None else "no evidence says whether it was revoked"
             return replace(judged, reason=Reason("revocation-unknown", "revocation", why, "the message waits for evidence"), wait=True)
         return replace(judged, reason=first or Reason("no-anchor", "path", "no trust anchor is known", "see `mailsec cert trust`"))
+
+
+def _different(answers: Sequence[Sequence[FoundCertificate]]) -> Iterator[FoundCertificate]:
+    """Each certificate once; again where a directory that is asked later vouches for it and none before did, or spoke against it."""
+    settled: dict[bytes, bool] = {}
+    for found in (one for answer in answers for one in answer):
+        vouched = found.trusted_binding or found.bound
+        if found.der not in settled or (vouched and not settled[found.der]):
+            settled[found.der] = vouched or found.against is not None
+            yield found
 
 
 def _alone(certificate: Certificate, found: FoundCertificate, address: Address, now: datetime) -> Reason | None:

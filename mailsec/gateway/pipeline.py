@@ -17,11 +17,12 @@ from mailsec.gateway.directories import Directories
 from mailsec.gateway.engine import Engine, SmimeEngine
 from mailsec.gateway.evidence import EvidenceDesk, TrustStore
 from mailsec.gateway.explanation import Explanation, Steps, note
-from mailsec.gateway.identity import certified, identity_of
+from mailsec.gateway.identity import identity_of
 from mailsec.gateway.inbound import handle_inbound
 from mailsec.gateway.inquiry import EvidenceCache
 from mailsec.gateway.keyring import KeyRing, need_of
 from mailsec.gateway.learning import Learner, Learning
+from mailsec.gateway.logins import Logins
 from mailsec.gateway.mailbox import Copy, handle_mailbox, retrieve, retrieved
 from mailsec.gateway.notices import Notices
 from mailsec.gateway.outbound import handle_outbound
@@ -34,7 +35,6 @@ from mailsec.gateway.tools import Tools
 from mailsec.gateway.trace import message_id
 from mailsec.gateway.waiting import read_session, why_waiting
 from mailsec.interfaces import (
-    PEER,
     Authenticator,
     CertificateDirectory,
     Credentials,
@@ -57,8 +57,6 @@ from mailsec.plugins import PluginManager
 __all__ = ["Pipeline"]
 
 _KEPT_SESSIONS = 256
-_NOT_FOR_CLIENTS = frozenset({PEER, "UPSTREAM"})
-"""Attack: AUTH with the name of a mechanism by which we ask ourselves, and which looks at no password."""
 
 
 class Pipeline(Services):
@@ -99,6 +97,7 @@ class Pipeline(Services):
         lent = {"settings": settings, "runtime": runtime}
         self.admission = Admission(settings, plugins.providers("register_recipient_directories", **lent), runtime.now)
         self.authenticators: tuple[Authenticator, ...] = tuple(plugins.providers("register_authenticators", **lent))
+        self.logins = Logins(self.authenticators, self.admission, runtime, plugins)
         self.directories: tuple[CertificateDirectory, ...] = tuple(plugins.providers("register_certificate_directories", **lent))
         desk = EvidenceDesk(
             engine,
@@ -201,29 +200,8 @@ class Pipeline(Services):
         return self.admission.admit_known_recipient(recipient)
 
     async def authenticate(self, credentials: Credentials, session: Session) -> Identity | None:
-        """The identity that the first authenticator gives; None where none does. Raise MailsecError where one cannot say and none did."""
-        if self.admission.lacks_certificate(session) or credentials.mechanism in _NOT_FOR_CLIENTS:
-            return None
-        if credentials.mechanism == "EXTERNAL":
-            return certified(session, credentials)
-        doubt: MailsecError | None = None
-        for authenticator in self.authenticators:
-            if credentials.mechanism not in authenticator.mechanisms:
-                continue
-            try:
-                identity = await authenticator.authenticate(credentials, session)
-            except MailsecError as error:
-                doubt = doubt or error
-                continue
-            if identity is not None:
-                return identity
-        if self._records:
-            # the login is left out: people type their password there
-            fields = {"listener": session.listener, "peer": session.peer, "mechanism": credentials.mechanism}
-            self.plugins.record(Event("login refused", self.runtime.now(), fields if doubt is None else fields | {"reason": doubt.message}))
-        if doubt is not None:
-            raise doubt
-        return None
+        """As `logins.authenticate`."""
+        return await self.logins.authenticate(credentials, session)
 
     @property
     def mechanisms(self) -> frozenset[str]:
@@ -274,7 +252,7 @@ class Pipeline(Services):
             outcomes += found
             rows += receipt.rows
         reply = Reply(250, "2.0.0", f"accepted as {transaction.id}")
-        return outcomes, Receipt(tuple(rows), reply, (reply,))
+        return outcomes, Receipt(tuple(rows), reply, (reply,) * len(transaction.envelope.recipients))
 
     def _demand_room(self, outcomes: Sequence[Outcome]) -> None:
         """Raise KeyUnavailable (451 4.3.2) where too much waits for a token already."""

@@ -10,7 +10,16 @@ from __future__ import annotations
 from mailsec.interfaces.evidence import Evidence, EvidenceRequest, RevocationSource
 from mailsec.interfaces.gateway import Gateway, Outcome
 from mailsec.interfaces.keys import CryptoBackend, Hash, KeyHandle, KeyStore
-from mailsec.interfaces.people import PEER, Authenticator, CertificateDirectory, Credentials, FoundCertificate, RecipientDirectory
+from mailsec.interfaces.people import (
+    PEER,
+    Authenticator,
+    CertificateDirectory,
+    Credentials,
+    FoundCertificate,
+    RecipientDirectory,
+    ScramAuthenticator,
+    ScramVerifier,
+)
 from mailsec.interfaces.protocols import Conversation, ProtocolCore, ReactorService, TcpService
 from mailsec.interfaces.runtime import DnsAnswer, Runtime, Scratch, Signal, Task, Work, run_now
 from mailsec.interfaces.storage import CertificateDatabase, SealKeys, Spool
@@ -38,6 +47,8 @@ __all__ = [
     "RecipientDirectory",
     "RevocationSource",
     "Runtime",
+    "ScramAuthenticator",
+    "ScramVerifier",
     "Scratch",
     "SealKeys",
     "Signal",

@@ -116,6 +116,8 @@ class NextHop:
     server_name: str = ""
     """The name that its certificate must hold, where that is not `host`."""
     peer: TlsPeer = field(default_factory=TlsPeer)
+    chunking: bool = True
+    """BDAT where it is offered (RFC 3030)."""
 
     def __str__(self) -> str:
         if self.scheme == "mx":

@@ -53,9 +53,12 @@ def spoken_on(listener: ListenerSettings, settings: GatewaySettings, pipeline: P
         settings.hostname,
         tls=listener.tls,
         authenticate=listener.authenticate,
+        mechanisms=pipeline.logins.offered,
         normalise=listener.normalise,
         smtputf8=True,
         dsn=True,
+        chunking=True,
+        lmtp=listener.protocol == "lmtp",
         limits=settings.limits,
     )
     told = b"" if listener.tls == "implicit" else b"421 4.7.0 too many connections from your address\r\n"

@@ -32,6 +32,7 @@ async def client_core(hop: NextHop, target: Target, tls: str, settings: GatewayS
             tls=tls,
             server_name=target.server_name,
             peer=hop.peer,
+            chunking=hop.chunking,
             lmtp=hop.scheme == "lmtp",
             username=hop.username,
             password=password,

@@ -378,6 +378,9 @@ class CertDb(PrivateKeys):
         # Attack: an assignment that is passed over widens what the key is for to whomever its certificate names.
         edited: set[bytes] = set()
         patterns = self._patterns(connection, set(key_ids), forged=edited)
+        if keys and self.edited(connection, "assignments"):
+            # One that was edited may have been of any key that has none now.
+            edited |= {key_id for key_id in keys if key_id not in patterns}
         built = []
         for row in rows:
             verified = (

@@ -62,9 +62,12 @@ class Learnt:
         found = []
         with self._database.reading() as connection:
             rows = {row["id"]: row for row in fetch(connection, select(certificates).where(certificates.c.id.in_(wanted)))}
+            sources = {
+                row["certificate_id"]: row["source"] for row in fetch(connection, select(learnt).where(learnt.c.address == address.key))
+            }
             for entry in self._database.entries_of(connection, certificates.c.id.in_(wanted)):
                 if entry.verified and entry.for_whom(address) in places:
-                    found.append(KnownCertificate(entry, str(rows[entry.id]["state"])))
+                    found.append(KnownCertificate(entry, str(rows[entry.id]["state"]), source=str(sources.get(entry.id, ""))))
         return found
 
     def seen(self, state: str | None = None) -> Sequence[KnownCertificate]:

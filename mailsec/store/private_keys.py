@@ -79,11 +79,12 @@ class PrivateKeys(Users):
             )
             for row in fetch(connection, query.order_by(certificates.c.nickname)):
                 names[row["key_id"]].append(str(row["nickname"]))
+            edited = bool(self.edited(connection, "assignments"))
             given: dict[bytes, list[tuple[str, str]]] = defaultdict(list)
-            forged = set()
-            for row in fetch(connection, select(assignments).order_by(assignments.c.id)):
-                if not self.authentic("assignments", row):
-                    forged.add(row["key_id"])
+            assigned: set[bytes] = set()
+            forged: set[bytes] = set()
+            for row in fetch(connection, _ASSIGNMENTS):
+                (assigned if self.authentic("assignments", row) else forged).add(row["key_id"])
                 given[row["key_id"]].append((str(row["pattern"]), str(row["usage"])))
             return [
                 StoredKey(
@@ -92,7 +93,10 @@ class PrivateKeys(Users):
                     tuple(dict.fromkeys(names[row["key_id"]])),
                     tuple(given[row["key_id"]]),
                     instant_of(row["created_at"]),
-                    whole and row["key_id"] not in forged and self.authentic("private_keys", row),
+                    whole
+                    and row["key_id"] not in forged
+                    and (row["key_id"] in assigned or not edited)
+                    and self.authentic("private_keys", row),
                 )
                 for row in fetch(connection, select(private_keys).order_by(private_keys.c.id))
             ]
@@ -171,6 +175,15 @@ class PrivateKeys(Users):
             raise Tampered(
                 problem, hint="`mailsec db check` shows more; restore a backup, or `mailsec db check --accept` believes the rest"
             )
+
+    def demand_assignments(self) -> None:
+        """Raise Tampered where nobody can say for whom the keys here are: that somebody has none may be an attacker's doing."""
+        with self.reading() as connection:
+            self.demand(connection)
+            if problem := self.edited(connection, "assignments"):
+                raise Tampered(
+                    problem, hint="`mailsec db check` shows more; restore a backup, or `mailsec db check --accept` takes it away"
+                )
 
     def _patterns(
         self, connection: Connection, key_ids: Collection[bytes], usage: str = "", forged: set[bytes] | None = None

@@ -57,8 +57,12 @@ class Users(Database):
 
     def verifier(self, login: str) -> Verifier:
         """For SCRAM: the verifier of `login`, or one that fits nothing where there is no such user or a disabled one."""
+        return self.user_and_verifier(login)[1]
+
+    def user_and_verifier(self, login: str) -> tuple[UserEntry | None, Verifier]:
+        """The same with whose it is."""
         user, verifier = self._verifier(login)
-        return verifier if user is None or not user.disabled else self._dummy(login)
+        return (user, verifier) if user is not None and not user.disabled else (None, self._dummy(login))
 
     def add_user(
         self, login: str, password: bytes, addresses: Sequence[str] = (), *, at: datetime | None = None, iterations: int = ITERATIONS

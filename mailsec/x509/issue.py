@@ -40,6 +40,7 @@ __all__ = [
     "MAIL_USAGES",
     "IssuedBy",
     "authority_certificate",
+    "authority_key_id",
     "issue_mail",
     "issue_server",
     "key_usage",
@@ -192,7 +193,6 @@ def _issue(
     random: Callable[[int], bytes],
 ) -> bytes:
     issuer = authority_certificate(ca.certificate)
-    key_id = issuer.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
     if issuer.not_valid_after_utc <= at:
         raise UsageError("the CA certificate has expired", hint="`mailsec cert issue --renew-ca NAME` makes another one")
     builder = (
@@ -202,7 +202,7 @@ def _issue(
         .add_extension(key_usage(*usages), critical=True)
         .add_extension(x509.ExtendedKeyUsage([purpose]), critical=False)
         # RFC 5280 §4.2.1.1, §4.2.1.2: the identifiers by which a path is found.
-        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(key_id), critical=False)
+        .add_extension(authority_key_id(issuer), critical=False)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
     )
     if ca.policies:
@@ -220,15 +220,23 @@ def _issue(
 
 
 def authority_certificate(der: bytes) -> x509.Certificate:
-    """The certificate of an authority that may issue; raise UsageError where it lacks what that needs."""
+    """The certificate of an authority that may issue; raise UsageError where it is none that can be used."""
     try:
         certificate = x509.load_der_x509_certificate(der)
-        certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier)
-    except (ValueError, x509.InvalidVersion, x509.ExtensionNotFound):
-        raise UsageError(
-            "the CA certificate cannot be used", hint="it needs a subjectKeyIdentifier: make one with `mailsec cert issue --new-ca NAME`"
-        ) from None
+        _ = certificate.extensions
+    except (ValueError, x509.InvalidVersion, x509.DuplicateExtension):
+        raise UsageError("the CA certificate cannot be used", hint="make one with `mailsec cert issue --new-ca NAME`") from None
     return certificate
+
+
+def authority_key_id(issuer: x509.Certificate) -> x509.AuthorityKeyIdentifier:
+    """What certificates and lists of this authority are found by."""
+    try:
+        own = issuer.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
+    except x509.ExtensionNotFound:
+        # RFC 5280 §4.2.1.1: from the public key. (CAs that certutil makes have no subjectKeyIdentifier unless it is told to.)
+        return x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer.public_key())  # type: ignore[arg-type]
+    return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(own)
 
 
 def _builder(

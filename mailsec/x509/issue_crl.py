@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from mailsec.errors import UsageError
 from mailsec.model.trust import IssuedCertificate
-from mailsec.x509.issue import IssuedBy, authority_certificate
+from mailsec.x509.issue import IssuedBy, authority_certificate, authority_key_id
 from mailsec.x509.private_keys import load_private, signature_digest
 
 __all__ = ["issue_crl"]
@@ -26,7 +26,6 @@ def issue_crl(ca: IssuedBy, register: Iterable[IssuedCertificate], *, number: in
     issuer = authority_certificate(ca.certificate)
     if issuer.not_valid_after_utc <= at:
         raise UsageError("the CA certificate has expired", hint="`mailsec cert issue --renew-ca NAME` makes another one")
-    key_id = issuer.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
     private = load_private(ca._key)
     builder = (
         x509.CertificateRevocationListBuilder()
@@ -35,7 +34,7 @@ def issue_crl(ca: IssuedBy, register: Iterable[IssuedCertificate], *, number: in
         # RFC 5280 §5.1.2.5: nextUpdate is required.
         .next_update(at + timedelta(days=days))
         # RFC 5280 §5.2.1, §5.2.3: both are required of authorities that conform.
-        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(key_id), critical=False)
+        .add_extension(authority_key_id(issuer), critical=False)
         .add_extension(x509.CRLNumber(number), critical=False)
     )
     for one in register:

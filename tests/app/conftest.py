@@ -19,6 +19,7 @@ from mailsec.app.commands.init import set_up_database
 from mailsec.app.config.render import render
 from mailsec.app.output import Output
 from tests.peers.gateway import PROJECT, alive, until
+from tests.peers.nss import NssDirectory
 from tests.peers.postfix import free_port
 
 __all__ = ["PROJECT", "Served", "alive", "until"]
@@ -136,3 +137,36 @@ def mailsec(folder):
 def database(mailsec) -> str:
     assert mailsec("db", "init", "--no-password", "-d", "x.db")[0] == 0
     return "x.db"
+
+
+@pytest.fixture(scope="session")
+def nss_template(tmp_path_factory, need) -> Path:
+    """A CA of certutil's, and Alice with a certificate from it."""
+    need("certutil", "libnss3-tools")
+    made = NssDirectory(tmp_path_factory.mktemp("nss"))
+    common = ("-z", str(made.noise), "-v", "24")
+    made.run(
+        *("certutil", "-S", "-n", "Mail CA", "-s", "CN=Mail CA,O=Example", "-x", "-t", "CT,C,C", "-k", "ec", "-q", "nistp256", "-m", "1"),
+        *("--keyUsage", "certSigning,crlSigning,critical", "-2", *common),
+        stdin="y\n-1\ny\n",
+    )
+    made.run(
+        *("certutil", "-S", "-n", "alice", "-s", "E=alice@example.org,CN=Alice", "-c", "Mail CA", "-t", ",,", "-k", "rsa", "-g", "2048"),
+        *("-m", "100", "-7", "alice@example.org", "--keyUsage", "digitalSignature,keyEncipherment,critical"),
+        *("--extKeyUsage", "emailProtection", *common),
+    )
+    return made.path
+
+
+@pytest.fixture
+def nss(folder, nss_template, monkeypatch) -> NssDirectory:
+    monkeypatch.setenv("XDG_STATE_HOME", str(folder / "state"))
+    made = NssDirectory(folder / "nss", nss_template)
+    (folder / "nsspw").write_bytes(made.password_file.read_bytes())
+    return made
+
+
+@pytest.fixture
+def on(mailsec, nss):
+    """on("cert", "list"): the command on the NSS directory, with its password."""
+    return lambda *arguments: mailsec(*arguments, "-d", "nss:nss", "--passphrase-file", "nsspw")

@@ -17,39 +17,6 @@ from mailsec.x509.issue_crl import issue_crl
 from tests.peers.nss import NssDirectory
 
 
-@pytest.fixture(scope="module")
-def template(tmp_path_factory, need) -> Path:
-    """A CA of certutil's, and Alice with a certificate from it."""
-    need("certutil", "libnss3-tools")
-    made = NssDirectory(tmp_path_factory.mktemp("nss"))
-    common = ("-z", str(made.noise), "-v", "24")
-    made.run(
-        *("certutil", "-S", "-n", "Mail CA", "-s", "CN=Mail CA,O=Example", "-x", "-t", "CT,C,C", "-k", "ec", "-q", "nistp256", "-m", "1"),
-        *("--keyUsage", "certSigning,crlSigning,critical", "-2", *common),
-        stdin="y\n-1\ny\n",
-    )
-    made.run(
-        *("certutil", "-S", "-n", "alice", "-s", "E=alice@example.org,CN=Alice", "-c", "Mail CA", "-t", ",,", "-k", "rsa", "-g", "2048"),
-        *("-m", "100", "-7", "alice@example.org", "--keyUsage", "digitalSignature,keyEncipherment,critical"),
-        *("--extKeyUsage", "emailProtection", *common),
-    )
-    return made.path
-
-
-@pytest.fixture
-def nss(folder, template, monkeypatch) -> NssDirectory:
-    monkeypatch.setenv("XDG_STATE_HOME", str(folder / "state"))
-    made = NssDirectory(folder / "nss", template)
-    (folder / "nsspw").write_bytes(made.password_file.read_bytes())
-    return made
-
-
-@pytest.fixture
-def on(mailsec, nss):
-    """on("cert", "list"): the command on the NSS directory, with its password."""
-    return lambda *arguments: mailsec(*arguments, "-d", "nss:nss", "--passphrase-file", "nsspw")
-
-
 def answer(result: tuple[int, str, str]) -> dict:
     code, out, err = result
     assert code == 0, err
@@ -246,7 +213,7 @@ def test_looking_changes_no_octet(on, nss):
         (("user", "list", "-d", "nss:nss"), 2, "not kept in NSS databases"),
         (("partner", "list", "-d", "nss:nss"), 2, "not kept in NSS databases"),
         (("key", "assign", "alice", "@example.org", "-d", "nss:nss"), 2, "not kept in NSS databases"),
-        (("cert", "issue", "--new-ca", "x", "--for", "any", "-d", "nss:nss"), 2, "not kept in NSS databases"),
+        (("cert", "learnt", "-d", "nss:nss"), 2, "not kept in NSS databases"),
         (("cert", "import", "--anchors", "none", "-d", "nss:nss"), 2, "not kept in NSS databases"),
         (("db", "backup", "x", "-d", "nss:nss"), 2, "not kept in NSS databases"),
         (("db", "upgrade", "-d", "nss:nss"), 2, "not kept in NSS databases"),

@@ -6,12 +6,13 @@ import base64
 
 import pytest
 
-from mailsec.errors import MailsecError, StorageFull, Unavailable
+from mailsec.errors import MailsecError, Reply, StorageFull, Unavailable
 from mailsec.gateway.conversation import SmtpConversation
 from mailsec.hookspecs import hookimpl
 from mailsec.interfaces import Conversation
 from mailsec.model.requests import Ask, Body, Close, EndOfBody, Send, StartTls
 from mailsec.model.session import Identity, Origin, TlsInfo
+from mailsec.model.verdict import Decision
 from mailsec.testing import values
 from mailsec.wire.smtp.questions import MessageAbandoned
 from mailsec.wire.smtp.server import ServerSettings, SmtpServer
@@ -22,14 +23,14 @@ MESSAGE = "From: carol@example.net\r\nTo: alice@example.org\r\nSubject: hi\r\n\r
 class Client:
     """Speaks to a server core and its conversation as the driver of `net` does."""
 
-    def __init__(self, gate, origin: Origin = Origin.INTERNET, **changes) -> None:
+    def __init__(self, gate, origin: Origin = Origin.INTERNET, offers=(), **changes) -> None:
         self.gate = gate
         who = {"helo": "", "protocol": "SMTP", "identity": None, "tls": None}
         self.conversation = SmtpConversation(gate.pipeline, values.session(origin, **who | changes))
         settings = {"hostname": "gw.example.org"}
         if origin is Origin.SUBMISSION:
             settings |= {"tls": "starttls-required", "authenticate": True}
-        self.core = SmtpServer(ServerSettings(**settings))
+        self.core = SmtpServer(ServerSettings(**settings, **dict.fromkeys(offers, True)))
         self.heard = ""
         self.closed = False
         self.carry_out(self.core.connection_made())
@@ -215,3 +216,51 @@ def test_size_that_was_declared_is_asked_room_for(gate, monkeypatch):
     client = Client(gate)
     client.say("EHLO c", "MAIL FROM:<carol@example.net> SIZE=5000000", "RSET", "MAIL FROM:<carol@example.net>")
     assert asked == [5_000_000, 0]
+
+
+class Refuses:
+    """Whoever is called bob gets nothing."""
+
+    @hookimpl
+    def decide_message(self, transaction):
+        if any(one.address.local_part == "bob" for one in transaction.envelope.recipients):
+            return Decision("refuse", Reply(550, "5.7.1", "not for bob"), "not for bob")
+        return None
+
+
+def test_lmtp_client_hears_of_each_recipient(kit):
+    gate = kit.Gate(Refuses())
+    client = Client(gate, offers=("lmtp", "chunking"))
+    client.say("LHLO mta.example.net", "MAIL FROM:<carol@example.net>", "RCPT TO:<bob@example.org>", "RCPT TO:<alice@example.org>", "DATA")
+    replies = client.say(MESSAGE.removesuffix("\r\n"), ".")
+    assert [reply.split()[0] for reply in replies] == ["550", "250"]
+    (row,) = gate.rows
+    assert [str(one.address) for one in row.envelope.recipients] == ["alice@example.org"]
+    assert b"with LMTP\r\n" in gate.ready[0]
+    client.say("MAIL FROM:<carol@example.net>", "RCPT TO:<bob@example.org>", "RCPT TO:<alice@example.org>")
+    replies = client.say(f"BDAT {len(MESSAGE)} LAST\r\n{MESSAGE.removesuffix(chr(13) + chr(10))}")
+    assert [reply.split()[0] for reply in replies] == ["550", "250"]
+
+
+def test_message_in_chunks_is_the_same_as_by_data(gate):
+    client = Client(gate, offers=("chunking",))
+    first, rest = MESSAGE[:25], MESSAGE[25:]
+    client.say("EHLO x", "MAIL FROM:<carol@example.net>", "RCPT TO:<alice@example.org>", "BDAT 25\r\n" + first[:-2])
+    assert client.say(f"BDAT {len(rest)} LAST\r\n{rest[:-2]}")[-1].startswith("250 2.0.0 accepted")
+    assert gate.ready[0].endswith(MESSAGE.encode())
+
+
+@pytest.mark.parametrize("words", ["RSET", "EHLO again", "MAIL FROM:<x@y.example>"])
+def test_chunks_of_a_message_that_is_given_up_leave_nothing(gate, words):
+    client = Client(gate, offers=("chunking",))
+    client.say("EHLO x", "MAIL FROM:<carol@example.net>", "RCPT TO:<alice@example.org>", "BDAT 6\r\nA: b", words)
+    client.conversation.closed()
+    assert gate.rows == [] and all(scratch.discarded for scratch in gate.spool.scratches)
+
+
+def test_chunk_that_is_refused_leaves_nothing_and_what_follows_is_no_message(gate):
+    client = Client(gate, offers=("chunking",))
+    client.say("EHLO x", "MAIL FROM:<carol@example.net>", "RCPT TO:<alice@example.org>", "BDAT 6\r\nA: b")
+    assert client.say("BDAT 4\r\nx\n")[-1].startswith("554 5.6.0")
+    assert client.say("BDAT 4 LAST\r\nx\r")[-1].startswith("503")
+    assert gate.rows == [] and all(scratch.discarded for scratch in gate.spool.scratches)

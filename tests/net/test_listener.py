@@ -344,3 +344,28 @@ def test_one_ipv4_client_does_not_use_up_what_all_ipv4_clients_may_have(seen, gr
         IPv6Address("TCP", seen, 25) if ":" in seen else IPv4Address("TCP", seen, 25), ListenerSettings("a", "", "smtp", Origin.INTERNET)
     )
     assert _group(host) == group
+
+
+def test_smtplib_speaks_lmtp(serve):
+    port, inbox = serve(ServerSettings("gw.example.org", lmtp=True, chunking=True))
+    with smtplib.LMTP("127.0.0.1", port) as lmtp:
+        lmtp.sendmail("alice@b.example", ["bob@example.org"], MESSAGE)
+        lmtp.sendmail("", ["bob@example.org"], MESSAGE)
+    assert [octets for _, octets in inbox.messages] == [MESSAGE, MESSAGE]
+    assert inbox.clients[0].protocol == "LMTP"
+
+
+def test_lmtp_client_that_never_reads_its_replies_is_not_listened_to(serve, loop):
+    port, _inbox = serve(ServerSettings("gw.example.org", lmtp=True, limits=Limits(bad_commands=10**9)))
+    recipients = b"".join(b"RCPT TO:<b%d@example.org>\r\n" % number for number in range(500))
+    message = b"MAIL FROM:<a@b.example>\r\n" + recipients + b"DATA\r\nx: y\r\n.\r\n"
+    sent = 0
+    with socket.create_connection(("127.0.0.1", port), timeout=3) as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.sendall(b"LHLO x\r\n")
+        with pytest.raises(TimeoutError):
+            for _ in range(3000):
+                client.sendall(message)
+                sent += len(message)
+    # What the kernel keeps for both ends is some MiB; 1,500 messages would be 30 MiB of commands and 60 MiB of replies.
+    assert sent < 20 * 1024 * 1024

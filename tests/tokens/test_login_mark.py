@@ -14,6 +14,7 @@ import pytest
 from mailsec.errors import KeyUnavailable, MailsecError, TokenError
 from mailsec.tokens.module import Module
 from mailsec.tokens.state import StateDirectory
+from tests.peers.gateway import until
 from tests.peers.softhsm import Shim
 
 
@@ -177,3 +178,25 @@ def test_two_processes_do_not_log_in_at_once(shimmed: Module, tmp_path):
     ):
         pass
     assert waited
+
+
+def test_a_pin_that_was_right_in_this_process_is_given_once_more_after_a_loss_that_cuts_the_login_off(shimmed: Module, shim: Shim):
+    """Nobody said that it was right earlier: the login before the loss did."""
+    token = shimmed.token("HSM 1")
+    token.login(b"1234")
+    key = shimmed.generate_key("HSM 1", "p256", "lost and found")
+    token.functions.logout(token.anchor)
+    shim.say("C_Login 0x30")
+    with pytest.raises(KeyUnavailable):
+        token.sign(key.id, "CKM_ECDSA", b"x" * 32)
+    assert mark(shimmed)["verdict"] == ""
+    shim.say()
+    until(lambda: signs(token, key.id), seconds=10, what="the login by itself")
+    assert mark(shimmed) is None
+
+
+def signs(token, key_id: bytes) -> bool:
+    try:
+        return len(token.sign(key_id, "CKM_ECDSA", b"x" * 32)) == 64
+    except KeyUnavailable:
+        return False

@@ -61,10 +61,15 @@ class Driver:
             self.messages.append(self.body)
             self.envelopes.append(question.envelope)
             self.body = b""
+            if question.each:
+                return tuple(self._for(one) for one in question.envelope.recipients)
             return Reply(250, "2.0.0", "queued")
         if isinstance(question, questions.MessageAbandoned):
             self.body = b""
         return None
+
+    def _for(self, recipient: Any) -> Reply:
+        return Reply(452, "4.2.2", "full") if recipient.address.local_part == "full" else Reply(250, "2.0.0", "queued")
 
     def _carry_out(self, requests: Iterable[Any]) -> None:
         while requests:

@@ -18,6 +18,7 @@ from mailsec.model.octets import Segments
 from mailsec.model.requests import Ask, Close, Deadline, Send, StartTls, Stream
 from mailsec.model.session import Recipient
 from mailsec.wire.smtp.client import ClientSettings, SmtpClient
+from mailsec.wire.smtp.offers import ServerSettings
 from mailsec.wire.smtp.questions import Ended, NextMessage, OutgoingMessage, Quit
 
 from .play import TLS, Driver, octet_by_octet
@@ -421,6 +422,62 @@ def test_attack_the_next_hop_returns_what_was_opened_to_whoever_recorded_it(offe
     assert b"MAIL FROM:<a@b.example>\r\nRCPT TO:<bob@example.org>\r\n" in other.said
 
 
+CHUNKING = HELLO.replace("250 ", "250-CHUNKING\r\n250 ")
+
+
+def test_message_goes_in_one_chunk_where_that_is_offered():
+    hop = Hop([outgoing("bob@example.org", "carol@example.org", body=b".x\r\n"), outgoing(body=b"")]).hear("220 x\r\n").hear(CHUNKING)
+    assert hop.said.endswith(b"RCPT TO:<carol@example.org>\r\n"), "nothing is sent before somebody wants it"
+    hop.said = b""
+    hop.hear("250 ok\r\n250 ok\r\n550 5.1.1 no\r\n")
+    assert hop.said == b"BDAT 4 LAST\r\n.x\r\n"
+    hop.hear("250 2.0.0 taken\r\n")
+    assert [reply.code for reply in hop.results[0].replies] == [250, 550]
+    hop.hear("250 ok\r\n250 ok\r\n")
+    assert hop.said.endswith(b"BDAT 0 LAST\r\n")
+
+
+def test_message_for_nobody_is_no_chunk():
+    hop = Hop([outgoing(), outgoing()]).hear("220 x\r\n").hear(CHUNKING).hear("250 ok\r\n550 5.1.1 no\r\n")
+    assert b"BDAT" not in hop.said and b"DATA" not in hop.said
+    assert b"RSET\r\nMAIL FROM" in hop.said
+    one_by_one = Hop([outgoing()]).hear("220 x\r\n").hear("250-x\r\n250 CHUNKING\r\n").hear("250 ok\r\n").hear("450 4.2.0 later\r\n")
+    assert one_by_one.results[0].replies[0].code == 450 and b"BDAT" not in one_by_one.said
+
+
+def test_chunks_can_be_switched_off():
+    hop = Hop([outgoing()], chunking=False).hear("220 x\r\n").hear(CHUNKING)
+    assert hop.said.endswith(b"DATA\r\n")
+
+
+def test_large_chunk_with_a_bare_line_feed_is_cut_off_before_it_is_whole():
+    body = b"x" * 100_000 + b"\n"
+    hop = Hop([outgoing(body=body)]).hear("220 x\r\n").hear(CHUNKING).hear("250 ok\r\n250 ok\r\n")
+    assert hop.closed == Close(abort=True)
+    assert len(hop.said.partition(b"LAST\r\n")[2]) < len(body)
+    assert hop.ended is not None and hop.ended.result.replies[0].enhanced == "5.6.0"
+
+
+def test_large_message_goes_in_one_chunk():
+    body = b".line\r\n" * 50_000
+    hop = Hop([outgoing(body=body)]).hear("220 x\r\n").hear(CHUNKING).hear("250 ok\r\n250 ok\r\n")
+    assert hop.said.endswith(b"BDAT %d LAST\r\n%b" % (len(body), body))
+    hop.hear("250 ok\r\n")
+    assert hop.results[0].replies[0].code == 250
+
+
+def test_reply_before_the_chunk_was_sent_is_not_believed():
+    hop = Hop([outgoing()]).hear("220 x\r\n").hear(CHUNKING).hear("250 ok\r\n250 ok\r\n250 taken already\r\n")
+    assert isinstance(hop.ended.error, RemoteProtocolError)
+    assert b"BDAT" not in hop.said and not hop.ended.result.replies[0].positive
+
+
+def test_lmtp_answers_a_chunk_for_each_recipient():
+    hop = Hop([outgoing("bob@example.org", "carol@example.org")], lmtp=True).hear("220 x\r\n").hear(CHUNKING)
+    hop.hear("250 ok\r\n250 ok\r\n250 ok\r\n").hear("250 ok\r\n452 4.2.2 full\r\n")
+    assert [reply.code for reply in hop.results[0].replies] == [250, 452]
+
+
 def to_dsn(*to: Recipient, offer: str = "250-DSN\r\n", **more: Any) -> Hop:
     message = OutgoingMessage(Address.parse("a@b.example"), to, Segments.of(b"Subject: x\r\n\r\n"), **more)
     return Hop([message]).hear("220 x\r\n").hear(HELLO.replace("250 ", offer + "250 "))
@@ -483,8 +540,9 @@ def test_any_replies_in_any_pieces_end_in_the_same_way(texts, mode, noise):
     assert len(done_slowly) >= len(done) and left_slowly <= left
 
 
-def test_our_client_and_our_server_understand_each_other():
-    server = Driver()
+@pytest.mark.parametrize("chunking", [True, False])
+def test_our_client_and_our_server_understand_each_other(chunking):
+    server = Driver(ServerSettings("mx.example", chunking=chunking))
     hop = Hop([outgoing(body=b".\r\n..\r\nx\r\n", eight_bit=True), outgoing(body=b"y\r\n" * 50_000)])
     for _ in range(20):
         heard, server.said = server.said, b""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 
 import pytest
@@ -65,6 +66,44 @@ def test_every_smuggling_sequence_ends_nothing(vectors):
             for message in driver.messages:
                 assert not re.search(rb"(?<!\r)\n|\r(?!\n)|\0", message)
                 assert b"smuggled" not in message and b"evil" in message
+
+
+def test_every_smuggling_sequence_in_chunks_is_held_to_the_rules_of_data(vectors):
+    """BDAT smuggling: what no server takes for an end in a chunk, a next hop that is given it by DATA would."""
+    import json
+
+    for text in json.loads((vectors / "smtp-smuggling" / "unique_sequences.json").read_text()):
+        body = b"Subject: x\r\n\r\nbody" + text.encode("latin-1") + b"MAIL FROM:<admin@example.org>\r\n"
+        for middle in range(len(body) + 1):
+            chunks = b"BDAT %d\r\n%bBDAT %d LAST\r\n%b" % (middle, body[:middle], len(body) - middle, body[middle:])
+            for normalise in (False, True):
+                driver = Driver(ServerSettings("gw.example.org", chunking=True, normalise=normalise))
+                driver.feed(OPENING.removesuffix(b"DATA\r\n") + chunks + b"NOOP\r\n")
+                assert sum(isinstance(q, questions.MailFrom) for q in driver.asked) == 1
+                assert driver.said.endswith(b"250 2.0.0 ok\r\n"), "the session is in step"
+                assert normalise or driver.messages == []
+                for message in driver.messages:
+                    assert not re.search(rb"(?<!\r)\n|\r(?!\n)|\0", message)
+
+
+@settings(max_examples=60)
+@given(message=st.binary(max_size=40), cuts=st.lists(st.integers(0, 40), max_size=4), pieces=st.integers(1, 7))
+def test_any_message_in_any_chunks_is_taken_whole_or_not_at_all(message, cuts, pieces):
+    places = sorted({min(cut, len(message)) for cut in cuts} | {0, len(message)})
+    octets = b"".join(b"BDAT %d\r\n%b" % (b - a, message[a:b]) for a, b in itertools.pairwise(places)) + b"BDAT 0 LAST\r\n"
+    driver = Driver(ServerSettings("gw.example.org", chunking=True))
+    octets = OPENING.removesuffix(b"DATA\r\n") + octets + b"RSET\r\n"
+    for start in range(0, len(octets), pieces):
+        driver.feed(octets[start : start + pieces])
+    clean = not re.search(rb"(?<!\r)\n|\r(?!\n)|\0", message)
+    assert driver.messages == ([message + (b"" if not message or message.endswith(b"\r\n") else b"\r\n")] if clean else [])
+    assert driver.said.endswith(b"250 2.0.0 ok\r\n")
+
+
+def test_chunk_of_10_gb_is_not_waited_for():
+    driver = Driver(ServerSettings("gw.example.org", chunking=True))
+    driver.feed(OPENING.removesuffix(b"DATA\r\n") + b"BDAT 10000000000 LAST\r\n")
+    assert driver.closed and b"552 5.3.4" in driver.said
 
 
 def test_starttls_with_commands_behind_it_is_refused():

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mailsec.app.options import DatabaseChoice, database_options
-from mailsec.app.output import Output, json_option
+from mailsec.app.output import Output, json_option, plural
 from mailsec.model.address import Address
 
 if TYPE_CHECKING:
-    from mailsec.gateway.correspondents import Correspondent, Judged
+    from mailsec.gateway.correspondents import Asked, Correspondent, Judged
 
 __all__ = ["find"]
 
@@ -19,14 +19,15 @@ __all__ = ["find"]
 @json_option
 @click.command()
 @click.argument("address")
-@click.option("--explain", is_flag=True, help="Also those that are not used, each with its reason.")
+@click.option("--explain", is_flag=True, help="Also which directories were asked, and why each other certificate is not used.")
 @click.option("--local", is_flag=True, help="With a configuration: ask no directory on the network.")
 @database_options
 @click.pass_obj
 def find(output: Output, address: str, explain: bool, local: bool, database: DatabaseChoice) -> int:
     """Say which certificates mail to ADDRESS would be encrypted for, as the gateway does.
 
-    With a configuration all its directories are asked, and revocation counts; with -d only the database. The exit code is 1 where there is none.
+    With a configuration all its directories are asked, those of plugins too, and revocation counts; with -d only the database. The exit code is 1
+    where there is none, 75 where a directory could not be asked that may know one.
     """
     parsed = Address.parse(address)
     known = _of_database(output, parsed, database) if database.database else _of_gateway(parsed, database, local)
@@ -36,45 +37,52 @@ def find(output: Output, address: str, explain: bool, local: bool, database: Dat
         "certificates": [_value(one) for one in known.chosen],
         "others": [_value(one) for one in known.others],
         "reason": _reason(known.missing) if not known.chosen else None,
+        "directories": [{"name": one.directory, "found": one.found, "failed": one.failed, "why": one.why or None} for one in known.asked],
     }
 
     def say() -> None:
-        output.table(["certificate", "of", "until", "key", "from"], [_row(one) for one in known.chosen])
         if explain:
-            if known.chosen and known.others:
+            output.table(["directory", "what it gave"], [(one.directory, _given(one)) for one in known.asked], title="asked, in this order")
+            output.text("")
+        output.table(["certificate", "of", "until", "key", "from"], [_row(one) for one in known.chosen], title="used" if explain else "")
+        if explain and known.others:
+            if known.chosen:
                 output.text("")
-            for one in known.others:
-                output.text(
-                    f"not {one.fingerprint[:16]} from {_source(one)}: {one.reason.message if one.reason else 'another one is better'}"
-                )
+            output.table(["not used", "of", "from", "because"], [_against(one) for one in known.others])
         if not known.chosen:
             why = known.missing.message if known.missing else "no directory knows one"
             output.text(f"there is no certificate to encrypt to {parsed} with: {why}")
-            if known.others and not explain:
-                output.text(f"{len(known.others)} cannot be used: --explain says why")
+            if not explain and (known.others or len(known.asked) > 1):
+                count = f"{len(known.others)} cannot be used: " if known.others else ""
+                output.text(f"{count}--explain says why")
 
     output.result(value, say)
-    return 0 if known.chosen else 1
+    return 0 if known.chosen else 75 if any(one.failed for one in known.asked) else 1
 
 
 def _of_database(output: Output, address: Address, choice: DatabaseChoice) -> Correspondent:
     """Judged with the anchors of the database; nobody is asked about revocation."""
     from mailsec.app.command_runtime import CommandRuntime
     from mailsec.app.database_plugin import DatabasePlugin
-    from mailsec.app.databases import open_database
+    from mailsec.app.databases import open_any
+    from mailsec.app.nss_correspondents import NssCorrespondents
     from mailsec.app.truststore import ConfiguredTrust
     from mailsec.gateway.correspondents import Correspondents
     from mailsec.gateway.directories import Directories
     from mailsec.gateway.engine import SmimeEngine
     from mailsec.gateway.evidence import EvidenceDesk
-    from mailsec.interfaces import run_now
+    from mailsec.interfaces import CertificateDirectory, run_now
     from mailsec.keys.software import SoftwareBackend
+    from mailsec.store.nssdb import NssDb
 
-    with open_database(output, choice) as opened:
+    with open_any(output, choice, writing=False) as opened:
         runtime = CommandRuntime()
-        plugin = DatabasePlugin(opened, runtime)
+        plugin = NssCorrespondents(opened) if isinstance(opened, NssDb) else DatabasePlugin(opened, runtime)
         desk = EvidenceDesk(SmimeEngine(SoftwareBackend(), runtime), runtime, ConfiguredTrust(plugin, (), ()))
-        directories = Directories(list(plugin.register_certificate_directories()), runtime)
+        asked: list[CertificateDirectory] = (
+            [plugin] if isinstance(plugin, NssCorrespondents) else [*plugin.register_certificate_directories()]
+        )
+        directories = Directories(asked, runtime)
         return run_now(Correspondents(directories, desk, runtime).find(address))
 
 
@@ -104,6 +112,7 @@ def _value(one: Judged) -> dict[str, Any]:
     return {
         "certificate": certificate_value(load_certificate(one.found.der)),
         "source": one.found.source,
+        "origin": one.found.origin or None,
         "domain": one.found.domain or None,
         "profiles": sorted(one.profiles),
         "reason": _reason(one.reason),
@@ -126,4 +135,20 @@ def _row(one: Judged) -> list[object]:
 
 
 def _source(one: Judged) -> str:
-    return one.found.source + (f", for all of @{one.found.domain}" if one.found.domain else "")
+    found = one.found
+    return found.source + (f" ({found.origin})" if found.origin else "") + (f", for all of @{found.domain}" if found.domain else "")
+
+
+def _given(one: Asked) -> str:
+    if one.found is None:
+        return f"cannot say: {one.why}" if one.failed else one.why
+    return plural(one.found, "certificate") if one.found else "nothing"
+
+
+def _against(one: Judged) -> list[object]:
+    from mailsec.x509.certificate import load_certificate
+
+    certificate = load_certificate(one.found.der)
+    reason = one.reason
+    why = "another one is better" if reason is None else f"{reason.message} ({reason.hint})" if reason.hint else reason.message
+    return [one.fingerprint[:16], certificate.subject.text, _source(one), why]

@@ -18,6 +18,7 @@ from mailsec.model.address import Address
 from mailsec.model.trust import CertificateEntry, TrustFlags
 from mailsec.store.certdb import CertDb
 from mailsec.store.nicknames import check_nickname
+from mailsec.store.nssdb import NssDb
 from mailsec.x509 import issue as issuing
 
 __all__ = ["issue", "kind_option"]
@@ -104,7 +105,7 @@ def issue(
     domains: tuple[str, ...],
     database: DatabaseChoice,
 ) -> None:
-    """Make a CA, or a certificate from it with a new key; both are kept in the database.
+    """Make a CA, or a certificate from it with a new key; both are kept in the database, or in an NSS database (-d nss:DIR).
 
     \b
     mailsec cert issue --new-ca "Example CA" --for example.org
@@ -112,7 +113,7 @@ def issue(
     mailsec cert issue --host mail.example.org
     mailsec cert issue --request bob.csr -o bob.pem
     """
-    from mailsec.app.databases import open_database
+    from mailsec.app.databases import open_any
     from mailsec.app.files import write_file
     from mailsec.keys.files import pem
 
@@ -138,7 +139,7 @@ def issue(
     mailboxes = [Address.parse(address) for address in addresses]
     wanted = _Wanted(check_nickname(nickname) if nickname else "", name, kind, usage, days, assigned)
     at = datetime.now(UTC)
-    with open_database(output, database) as opened:
+    with open_any(output, database) as opened:
         if new_ca:
             entry = _new_ca(opened, new_ca, wanted, domains, at)
         elif renew_ca:
@@ -162,7 +163,7 @@ def issue(
     )
 
 
-def _new_ca(opened: CertDb, name: str, wanted: _Wanted, domains: Sequence[str], at: datetime) -> CertificateEntry:
+def _new_ca(opened: CertDb | NssDb, name: str, wanted: _Wanted, domains: Sequence[str], at: datetime) -> CertificateEntry:
     from mailsec.app.databases import domains_from
 
     called = wanted.nickname or check_nickname(name.replace(":", " "))
@@ -174,38 +175,47 @@ def _new_ca(opened: CertDb, name: str, wanted: _Wanted, domains: Sequence[str], 
     return opened.add(der, called, trust=trust, domains=domains_from(domains), source="issued", private_key=key, at=at)
 
 
-def _renewed_ca(opened: CertDb, name: str, wanted: _Wanted, new_key: bool, at: datetime) -> CertificateEntry:
+def _renewed_ca(opened: CertDb | NssDb, name: str, wanted: _Wanted, new_key: bool, at: datetime) -> CertificateEntry:
     if wanted.nickname or (wanted.kind and not new_key):
         raise UsageError("a renewed CA keeps its nickname, and its key unless --new-key is given", hint="leave --nickname and --key out")
+    if new_key and isinstance(opened, NssDb):
+        # It keeps one list for each name, and both keys would need one.
+        raise UsageError("an NSS database has no place for the lists of two keys of one CA", hint="make a CA of another name with --new-ca")
     old = authorities_called(opened, name)[0]
     key = issuing.make_key(wanted.kind or "rsa-3072") if new_key else key_of(opened, old)
     der = issuing.renew_ca(old.der, key=key, at=at, random=os.urandom, days=wanted.days or 3652)
-    return opened.add(der, old.nickname, trust=old.trust, domains=old.domains, source="issued", private_key=key, at=at)
+    domains = ("*",) if isinstance(opened, NssDb) else old.domains
+    return opened.add(der, old.nickname, trust=old.trust, domains=domains, source="issued", private_key=key, at=at)
+
+
+def _registering(opened: CertDb | NssDb, issuer: issuing.IssuedBy) -> bytes | None:
+    """The authority in whose register a certificate is written down. NSS has none: what is revoked stands on the list alone."""
+    return issuer.certificate if isinstance(opened, CertDb) else None
 
 
 def _server(
-    output: Output, opened: CertDb, issuer: issuing.IssuedBy, hosts: Sequence[str], wanted: _Wanted, at: datetime
+    output: Output, opened: CertDb | NssDb, issuer: issuing.IssuedBy, hosts: Sequence[str], wanted: _Wanted, at: datetime
 ) -> CertificateEntry:
     output.progress("making a key")
     key = issuing.make_key(wanted.kind or "ec-p256")
     public = issuing.public_key_of(key)
     der = issuing.issue_server(issuer, names=hosts, public_key=public, at=at, random=os.urandom, days=wanted.days or 397)
     called = wanted.nickname or "Server-Cert"
-    return opened.add(der, called, source="issued", private_key=key, assigned=wanted.assigned, issuer=issuer.certificate, at=at)
+    return opened.add(der, called, source="issued", private_key=key, assigned=wanted.assigned, issuer=_registering(opened, issuer), at=at)
 
 
 def _mail(
-    output: Output, opened: CertDb, issuer: issuing.IssuedBy, mailboxes: Sequence[Address], wanted: _Wanted, at: datetime
+    output: Output, opened: CertDb | NssDb, issuer: issuing.IssuedBy, mailboxes: Sequence[Address], wanted: _Wanted, at: datetime
 ) -> CertificateEntry:
     output.progress("making a key")
     key = issuing.make_key(wanted.kind or "rsa-2048")
     der = _mail_certificate(issuer, mailboxes, issuing.public_key_of(key), wanted.name, wanted, at)
     called = wanted.nickname or str(mailboxes[0]).replace(":", " ")
-    return opened.add(der, called, source="issued", private_key=key, assigned=wanted.assigned, issuer=issuer.certificate, at=at)
+    return opened.add(der, called, source="issued", private_key=key, assigned=wanted.assigned, issuer=_registering(opened, issuer), at=at)
 
 
 def _requested(
-    opened: CertDb, issuer: issuing.IssuedBy, file: str, mailboxes: Sequence[Address], wanted: _Wanted, at: datetime
+    opened: CertDb | NssDb, issuer: issuing.IssuedBy, file: str, mailboxes: Sequence[Address], wanted: _Wanted, at: datetime
 ) -> CertificateEntry:
     """For somebody's request. Its key and its addresses are taken; other addresses only where the operator names them."""
     from mailsec.app.commands.cert_import import add_under_a_free_name
@@ -224,7 +234,7 @@ def _requested(
         raise UsageError(f"the request in {file} names no address", hint="say for whom it is with --address")
     # The name in a request is what somebody claims: the operator vouches for what is typed here.
     der = _mail_certificate(issuer, addresses, request.public_key, wanted.name, wanted, at)
-    return add_under_a_free_name(opened, der, wanted.nickname, "", source="issued", issuer=issuer.certificate)
+    return add_under_a_free_name(opened, der, wanted.nickname, "", source="issued", issuer=_registering(opened, issuer))
 
 
 def _mail_certificate(
@@ -247,4 +257,4 @@ def _whom(entry: CertificateEntry, hosts: Sequence[str]) -> str:
         return "for " + ", ".join(hosts)
     if entry.addresses:
         return "for " + ", ".join(entry.addresses)
-    return "as a CA for " + ", ".join("any domain" if domain == "*" else domain for domain in entry.domains)
+    return "as a CA for " + ", ".join("any domain" if domain == "*" else domain for domain in entry.domains or ("*",))

@@ -9,6 +9,7 @@ import click
 
 from mailsec.app.options import DatabaseChoice, database_options
 from mailsec.app.output import Output, json_option, plural
+from mailsec.errors import UsageError
 
 __all__ = ["issue"]
 
@@ -19,17 +20,20 @@ __all__ = ["issue"]
 @click.option("--days", type=click.IntRange(1, 365), default=7, show_default=True, help="When the next list comes.")
 @click.option("--der", is_flag=True, help="Write DER instead of PEM: what a web server hands out.")
 @click.option("-o", "--output", "file", metavar="FILE", default="", help="Write it to FILE, too.")
+@click.option("--previous", metavar="FILE", default="", help="With nss:DIR: a list that was published; what stands on it stays revoked.")
 @database_options
 @click.pass_obj
-def issue(output: Output, ca: str, days: int, der: bool, file: str, database: DatabaseChoice) -> None:
+def issue(output: Output, ca: str, days: int, der: bool, file: str, previous: str, database: DatabaseChoice) -> None:
     """Make a new revocation list; it is kept in the database, where the gateway uses it.
 
-    A CA that was renewed with a new key has a list for each key: the older ones are written beside FILE.
+    A CA that was renewed with a new key has a list for each key: the older ones are written beside FILE. A CA in an NSS database
+    (-d nss:DIR) has no register but its list there: the new one goes on with it.
     """
     from mailsec.app.authorities import authorities_called, key_of
     from mailsec.app.commands.crl import print_lists
     from mailsec.app.databases import open_database
     from mailsec.app.files import write_file
+    from mailsec.app.nss_databases import is_nss
     from mailsec.keys.files import pem
     from mailsec.store.evidence import EvidenceStore
     from mailsec.store.facts import facts_of
@@ -38,6 +42,11 @@ def issue(output: Output, ca: str, days: int, der: bool, file: str, database: Da
     from mailsec.x509.issue_crl import issue_crl
 
     at = datetime.now(UTC)
+    if is_nss(database.location()):
+        _in_nss(output, ca, days, der, file, previous, database, at)
+        return
+    if previous:
+        raise UsageError("--previous is for a CA in an NSS database", hint="a mailsec database has a register of its own")
     kept, files, revoked, done = [], [], 0, set[bytes]()
     with open_database(output, database) as opened:
         lists = EvidenceStore(opened)
@@ -60,6 +69,29 @@ def issue(output: Output, ca: str, days: int, der: bool, file: str, database: Da
         print_lists(output, kept, files=files)
         return
     print_lists(output, kept, files=files, said=f"{plural(revoked, 'certificate')} revoked; written to {', '.join(files)}")
+
+
+def _in_nss(output: Output, ca: str, days: int, der: bool, file: str, previous: str, database: DatabaseChoice, at: datetime) -> None:
+    from mailsec.app.authorities import authorities_called
+    from mailsec.app.commands.crl import print_lists
+    from mailsec.app.databases import open_any
+    from mailsec.app.files import write_file
+    from mailsec.app.nss_authorities import reissue
+    from mailsec.app.path_inputs import read_ders
+    from mailsec.keys.files import pem
+    from mailsec.store.nssdb import NssDb
+
+    published = read_ders(previous, "X509 CRL") if previous else [None]
+    if len(published) != 1:
+        raise UsageError(f"{previous} holds {len(published)} lists", hint="name the file of the last one")
+    with open_any(output, database) as opened:
+        assert isinstance(opened, NssDb)
+        made = reissue(opened, authorities_called(opened, ca)[0], at=at, days=days, published=published[0])
+    assert made is not None
+    if file:
+        write_file(file, made.der if der else pem(made.der, "X509 CRL"))
+    said = f"{plural(made.revoked, 'certificate')} revoked; written to {file}" if file else ""
+    print_lists(output, [made.kept], files=[file] if file else [], said=said)
 
 
 def _name(der: bytes) -> str:

@@ -129,8 +129,8 @@ class Listener(Section):
     """How logs and rules call it; origin and port by default ("submission-587")."""
     address: str
     """ "HOST:PORT", "[IPV6]:PORT" or "unix:PATH"."""
-    protocol: Literal["smtp", "pop3"] = "smtp"
-    """What is spoken there: "smtp", or "pop3" for the origin "mailbox"."""
+    protocol: Literal["smtp", "lmtp", "pop3"] = "smtp"
+    """What is spoken there: "smtp", "lmtp" (a reply for each recipient; never on port 25), or "pop3" for the origin "mailbox"."""
     service: str = ""
     """The name of a service that an enabled plugin brings: its protocol is spoken there instead. Such a listener has no origin; `peers`, `tls`
     and the limits of connections count there, too."""
@@ -365,6 +365,8 @@ class Hop(Section):
     """Login there; needs `password_file`, and "required" or "verified"."""
     password_file: File = ""
     """The file with its password."""
+    chunking: bool = True
+    """Send messages in one chunk (BDAT) where that is offered; false for a server that offers it and fails."""
     server_name: str = ""
     """For "verified": the name that its certificate must hold, where that is not its host."""
     pins: Several = Field(default_factory=list)

@@ -183,6 +183,9 @@ def _listener(index: int, listener: models.Listener, problems: list[Problem]) ->
             problem("behind", "is for internet listeners")
         elif not reached_by_us:
             problem("behind", "strangers could forge results here", "listen on 127.0.0.1 or a unix socket, or set peers")
+    if listener.protocol == "lmtp" and endpoint is not None and endpoint.port == 25:
+        # RFC 2033 §5: LMTP must not be spoken on port 25, where clients expect SMTP.
+        problem("protocol", "lmtp is not spoken on port 25", 'another port (24), or a unix socket: address = "unix:/run/mailsec/lmtp"')
     if listener.normalise and not reached_by_us:
         problem("normalise", "strangers could smuggle mail here", "listen on 127.0.0.1 or a unix socket, or set peers")
     return endpoint

@@ -77,7 +77,7 @@ def _relay(configuration: Configuration) -> RelaySettings:
 
 
 def _hop(hop: Hop, configuration: Configuration) -> NextHop:
-    return replace(parse_hop(hop), server_name=hop.server_name, peer=peer_of(configuration.tls, hop))
+    return replace(parse_hop(hop), server_name=hop.server_name, peer=peer_of(configuration.tls, hop), chunking=hop.chunking)
 
 
 def _revocation(revocation: Revocation) -> RevocationSettings:

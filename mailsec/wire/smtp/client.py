@@ -1,4 +1,4 @@
-"""An SMTP and LMTP client without a socket (RFC 5321, RFC 1870, RFC 2033, RFC 2920, RFC 3207, RFC 4954, RFC 6152).
+"""An SMTP and LMTP client without a socket (RFC 5321, RFC 1870, RFC 2033, RFC 2920, RFC 3030, RFC 3207, RFC 4954, RFC 6152).
 
 A queue of awaited replies says what the next reply answers; `Phase` says where the session stands. The one invariant: nothing is believed that
 was not asked for: a reply that nobody awaits, octets behind the 220 to STARTTLS, and what was offered before TLS count for nothing.
@@ -14,11 +14,12 @@ from typing import Any
 
 from mailsec.errors import LocalProtocolError, MailsecError, ProtocolError, Refused, RemoteProtocolError, Reply, Unavailable
 from mailsec.model.limits import DEFAULT_LIMITS, Limits
+from mailsec.model.octets import Segments
 from mailsec.model.requests import Ask, Close, Deadline, Request, Send, StartTls, Stream
 from mailsec.model.session import TlsInfo
 from mailsec.model.tls import TlsPeer
 from mailsec.wire.smtp.commands import encode_plain
-from mailsec.wire.smtp.data import stuffed, stuffed_whole
+from mailsec.wire.smtp.data import stuffed, stuffed_whole, unstuffed, unstuffed_whole
 from mailsec.wire.smtp.delivery import Delivery, check_capabilities
 from mailsec.wire.smtp.questions import Ended, NextMessage, OutgoingMessage
 from mailsec.wire.smtp.replies import ReplyReader
@@ -45,6 +46,8 @@ class ClientSettings:
     lmtp: bool = False
     username: str = ""
     password: bytes = field(default=b"", repr=False)
+    chunking: bool = True
+    """BDAT where it is offered (RFC 3030)."""
     greeting_timeout: float = 300.0
     command_timeout: float = 300.0
     body_timeout: float = 180.0
@@ -328,10 +331,12 @@ class SmtpClient:
             self._fail(RemoteProtocolError("next hop spoke unasked", stage="smtp"), abort=True)
             return
         delivery = self._delivery = Delivery(message, lmtp=self.settings.lmtp)
+        chunked = self.settings.chunking and "CHUNKING" in self.capabilities
+        whole = unstuffed_whole if chunked else stuffed_whole
         try:
             refusal = check_capabilities(message, self.capabilities)
             # A small message is looked at before the envelope is sent: one that must not leave costs the next hop nothing.
-            self._wire = stuffed_whole(message.segments.join()) if refusal is None and len(message.segments) <= _SMALL else None
+            self._wire = whole(message.segments.join()) if refusal is None and len(message.segments) <= _SMALL else None
             commands = delivery.commands(self.capabilities) if refusal is None else []
         except LocalProtocolError as error:
             refusal = Reply(554, "5.6.0", error.message)
@@ -343,7 +348,12 @@ class SmtpClient:
         if self._dirty:
             commands.insert(0, (b"RSET\r\n", self._reset_answered))
             self._dirty = False
-        commands.append((b"DATA\r\n", self._data_answered))
+        if chunked:
+            # RFC 3030 §4.2 lets a chunk follow at once; it waits for the last RCPT, so that nothing is sent for nobody.
+            line, answered = commands.pop()
+            commands.append((line, self._before_chunk(answered)))
+        else:
+            commands.append((b"DATA\r\n", self._data_answered))
         if "PIPELINING" in self.capabilities:
             # RFC 2920 §3.1: RSET, MAIL, RCPT and DATA go in one write; DATA is the last.
             self._awaited.extend(answered for _, answered in commands)
@@ -352,6 +362,22 @@ class SmtpClient:
         else:
             self._todo.extend((line, self._one_by_one(answered)) for line, answered in commands)
             self._next_command()
+
+    def _before_chunk(self, answered: Callable[[Reply], None]) -> Callable[[Reply], None]:
+        def and_send(reply: Reply) -> None:
+            answered(reply)
+            delivery = self._delivery
+            assert delivery is not None
+            if not delivery.accepted:
+                self._give_up_transaction()
+            elif self._reader.pending:
+                raise RemoteProtocolError("next hop answers before it has the message", stage="data")
+            else:
+                # RFC 3030 §2: BDAT chunk-size LAST, and behind it the octets.
+                self._requests.append(Send(b"BDAT %d LAST\r\n" % len(delivery.message.segments)))
+                self._send_body(delivery, unstuffed)
+
+        return and_send
 
     def _one_by_one(self, answered: Callable[[Reply], None]) -> Callable[[Reply], None]:
         def and_go_on(reply: Reply) -> None:
@@ -363,7 +389,8 @@ class SmtpClient:
 
     def _next_command(self) -> None:
         delivery = self._delivery
-        if delivery is not None and (delivery.mail_refused or (len(self._todo) == 1 and not delivery.accepted)):
+        nobody = delivery is not None and not delivery.accepted and len(self._todo) == 1 and self._todo[0][0] == b"DATA\r\n"
+        if delivery is not None and (delivery.mail_refused or nobody):
             self._todo.clear()
             self._give_up_transaction()
         elif self._todo:
@@ -394,7 +421,7 @@ class SmtpClient:
             if self._reader.pending:
                 raise RemoteProtocolError("next hop answers before it has the message", stage="data")
             if delivery.accepted:
-                self._send_body(delivery)
+                self._send_body(delivery, stuffed)
             elif self.settings.lmtp:
                 # RFC 2033 §4.2: DATA without recipients must fail; there would be no reply to wait for.
                 raise RemoteProtocolError("next hop takes a message for nobody", stage="data")
@@ -409,7 +436,7 @@ class SmtpClient:
             delivery.decide(reply)
             self._give_up_transaction()
 
-    def _send_body(self, delivery: Delivery) -> None:
+    def _send_body(self, delivery: Delivery, pieces: Callable[[Segments], Iterator[bytes]]) -> None:
         wire, self._wire = self._wire, None
         if wire is not None:
             self._requests.append(Send(wire))
@@ -417,11 +444,11 @@ class SmtpClient:
         else:
             self.phase = Phase.BODY
             self._requests.append(Deadline(self.settings.body_timeout))
-            self._requests.append(Stream(self._checked(delivery)))
+            self._requests.append(Stream(self._checked(delivery, pieces)))
 
-    def _checked(self, delivery: Delivery) -> Iterator[bytes]:
+    def _checked(self, delivery: Delivery, pieces: Callable[[Segments], Iterator[bytes]]) -> Iterator[bytes]:
         try:
-            yield from stuffed(delivery.message.segments)
+            yield from pieces(delivery.message.segments)
         except LocalProtocolError as error:
             # The connection is reset by whoever writes this; the next hop never sees an end of data.
             delivery.refuse_here(Reply(554, "5.6.0", error.message))

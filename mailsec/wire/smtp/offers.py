@@ -24,9 +24,18 @@ class ServerSettings:
     """Bare CR and LF in a message become CRLF instead of a refusal."""
     smtputf8: bool = False
     dsn: bool = False
+    chunking: bool = False
+    """BDAT (RFC 3030). BINARYMIME is never offered: the rules for lines are those of DATA."""
+    lmtp: bool = False
+    """LMTP (RFC 2033) instead of SMTP."""
     limits: Limits = field(default=DEFAULT_LIMITS)
     kept: dict[tuple[bool, bool], bytes] = field(default_factory=dict, init=False, repr=False, compare=False)
     """Replies to EHLO that were made before."""
+
+    @property
+    def name(self) -> str:
+        """What is spoken (RFC 3848): "ESMTP" or "LMTP"."""
+        return "LMTP" if self.lmtp else "ESMTP"
 
 
 def mechanisms_of(settings: ServerSettings, tls: TlsInfo | None) -> tuple[str, ...]:
@@ -49,11 +58,13 @@ def ehlo_reply(settings: ServerSettings, tls: TlsInfo | None) -> bytes:
     if not under_tls and settings.tls in ("starttls", "starttls-required"):
         lines.append("STARTTLS")
     # RFC 4954 §4: PLAIN is not offered before TLS.
-    if under_tls and settings.authenticate:
-        lines.append("AUTH " + " ".join(mechanisms_of(settings, tls)))
+    if under_tls and settings.authenticate and (mechanisms := mechanisms_of(settings, tls)):
+        lines.append("AUTH " + " ".join(mechanisms))
     lines += ["8BITMIME", "ENHANCEDSTATUSCODES"]
     if settings.smtputf8:
         lines.append("SMTPUTF8")
+    if settings.chunking:
+        lines.append("CHUNKING")
     if settings.dsn:
         lines.append("DSN")
     text = "".join(f"250-{line}\r\n" for line in lines[:-1]) + f"250 {lines[-1]}\r\n"

@@ -1,8 +1,9 @@
 """What the SMTP cores ask the layer above, and what it answers: frozen values.
 
-A server asks `Connected` and `Authenticate` once a session, `MailFrom`, one `RcptTo` for each recipient and `MessageComplete` for a
+A server asks `Connected`, `FindVerifier` and `Authenticate` once a session, `MailFrom`, one `RcptTo` for each recipient and `MessageComplete` for a
 message (or `MessageAbandoned` where the core itself refuses it after octets were passed on). Its answers are `None` ("welcome", the
-usual reply is sent) or a `Reply`, which is sent as it stands; `MessageComplete` wants a `Reply`; `Authenticate` wants an `Identity`.
+usual reply is sent) or a `Reply`, which is sent as it stands; `MessageComplete` wants a `Reply`; `Authenticate` wants an `Identity`,
+`FindVerifier` a `Verifying`.
 
 A client asks `NextMessage`, is answered with an `OutgoingMessage` or `Quit`, and asks again with what became of it. When the session has
 ended, by whatever cause, it asks `Ended` once; the answer is ignored.
@@ -15,7 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from mailsec.errors import MailsecError, Reply
-from mailsec.interfaces import Credentials
+from mailsec.interfaces import Credentials, ScramVerifier
 from mailsec.model.address import Address
 from mailsec.model.octets import Segments
 from mailsec.model.session import Envelope, Identity, Recipient, TlsInfo
@@ -26,6 +27,7 @@ __all__ = [
     "Connected",
     "DeliveryResult",
     "Ended",
+    "FindVerifier",
     "MailFrom",
     "MessageAbandoned",
     "MessageComplete",
@@ -33,6 +35,7 @@ __all__ = [
     "OutgoingMessage",
     "Quit",
     "RcptTo",
+    "Verifying",
 ]
 
 
@@ -63,6 +66,25 @@ class Authenticate:
 
     credentials: Credentials
     client: ClientState
+    proven: Identity | None = None
+    """SCRAM: who the client has proven to be; None where the proof was wrong. The credentials hold no secret then."""
+
+
+@dataclass(frozen=True, slots=True)
+class FindVerifier:
+    """AUTH SCRAM-SHA-256: what is `login` checked against? Answer: `Verifying`, also where it is nobody's; a Reply where it cannot be said."""
+
+    login: str
+    client: ClientState
+
+
+@dataclass(frozen=True, slots=True)
+class Verifying:
+    """The answer to `FindVerifier`."""
+
+    verifier: ScramVerifier
+    nonce: str = field(repr=False)
+    """Random characters (RFC 5802 §5.1: printable, no comma)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +112,8 @@ class MessageComplete:
 
     envelope: Envelope
     client: ClientState
+    each: bool = False
+    """True where a tuple is wanted, with a reply for each recipient (LMTP, RFC 2033 §4.2); one reply is then for all of them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""An SMTP server without a socket (RFC 5321, RFC 1870, RFC 2034, RFC 2920, RFC 3207, RFC 4954, RFC 6152, RFC 6531).
+"""An SMTP and LMTP server without a socket (RFC 5321, RFC 2033, RFC 2034, RFC 2920, RFC 3207, RFC 4954, RFC 6152, RFC 6531).
 
 What each command may do stands in one table, `_COMMANDS`. The one invariant: octets are looked at only in the state in which they were
 sent to be looked at: nothing behind STARTTLS, nothing while a question is open, nothing of a session before TLS is known after it.
@@ -6,21 +6,21 @@ sent to be looked at: nothing behind STARTTLS, nothing while a question is open,
 
 from __future__ import annotations
 
+import binascii
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any, NamedTuple
 
 from mailsec.errors import Reply
-from mailsec.model.requests import Ask, Body, Close, Deadline, EndOfBody, Request, Send, StartTls
+from mailsec.model.requests import Request, Send
 from mailsec.model.session import Identity, TlsInfo
 from mailsec.wire.smtp import questions, words
-from mailsec.wire.smtp.commands import CommandError, client_name, parse_mail, parse_rcpt
-from mailsec.wire.smtp.incoming import Incoming
-from mailsec.wire.smtp.login import Login
+from mailsec.wire.smtp.commands import CommandError, client_name
+from mailsec.wire.smtp.login import Login, Step
 from mailsec.wire.smtp.offers import ServerSettings, ehlo_reply
-from mailsec.wire.smtp.replies import encode_reply
 from mailsec.wire.smtp.states import State
+from mailsec.wire.smtp.transactions import Transactions
 
 __all__ = ["ServerSettings", "SmtpServer"]
 
@@ -38,38 +38,14 @@ class _Command(NamedTuple):
     """True where it is answered although TLS is required and has not begun (RFC 3207 §4)."""
 
 
-@lru_cache(maxsize=256)
-def _send(reply: Reply) -> Send:
-    return Send(encode_reply(reply))
-
-
-def _protocol(tls: TlsInfo | None, identity: Identity | None) -> str:
-    # RFC 3848: ESMTP with S for TLS and A for AUTH (a certificate alone is none); plain SMTP has no such words.
-    authenticated = identity is not None and identity.mechanism != "certificate"
-    return "ESMTP" + ("S" if tls is not None else "") + ("A" if authenticated else "")
-
-
-class SmtpServer:
+class SmtpServer(Transactions):
     """The server's side of one connection: a `ProtocolCore`."""
 
     def __init__(self, settings: ServerSettings) -> None:
-        self.settings = settings
-        self.state = State.CLOSED
-        self.client = questions.ClientState()
-        self._limits = settings.limits
-        self._requests: list[Request] = []
-        self._buffer = b""
-        self._at = 0
-        self._answered: Callable[[Any], None] | None = None
+        super().__init__(settings)
+        self._commands = _LMTP_COMMANDS if settings.lmtp else _COMMANDS
         self._after_auth = State.READY
         self._login = Login(settings)
-        self._incoming: Incoming | None = None
-        self._bad = 0
-        self._messages = 0
-        self._unknown = 0
-        self._draining = False
-        self._command_deadline = Deadline(self._limits.command_timeout)
-        self._data_deadline = Deadline(self._limits.data_timeout)
 
     # -- what the driver calls ------------------------------------------------------------------------------------------------
 
@@ -86,6 +62,12 @@ class SmtpServer:
             if self._answered is None:
                 self._receive_message(data, 0)
                 if self.state is not State.DATA:
+                    self._work()
+                return self._take()
+        elif state is State.CHUNK:
+            if self._answered is None:
+                self._receive_chunk(data, 0)
+                if self.state is not State.CHUNK:
                     self._work()
                 return self._take()
         elif state is State.CLOSED:
@@ -154,47 +136,7 @@ class SmtpServer:
         self._requests.clear()
         return []
 
-    # -- how it says things ---------------------------------------------------------------------------------------------------
-
-    def _take(self) -> list[Request]:
-        requests, self._requests = self._requests, []
-        return requests
-
-    def _say(self, reply: Reply) -> None:
-        self._requests.append(_send(reply))
-
-    def _refuse(self, reply: Reply) -> None:
-        """A refusal that counts: guessing, scanning, and clients of other protocols end soon."""
-        self._bad += 1
-        self._say(reply)
-        if self._bad >= self._limits.bad_commands:
-            self._say(words.TOO_MANY_ERRORS)
-            self._close()
-
-    def _say_answer(self, reply: Reply) -> None:
-        """A reply of the layer above. RFC 5321 §3.8: 421 announces that the connection is closed."""
-        self._say(reply)
-        if reply.code == 421:
-            self._close()
-
-    def _stop_if_draining(self) -> None:
-        # RFC 5321 §3.8: a server that shuts down answers 421.
-        if self._draining and self.state not in (State.CLOSED, State.TLS, State.DATA):
-            self._say(words.STOPPING)
-            self._close()
-
-    def _ask(self, question: object, answered: Callable[[Any], None]) -> None:
-        self._answered = answered
-        self._requests.append(Ask(question))
-
-    def _close(self, abort: bool = False) -> None:
-        self.state = State.CLOSED
-        self._buffer, self._at = b"", 0
-        self._requests.append(Close(abort))
-
-    def _handshake(self) -> None:
-        self.state = State.TLS
-        self._requests += [Deadline(self._limits.handshake_timeout), StartTls()]
+    # -- small steps ----------------------------------------------------------------------------------------------------------
 
     def _greet(self) -> None:
         self._ask(questions.Connected(self.client.tls), self._connected)
@@ -206,7 +148,9 @@ class SmtpServer:
             self._close()
             return
         # RFC 5321 §4.2: the greeting begins with the host's name.
-        self._requests.append(Send(f"220 {self.settings.hostname} ESMTP\r\n".encode("ascii", "replace")))
+        self._requests.append(
+            Send(f"220 {self.settings.hostname} {'LMTP' if self.settings.lmtp else 'ESMTP'}\r\n".encode("ascii", "replace"))
+        )
 
     # -- commands -------------------------------------------------------------------------------------------------------------
 
@@ -216,11 +160,14 @@ class SmtpServer:
             state = self.state
             if state is State.CLOSED or state is State.TLS:
                 return
-            if state is State.DATA:
+            if state is State.DATA or state is State.CHUNK:
                 if self._at < len(self._buffer):
                     data, at = self._buffer, self._at
                     self._buffer, self._at = b"", 0
-                    self._receive_message(data, at)
+                    if state is State.DATA:
+                        self._receive_message(data, at)
+                    else:
+                        self._receive_chunk(data, at)
                     continue
                 self._requests.append(self._data_deadline)
                 return
@@ -259,13 +206,16 @@ class SmtpServer:
         # RFC 5321 §4.1.1: trailing blanks are tolerated, verbs are compared without case.
         verb, _, argument = line.rstrip(b" \t").partition(b" ")
         verb = verb.upper()
-        command = _COMMANDS.get(verb)
+        if verb == b"BDAT" and self.settings.chunking:
+            self._bdat(argument, words.TLS_FIRST if self._wants_tls else None)
+            return
+        command = self._commands.get(verb)
         if command is None:
             self._refuse(words.UNKNOWN)
             if verb in _FOREIGN and self.state is not State.CLOSED:
                 self._close()
             return
-        if not command.before_tls and self.client.tls is None and self.settings.tls == "starttls-required":
+        if not command.before_tls and self._wants_tls:
             # RFC 3207 §4: 530 to everything but NOOP, EHLO, STARTTLS and QUIT.
             self._refuse(words.TLS_FIRST)
             return
@@ -278,16 +228,26 @@ class SmtpServer:
         except CommandError as error:
             self._refuse(error.reply)
 
+    def _protocol(self, tls: TlsInfo | None, identity: Identity | None) -> str:
+        # RFC 3848: ESMTP or LMTP with S for TLS and A for AUTH (a certificate alone is none); plain SMTP has no such words.
+        authenticated = identity is not None and identity.mechanism != "certificate"
+        return self.settings.name + ("S" if tls is not None else "") + ("A" if authenticated else "")
+
+    @property
+    def _wants_tls(self) -> bool:
+        return self.client.tls is None and self.settings.tls == "starttls-required"
+
     def _hello(self, argument: bytes, *, extended: bool) -> None:
         name = argument.strip()
         if not name:
             raise CommandError(words.NAME_NEEDED)
-        helo = client_name(name)
         # RFC 5321 §4.1.4: EHLO in mid-session is a RSET too.
-        self._incoming = None
+        self._forget_message(lambda: self._greeted(client_name(name), extended))
+
+    def _greeted(self, helo: str, extended: bool) -> None:
         self.state = State.READY
         tls, identity = self.client.tls, self.client.identity
-        self.client = questions.ClientState(helo, _protocol(tls, identity) if extended else "SMTP", tls, identity)
+        self.client = questions.ClientState(helo, self._protocol(tls, identity) if extended else "SMTP", tls, identity)
         if not extended:
             self._requests.append(Send(f"250 {self.settings.hostname}\r\n".encode("ascii", "replace")))
             return
@@ -310,29 +270,40 @@ class SmtpServer:
         self._handshake()
 
     def _auth(self, argument: bytes) -> None:
-        credentials = self._login.begin(argument, self.client)
+        step = self._login.begin(argument, self.client)
         self._after_auth = self.state
-        if credentials is not None:
-            self._ask(questions.Authenticate(credentials, self.client), self._authenticated)
-            return
-        # RFC 4954 §4: an empty challenge.
-        self.state = State.AUTH
-        self._requests.append(Send(b"334 \r\n"))
+        self._go_on_with_auth(step)
 
     def _auth_response(self, line: bytes) -> None:
         self.state = self._after_auth
         try:
-            credentials = self._login.answer(line)
+            step = self._login.answer(line)
         except CommandError as error:
             self._refuse(error.reply)
             return
-        self._ask(questions.Authenticate(credentials, self.client), self._authenticated)
+        self._go_on_with_auth(step)
+
+    def _go_on_with_auth(self, step: Step) -> None:
+        if isinstance(step, bytes):
+            # RFC 4954 §4: a challenge in base64
+            self.state = State.AUTH
+            self._requests.append(Send(b"334 " + binascii.b2a_base64(step, newline=False) + b"\r\n"))
+        elif isinstance(step, questions.FindVerifier):
+            self._ask(step, self._verifier_found)
+        else:
+            self._ask(step, self._authenticated)
+
+    def _verifier_found(self, value: questions.Verifying | Reply | None) -> None:
+        if isinstance(value, questions.Verifying):
+            self._go_on_with_auth(self._login.verifier(value))
+        else:
+            self._say_answer(value if isinstance(value, Reply) else words.AUTH_UNAVAILABLE)
 
     def _authenticated(self, value: Identity | Reply | None) -> None:
         if isinstance(value, Identity):
             self.client = replace(self.client, identity=value)
             if self.client.protocol != "SMTP":
-                self.client = replace(self.client, protocol=_protocol(self.client.tls, value))
+                self.client = replace(self.client, protocol=self._protocol(self.client.tls, value))
             self._say(words.AUTH_OK)
             return
         too_often = self._login.fail()
@@ -341,109 +312,14 @@ class SmtpServer:
             self._say(words.TOO_MANY_ERRORS)
             self._close()
 
-    # -- a message ------------------------------------------------------------------------------------------------------------
-
-    def _mail(self, argument: bytes) -> None:
-        settings = self.settings
-        if settings.authenticate and self.client.identity is None:
-            raise CommandError(words.AUTH_FIRST)
-        if self._messages >= self._limits.transactions:
-            self._say(words.TOO_MANY_MESSAGES)
-            self._close()
-            return
-        envelope = parse_mail(argument, smtputf8=settings.smtputf8, dsn=settings.dsn, auth=settings.authenticate)
-        # RFC 1870 §6.1: a message that is declared too large is refused at once.
-        if envelope.size > self._limits.message_size:
-            raise CommandError(words.TOO_LARGE)
-        self._incoming = Incoming(envelope)
-        self._ask(questions.MailFrom(envelope, self.client), self._mail_answered)
-
-    def _mail_answered(self, refusal: Reply | None) -> None:
-        if refusal is None or refusal.positive:
-            self.state = State.MAIL
-            self._say(refusal or words.SENDER_OK)
-        else:
-            self._incoming = None
-            self._say_answer(refusal)
-
-    def _rcpt(self, argument: bytes) -> None:
-        incoming, settings = self._incoming, self.settings
-        assert incoming is not None
-        recipient = parse_rcpt(argument, hostname=settings.hostname, smtputf8=incoming.envelope.smtputf8, dsn=settings.dsn)
-        # RFC 5321 §4.5.3.1.10: 452 for one recipient too many; the client sends the rest in another transaction.
-        if len(incoming.recipients) >= self._limits.recipients:
-            raise CommandError(words.TOO_MANY_RECIPIENTS)
-        if self._unknown >= self._limits.unknown_recipients:
-            # Whoever guesses names learns no more here; a mailing list with that many dead addresses delivers to the others first.
-            self._say_answer(words.TOO_MANY_RECIPIENTS if incoming.recipients else words.TOO_MANY_ERRORS)
-            return
-        incoming.recipient = recipient
-        self._ask(questions.RcptTo(recipient), self._rcpt_answered)
-
-    def _rcpt_answered(self, refusal: Reply | None) -> None:
-        incoming = self._incoming
-        assert incoming is not None and incoming.recipient is not None
-        if refusal is None or refusal.positive:
-            incoming.recipients.append(incoming.recipient)
-            self.state = State.RCPT
-            self._say(refusal or words.RECIPIENT_OK)
-            return
-        self._unknown += 1
-        if refusal.code == 421 or incoming.recipients:
-            self._say_answer(refusal)
-        else:
-            # Counted: a dictionary of guessed names ends as guessed commands do, unless some recipient was right.
-            self._refuse(refusal)
-
-    def _data(self, argument: bytes) -> None:
-        if argument:
-            raise CommandError(words.NO_ARGUMENT)
-        assert self._incoming is not None
-        self._incoming.begin_data(self._limits.message_size, normalise=self.settings.normalise)
-        self.state = State.DATA
-        self._say(words.START_MAIL)
-
-    def _receive_message(self, data: bytes, start: int) -> None:
-        incoming = self._incoming
-        assert incoming is not None
-        piece, behind = incoming.receive(data, start)
-        if piece:
-            self._requests.append(Body(piece))
-        if behind < 0:
-            if incoming.hopeless:
-                self._say(words.TOO_LARGE)
-                self._close()
-            else:
-                self._requests.append(self._data_deadline)
-            return
-        self._buffer, self._at = data, behind
-        self._messages += 1
-        self._bad = 0
-        self.state = State.READY
-        refusal = incoming.refusal
-        if refusal is not None:
-            self._ask(questions.MessageAbandoned(refusal), lambda _: self._abandoned(refusal))
-        else:
-            self._requests.append(_END_OF_BODY)
-            self._ask(questions.MessageComplete(incoming.complete(), self.client), self._message_answered)
-
-    def _abandoned(self, refusal: Reply) -> None:
-        self._incoming = None
-        self._refuse(refusal)
-        self._stop_if_draining()
-
-    def _message_answered(self, reply: Reply | None) -> None:
-        self._incoming = None
-        # Silence of the layer above is no promise to keep the message.
-        self._say_answer(reply if reply is not None else words.NO_ANSWER)
-        self._stop_if_draining()
-
     # -- the rest -------------------------------------------------------------------------------------------------------------
 
     def _rset(self, argument: bytes) -> None:
         if argument:
             raise CommandError(words.NO_ARGUMENT)
-        self._incoming = None
+        self._forget_message(self._reset)
+
+    def _reset(self) -> None:
         if self.state is not State.NEW:
             self.state = State.READY
         self._say(words.OK)
@@ -461,9 +337,7 @@ class SmtpServer:
         self._close()
 
 
-_END_OF_BODY = EndOfBody()
-
-_ANY = (State.NEW, State.READY, State.MAIL, State.RCPT)
+_ANY = (State.NEW, State.READY, State.MAIL, State.RCPT, State.BDAT)
 
 # RFC 5321 §4.1.4: the order of commands. What is not listed for a state is answered with 503.
 _COMMANDS: Mapping[bytes, _Command] = {
@@ -481,4 +355,10 @@ _COMMANDS: Mapping[bytes, _Command] = {
     b"QUIT": _Command(SmtpServer._quit, _ANY, before_tls=True),
     b"STARTTLS": _Command(SmtpServer._starttls, (State.NEW, State.READY), before_tls=True),
     b"AUTH": _Command(SmtpServer._auth, (State.READY,)),
+}
+
+# RFC 2033 §4.1: LHLO instead of HELO and EHLO, which an LMTP server does not know.
+_LMTP_COMMANDS: Mapping[bytes, _Command] = {
+    b"LHLO": _COMMANDS[b"EHLO"],
+    **{verb: command for verb, command in _COMMANDS.items() if verb not in (b"EHLO", b"HELO")},
 }
