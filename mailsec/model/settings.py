@@ -41,6 +41,9 @@ class Upstream:
     """ "none" (loopback only), "required" or "verified"."""
     domains: tuple[str, ...] = ()
     """The domains whose addresses its logins are; a login that is no address is one in the first."""
+    server_name: str = ""
+    """The name that its certificate must hold, where that is not `host`."""
+    peer: TlsPeer = field(default_factory=TlsPeer)
 
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
@@ -100,6 +103,10 @@ class ListenerSettings:
     """Host names or addresses of which a client's certificate must hold one to be accepted; empty: any."""
     client_fingerprints: tuple[tuple[str, tuple[str, ...]], ...] = ()
     """SHA-256 fingerprints of accepted certificates, with the addresses that their holders may use; empty: those in the certificate."""
+    secret_header: str = ""
+    """`trusted`: the name of the header field in which every message must bear the secret; empty: none is asked for."""
+    secrets: tuple[bytes, ...] = field(default=(), repr=False)
+    """The secrets of which it must be one."""
 
 
 @dataclass(frozen=True, slots=True)
