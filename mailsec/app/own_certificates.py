@@ -57,11 +57,13 @@ class OwnCertificates:
         self._client_anchor_files = client_anchor_files
         self._asks_clients = any(one.client_certificates != "none" for one in settings.listeners)
         self._settings = settings
-        hops = (settings.relay.next_hop, *(hop for _, hop in settings.relay.routes))
+        peers = [settings.relay.next_hop.peer, *(hop.peer for _, hop in settings.relay.routes)]
+        for box in filter(None, (one.mailbox for one in settings.listeners)):
+            peers += [upstream.peer for upstream in (box.upstream, *box.allowed) if upstream is not None]
         self._own_names = tuple(
-            dict.fromkeys((*(name for one in settings.listeners for name in one.certificates), *(hop.peer.certificate for hop in hops)))
+            dict.fromkeys((*(name for one in settings.listeners for name in one.certificates), *(peer.certificate for peer in peers)))
         )
-        self._other_names = tuple(dict.fromkeys(hop.peer.authority for hop in hops))
+        self._other_names = tuple(dict.fromkeys(peer.authority for peer in peers))
         self._own: dict[str, Sequence[OwnCertificate]] = {}
         self._others: dict[str, bytes] = {}
         self._servers: dict[str, tuple[ServerTls, tuple[str, ...]]] = {}

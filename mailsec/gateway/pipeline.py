@@ -30,6 +30,7 @@ from mailsec.gateway.outcomes import Receipt, is_told, must_report, receipt_of, 
 from mailsec.gateway.reprocess import Reprocessing
 from mailsec.gateway.services import Services, Surroundings
 from mailsec.gateway.settling import DELIVER, decision_of, plain_text
+from mailsec.gateway.tenant_secret import TenantSecrets
 from mailsec.gateway.tls_words import tls_fields
 from mailsec.gateway.tools import Tools
 from mailsec.gateway.trace import message_id
@@ -88,6 +89,7 @@ class Pipeline(Services):
         self.plugins = plugins
         self.spool = spool
         self._notices = Notices(settings, runtime)
+        self._tenants = TenantSecrets(settings.listeners, settings.limits)
         self._reprocessing = Reprocessing(settings, runtime.scratch)
         backends = plugins.providers("register_crypto_backends", gateway=self)
         if engine is None:
@@ -220,7 +222,7 @@ class Pipeline(Services):
 
     async def _receive(self, session: Session, envelope: Envelope, octets: Octets, *, each: bool) -> Receipt:
         try:
-            transaction = self.begin(session, envelope, octets)
+            transaction = self._tenants.admit(self.begin(session, envelope, octets))
             if self._reprocessing.concerns(transaction):
                 outcomes, receipt = await self._again(transaction)
             else:

@@ -96,6 +96,8 @@ class WireProtocol(Protocol):
         self._direct = False
         self._heard_all = False
         self._handshake: Handshake | None = None
+        self._keep: Callable[[Any], None] | None = None
+        """Is given the session's connection when it is over, where sessions may be taken up again."""
         self._lost = False
         self._closing = False
         # While a question is open the peer waits for us.
@@ -139,7 +141,7 @@ class WireProtocol(Protocol):
     def _tls_refused(self, error: MailsecError) -> None:
         if self._lost or self._closing:
             return
-        self._handshake = None
+        self._handshake = self._keep = None
         self._aborted = error.message
         refused = getattr(self.core, "tls_refused", None)
         if refused is None:
@@ -177,6 +179,8 @@ class WireProtocol(Protocol):
         if self._handshake is not None:
             self._handshake.cancel()
             self.handshake_failed = why_ended(reason)
+        elif self._keep is not None:
+            self._keep(self.transport.getHandle())
         try:
             for request in self.core.connection_lost(self._aborted or why_ended(reason)):
                 if type(request) is Ask:
@@ -421,6 +425,7 @@ class WireProtocol(Protocol):
             self._tls_refused(error)
             return
         self._blocked = True
+        self._keep = getattr(creator, "keep", None)
         self._handshake = Handshake(request, self._judge, self._secured, self._tls_refused)
         self._direct = False
         start_tls(self.transport, creator)

@@ -302,7 +302,7 @@ class TwistedRuntime:
         def tls(request: StartTls) -> Any:
             strictness = ("none", "required", "verified")
             strictest = max(request.verify, verify, key=strictness.index)
-            return self._tls(request if strictest == request.verify else replace(request, verify=strictest))
+            return self._tls(request if strictest == request.verify else replace(request, verify=strictest), address)
 
         return Deferred.fromCoroutine(connect(self.reactor, address, core, ask, timeout=timeout, tls=tls, resolver=self._resolver))
 

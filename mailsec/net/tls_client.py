@@ -2,14 +2,17 @@
 
 The one invariant: `verified` means one of two things. The chain leads to a given root (or through the certificate that was named) and the
 certificate names the host (RFC 6125, RFC 9525); or the certificate, or its key, is one that was pinned. Nothing less is ever reported as
-verified.
+verified. A session is taken up again at the place where it began only, under the very demands that it was judged by: never under stronger ones.
 """
 
 from __future__ import annotations
 
 import hashlib
 import ipaddress
+import time
+from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from cryptography import x509
@@ -31,6 +34,9 @@ __all__ = ["ClientTls", "Wallet", "check_peer", "client_tls"]
 _PARTIAL_CHAIN = 0x80000
 """X509_V_FLAG_PARTIAL_CHAIN: a certificate that was given is believed although it is no root."""
 _MOST_CONTEXTS = 256
+_MOST_PLACES = 256
+_SESSIONS = 8
+"""Sessions that are kept for one place: as many as there are connections to it at once, by default."""
 
 
 class Wallet(Protocol):
@@ -45,16 +51,50 @@ class Wallet(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class _Demands:
+    """The context of all that is asked of a peer at once, and the sessions that began under it."""
+
+    context: SSL.Context
+    sessions: dict[tuple[str, str], deque[tuple[SSL.Session, float]]] = field(default_factory=dict)
+    """By place and server name, each with the instant until which it may be used."""
+
+
 @implementer(IOpenSSLClientConnectionCreator)
 class ClientTls:
     """One connection to a next hop."""
 
-    def __init__(self, context: SSL.Context, request: StartTls) -> None:
-        self._context = context
+    def __init__(self, demands: _Demands, request: StartTls, place: str, monotonic: Callable[[], float]) -> None:
+        self._demands = demands
         self._request = request
+        self._place = (place, request.server_name)
+        self._monotonic = monotonic
+
+    def keep(self, connection: SSL.Connection) -> None:
+        """The session of a connection that was judged, and is over: the next one may take it up."""
+        policy = self._request.peer.policy
+        session = connection.get_session() if policy.resumption else None
+        if session is None:
+            return
+        sessions = self._demands.sessions
+        if self._place not in sessions and len(sessions) >= _MOST_PLACES:
+            sessions.clear()
+        sessions.setdefault(self._place, deque(maxlen=_SESSIONS)).append((session, self._monotonic() + policy.lifetime))
+
+    def _session(self) -> SSL.Session | None:
+        kept = self._demands.sessions.get(self._place)
+        while kept:
+            # RFC 8446 §C.4: a ticket is used once, so that nobody who listens can tell that the two connections are of one client.
+            session, until = kept.pop()
+            if self._monotonic() < until:
+                return session
+        return None
 
     def clientConnectionForTLS(self, protocol: Any) -> SSL.Connection:
-        connection = SSL.Connection(self._context, None)
+        connection = SSL.Connection(self._demands.context, None)
+        session = self._session()
+        if session is not None:
+            connection.set_session(session)
         name = self._request.server_name
         if name and not _is_address(name):
             # RFC 6066 §3: SNI holds a DNS name, never an address.
@@ -62,24 +102,27 @@ class ClientTls:
         return connection
 
 
-def client_tls(roots: bytes | None = None, wallet: Wallet | None = None) -> Callable[[StartTls], ClientTls]:
-    """What `WireProtocol` needs to begin TLS as a client. `roots`: trust anchors in PEM; None: those of the system.
+def client_tls(
+    roots: bytes | None = None, wallet: Wallet | None = None, monotonic: Callable[[], float] = time.monotonic
+) -> Callable[..., ClientTls]:
+    """What `WireProtocol` needs to begin TLS as a client, with the place (an address) whose sessions may be taken up. `roots`: trust
+    anchors in PEM; None: those of the system.
 
     What it returns raises ConfigurationError where a certificate that the request names is not there now.
     """
-    contexts: dict[tuple[str, TlsPeer, bytes | None, OwnCertificate | None], SSL.Context] = {}
+    known: dict[tuple[str, TlsPeer, bytes | None, OwnCertificate | None], _Demands] = {}
 
-    def begin(request: StartTls) -> ClientTls:
+    def begin(request: StartTls, place: str = "") -> ClientTls:
         peer = request.peer
         authority = _found(wallet.other(peer.authority) if wallet else None, peer.authority) if peer.authority else None
         own = _found(wallet.own(peer.certificate) if wallet else None, peer.certificate) if peer.certificate else None
         key = (request.verify, peer, authority, own)
-        context = contexts.get(key)
-        if context is None:
-            if len(contexts) >= _MOST_CONTEXTS:
-                contexts.clear()
-            context = contexts[key] = _context(request, authority, own, roots)
-        return ClientTls(context, request)
+        demands = known.get(key)
+        if demands is None:
+            if len(known) >= _MOST_CONTEXTS:
+                known.clear()
+            demands = known[key] = _Demands(_context(request, authority, own, roots))
+        return ClientTls(demands, request, place, monotonic)
 
     return begin
 

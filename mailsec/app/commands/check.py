@@ -33,7 +33,7 @@ def check(output: Output, configuration: str, login: bool) -> None:
         modules = modules_in_use(found.modules, database)
     if not users and any(listener.origin == "submission" for listener in found.listeners):
         output.warning("nobody can submit mail: the database has no user", f"mailsec user add -c {configuration} NAME --address ADDRESS")
-    notes = [*revocation_notes(found.revocation), *tls_notes(found.tls, found.listeners)]
+    notes = [*revocation_notes(found.revocation), *tls_notes(found.tls, found.listeners, found.relay)]
     for note in notes:
         output.warning(note)
     for doubt in dict.fromkeys((one.message, one.hint) for one in doubtful):

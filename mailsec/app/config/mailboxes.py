@@ -5,11 +5,13 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Callable
+from dataclasses import replace
 
 from mailsec.app.config import models
 from mailsec.app.config.addresses import is_domain
 from mailsec.app.config.lines import Path
 from mailsec.app.config.problems import Problem
+from mailsec.app.config.tls import peer_of
 from mailsec.model.networks import read_network
 from mailsec.model.settings import MailboxSettings, Upstream
 
@@ -44,13 +46,17 @@ def parse_upstream(given: models.Upstream) -> Upstream:
     return Upstream(host, number, scheme == "pop3s", given.tls, tuple(given.domains))
 
 
-def mailbox_settings(listener: models.Listener) -> MailboxSettings | None:
+def mailbox_settings(tls: models.Tls, listener: models.Listener) -> MailboxSettings | None:
     """What a listener reads from; None for one that takes mail."""
     if listener.protocol != "pop3":
         return None
+
+    def upstream(given: models.Upstream) -> Upstream:
+        return replace(parse_upstream(given), server_name=given.server_name, peer=peer_of(tls, given))
+
     return MailboxSettings(
-        upstream=parse_upstream(listener.upstream) if listener.upstream.to else None,
-        allowed=tuple(map(parse_upstream, listener.allowed_upstreams)),
+        upstream=upstream(listener.upstream) if listener.upstream.to else None,
+        allowed=tuple(map(upstream, listener.allowed_upstreams)),
         networks=tuple(listener.upstream_networks),
         separator=listener.separator,
         on_failure=listener.on_failure,

@@ -20,6 +20,7 @@ __all__ = [
     "Match",
     "Module",
     "Passphrase",
+    "Peer",
     "Plugins",
     "Relay",
     "Revocation",
@@ -100,7 +101,31 @@ class Database(Section):
     """A file (SQLite), or an SQLAlchemy URL without a password. `mailsec db init` makes it."""
 
 
-class Upstream(Section):
+class Peer(Section):
+    """A server that we speak to, and who it must be."""
+
+    to: str = ""
+    """Its address."""
+    tls: Literal["none", "opportunistic", "required", "verified"] = "verified"
+    """Encryption there."""
+    server_name: str = ""
+    """For "verified": the name that its certificate must hold, where that is not its host."""
+    pins: Several = Field(default_factory=list)
+    """For "verified": fingerprints (SHA-256) of its certificate ("sha256:AB:CD…") or of the key in it ("key-sha256:AB:CD…"). One of them
+    must be right, and then neither name nor issuer matters."""
+    authority: str = ""
+    """For "verified": nickname of the only certificate that is believed there: its own, or that of its CA."""
+    certificate: str = ""
+    """The certificate that we show when we are asked for one: a nickname, or "file:DIR"."""
+    tls_profile: Literal["", "modern", "intermediate", "fips-algorithms"] = ""
+    """A profile for this server, instead of that of [tls]."""
+    protocols: Several = Field(default_factory=list)
+    """Versions for this server, instead of those of [tls]."""
+    ciphers: str = ""
+    """Ciphers for this server, instead of those of [tls]."""
+
+
+class Upstream(Peer):
     """A mailbox's server, where it needs more than its address."""
 
     to: str = ""
@@ -165,6 +190,12 @@ class Listener(Section):
     """For "trusted": the addresses that may send there, in MAIL FROM and in From: "name@domain", "@domain", "@.domain" (all below it)."""
     peers: Several = Field(default_factory=list)
     """Networks that may connect: "192.0.2.0/24"; none given: everybody may."""
+    secret_header: str = ""
+    """For "trusted", where a server's addresses and certificate are shared by many tenants: the name of a header field in which all mail
+    must bear the secret of `secret_file`. Other mail is refused; the field is taken out of what is not."""
+    secret_file: File = ""
+    """The file with that secret, on a line of its own: 20 signs or more, no blanks. One on each of several lines: any of them is taken, so
+    that a new one can be brought in. Readable by mailsec only; read when mailsec starts."""
     behind: Literal["", "own-mta"] = ""
     """For "internet": "own-mta" where only our own mail server connects there, whose Authentication-Results are then kept."""
     normalise: bool = False
@@ -354,7 +385,7 @@ class Rule(Section):
     """When something required cannot be done: "refuse" the mail with a reason, or "hold" it for `mailsec queue`."""
 
 
-class Hop(Section):
+class Hop(Peer):
     """A next hop, where it needs more than its address."""
 
     to: str
@@ -367,21 +398,6 @@ class Hop(Section):
     """The file with its password."""
     chunking: bool = True
     """Send messages in one chunk (BDAT) where that is offered; false for a server that offers it and fails."""
-    server_name: str = ""
-    """For "verified": the name that its certificate must hold, where that is not its host."""
-    pins: Several = Field(default_factory=list)
-    """For "verified": fingerprints (SHA-256) of its certificate ("sha256:AB:CD…") or of the key in it ("key-sha256:AB:CD…"). One of them
-    must be right, and then neither name nor issuer matters."""
-    authority: str = ""
-    """For "verified": nickname of the only certificate that is believed there: its own, or that of its CA."""
-    certificate: str = ""
-    """The certificate that we show when we are asked for one: a nickname, or "file:DIR"."""
-    tls_profile: Literal["", "modern", "intermediate", "fips-algorithms"] = ""
-    """A profile for this next hop, instead of that of [tls]."""
-    protocols: Several = Field(default_factory=list)
-    """Versions for this next hop, instead of those of [tls]."""
-    ciphers: str = ""
-    """Ciphers for this next hop, instead of those of [tls]."""
 
 
 AnyHop = Annotated[Hop, BeforeValidator(_hop)]

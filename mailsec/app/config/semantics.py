@@ -18,6 +18,7 @@ from mailsec.app.config.evidence import find_revocation_problems
 from mailsec.app.config.lines import Path
 from mailsec.app.config.mailboxes import find_mailbox_problems
 from mailsec.app.config.problems import Problem, near
+from mailsec.app.config.tenants import find_tenant_problems
 from mailsec.app.config.tls import find_tls_problems
 from mailsec.app.config.tokens import find_token_problems
 from mailsec.errors import AddressError
@@ -49,6 +50,7 @@ def find_problems(sections: Mapping[str, Any], plugin_tables: Mapping[str, Any])
     for index, listener in enumerate(listeners):
         if listener is not None and not listener.service:
             problems.extend(find_mailbox_problems(index, listener, lambda host, port: _is_ours(NextHop("", host, port), known)))
+            problems.extend(find_tenant_problems(index, listener))
     _clashes(listeners, problems)
     _rules(sections["rule"], listeners, problems)
     if sections["relay"] is not None:

@@ -15,10 +15,10 @@ from mailsec.algorithms.tls import terms_of
 from mailsec.app.certificate_files import open_keys, read_directory
 from mailsec.app.config.lines import Path as Place
 from mailsec.app.config.load import Configuration
-from mailsec.app.config.models import Hop
+from mailsec.app.config.models import Peer
 from mailsec.app.config.problems import Problem, near
 from mailsec.app.config.surroundings import read_anchor_file
-from mailsec.app.config.tls import policy_of
+from mailsec.app.config.tls import policy_of, upstreams_of
 from mailsec.errors import ConfigurationError, MailsecError
 from mailsec.keys.files import load_certificates
 from mailsec.keys.software import SoftwareBackend
@@ -44,7 +44,7 @@ def find_certificate_problems(configuration: Configuration, database: CertDb, at
     policies: list[tuple[Place, TlsPolicy]] = [
         (("listener", index), policy_of(configuration.tls, one)) for index, one in enumerate(configuration.listeners)
     ]
-    policies += [(place, policy_of(configuration.tls, hop)) for place, hop in _hops(configuration)]
+    policies += [(place, policy_of(configuration.tls, peer)) for place, peer in _peers(configuration)]
     for place, policy in policies:
         try:
             terms_of(policy)
@@ -56,10 +56,10 @@ def find_certificate_problems(configuration: Configuration, database: CertDb, at
             # Names that this library does not know.
             problems.append(Problem(place, error.message, error.hint))
     known = sorted({entry.nickname for entry in database.entries()})
-    for place, hop in _hops(configuration):
-        if hop.authority and not any(entry.verified for entry in database.find(hop.authority, at=at)):
+    for place, peer in _peers(configuration):
+        if peer.authority and not any(entry.verified for entry in database.find(peer.authority, at=at)):
             problem = Problem(
-                (*place, "authority"), f'there is no certificate "{hop.authority}" in {database.name}', near(hop.authority, known)
+                (*place, "authority"), f'there is no certificate "{peer.authority}" in {database.name}', near(peer.authority, known)
             )
             problems.append(problem)
     for index, path in enumerate(configuration.tls.client_anchor_files):
@@ -98,15 +98,19 @@ def _own(configuration: Configuration) -> Iterator[tuple[Place, str]]:
     for index, listener in enumerate(configuration.listeners):
         for reference in listener.certificate:
             yield ("listener", index, "certificate"), reference
-    for place, hop in _hops(configuration):
-        if hop.certificate:
-            yield (*place, "certificate"), hop.certificate
+    for place, peer in _peers(configuration):
+        if peer.certificate:
+            yield (*place, "certificate"), peer.certificate
 
 
-def _hops(configuration: Configuration) -> Iterator[tuple[Place, Hop]]:
+def _peers(configuration: Configuration) -> Iterator[tuple[Place, Peer]]:
+    """Next hops and mailboxes' servers."""
     yield ("relay", "next_hop"), configuration.relay.next_hop
     for domain, hop in configuration.relay.routes.items():
         yield ("relay", "routes", domain), hop
+    for index, listener in enumerate(configuration.listeners):
+        for place, upstream in upstreams_of(listener):
+            yield ("listener", index, *place), upstream
 
 
 def _absences(place: Place, reference: str, database: CertDb, at: datetime) -> Iterator[Problem]:

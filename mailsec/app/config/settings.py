@@ -10,6 +10,7 @@ from mailsec.app.config.mailboxes import mailbox_settings
 from mailsec.app.config.models import Gateway, Hop, Revocation
 from mailsec.app.config.semantics import listener_name
 from mailsec.app.config.surroundings import read_anchor_file
+from mailsec.app.config.tenants import read_secrets
 from mailsec.app.config.tls import listener_tls, peer_of
 from mailsec.app.files import reason_of
 from mailsec.errors import ConfigurationError
@@ -55,7 +56,9 @@ def _listeners(configuration: Configuration) -> tuple[ListenerSettings, ...]:
             behind_own_mta=listener.behind == "own-mta",
             authenticate=listener.origin == "submission",
             normalise=listener.normalise,
-            mailbox=mailbox_settings(listener),
+            secret_header=listener.secret_header,
+            secrets=read_secrets(listener.secret_file) if listener.secret_file else (),
+            mailbox=mailbox_settings(configuration.tls, listener),
             **listener_tls(configuration.tls, listener),
         )
         for listener in configuration.listeners

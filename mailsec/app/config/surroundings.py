@@ -19,8 +19,9 @@ from mailsec.app.config.fips import PROFILE, places_that_want_fips
 from mailsec.app.config.lines import Path as Place
 from mailsec.app.config.load import Configuration
 from mailsec.app.config.problems import Problem, near
+from mailsec.app.config.tenants import read_secrets
 from mailsec.app.files import reason_of
-from mailsec.errors import CertificateError, MailsecError
+from mailsec.errors import CertificateError, ConfigurationError, MailsecError
 from mailsec.keys.reference import parse_reference
 from mailsec.store.certdb import CertDb
 from mailsec.store.connection import database_file, parse_url
@@ -119,6 +120,13 @@ def _files(configuration: Configuration, problems: list[Problem]) -> None:
     for place, hop in hops:
         if hop.password_file:
             _secret_file((*place, "password_file"), hop.password_file, problems)
+    for index, listener in enumerate(configuration.listeners):
+        if listener.secret_file:
+            _secret_file(("listener", index, "secret_file"), listener.secret_file, problems)
+            try:
+                read_secrets(listener.secret_file)
+            except ConfigurationError as error:
+                problems.append(Problem(("listener", index, "secret_file"), error.message, error.hint))
     for index, path in enumerate(configuration.trust.anchor_files):
         _certificates(("trust", "anchor_files", index), path, problems)
     if configuration.revocation.default_responder_certificate:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from mailsec.algorithms.tls import GROUPS, SUITES, read_ciphers, read_protocols
@@ -17,7 +17,7 @@ from mailsec.model.tls import TlsPeer, TlsPolicy
 from mailsec.rules.expressions import compile_expression
 from mailsec.rules.session_variables import is_variable
 
-__all__ = ["find_tls_problems", "fingerprint", "listener_tls", "peer_of", "policy_of", "tls_notes"]
+__all__ = ["find_tls_problems", "fingerprint", "listener_tls", "peer_of", "policy_of", "tls_notes", "upstreams_of"]
 
 _HEX = re.compile(r"[0-9A-Fa-f]{64}\Z")
 _PIN_HINT = "a SHA-256 fingerprint in hexadecimal, as mailsec cert show and openssl x509 -fingerprint -sha256 print it"
@@ -25,7 +25,7 @@ _PIN_HINT = "a SHA-256 fingerprint in hexadecimal, as mailsec cert show and open
 _CAN_AUTHENTICATE = ("submission", "mailbox")
 
 
-def policy_of(tls: models.Tls, one: models.Listener | models.Hop) -> TlsPolicy:
+def policy_of(tls: models.Tls, one: models.Listener | models.Peer) -> TlsPolicy:
     """The policy of a listener or next hop: its own settings before those of [tls]."""
     own = bool(one.tls_profile)
     return TlsPolicy(
@@ -55,9 +55,17 @@ def listener_tls(tls: models.Tls, listener: models.Listener) -> dict[str, Any]:
     }
 
 
-def peer_of(tls: models.Tls, hop: models.Hop) -> TlsPeer:
-    """Who a next hop must be, and what it is shown."""
-    return TlsPeer(policy_of(tls, hop), tuple(_pin(pin) for pin in hop.pins), hop.authority, hop.certificate)
+def peer_of(tls: models.Tls, peer: models.Peer) -> TlsPeer:
+    """Who a next hop, or a mailbox's server, must be, and what it is shown."""
+    return TlsPeer(policy_of(tls, peer), tuple(_pin(pin) for pin in peer.pins), peer.authority, peer.certificate)
+
+
+def upstreams_of(listener: models.Listener) -> Iterator[tuple[Path, models.Upstream]]:
+    """The mailboxes' servers that a listener names, each with where it stands there."""
+    if listener.upstream.to:
+        yield ("upstream",), listener.upstream
+    for number, one in enumerate(listener.allowed_upstreams):
+        yield ("allowed_upstreams", number), one
 
 
 def fingerprint(text: str) -> str:
@@ -98,9 +106,9 @@ def find_tls_problems(sections: Mapping[str, Any]) -> list[Problem]:
             _listener(("listener", index), listener, problems)
     relay: models.Relay | None = sections["relay"]
     if relay is not None:
-        _hop(("relay", "next_hop"), relay.next_hop, problems)
-        for domain, hop in relay.routes.items():
-            _hop(("relay", "routes", domain), hop, problems)
+        hops = {("relay", "next_hop"): relay.next_hop} | {("relay", "routes", domain): hop for domain, hop in relay.routes.items()}
+        for path, hop in hops.items():
+            _peer(path, hop, problems, many="mx" if hop.to == "mx" else "")
     return problems
 
 
@@ -139,6 +147,9 @@ def _listener(path: Path, listener: models.Listener, problems: list[Problem]) ->
         for useless in ("client_names", "client_fingerprints"):
             if getattr(listener, useless):
                 problem(useless, "is not used where no certificate is asked for", 'set client_certificates = "required"')
+    if listener.protocol == "pop3":
+        for place, upstream in upstreams_of(listener):
+            _peer((*path, *place), upstream, problems, many=upstream.to if upstream.to.startswith((".", "*")) else "")
     if listener.require:
         try:
             compile_expression(listener.require, is_variable)
@@ -161,29 +172,32 @@ def _listener(path: Path, listener: models.Listener, problems: list[Problem]) ->
                 )
 
 
-def _hop(path: Path, hop: models.Hop, problems: list[Problem]) -> None:
-    _policy(path, hop.tls_profile, hop.protocols, hop.ciphers, problems)
+def _peer(path: Path, peer: models.Peer, problems: list[Problem], *, many: str = "") -> None:
+    """`many`: how `to` is written where it means many hosts."""
+    _policy(path, peer.tls_profile, peer.protocols, peer.ciphers, problems)
     for name in ("server_name", "pins", "authority"):
-        if getattr(hop, name) and hop.tls != "verified":
-            problems.append(Problem((*path, name), f'is not used by tls = "{hop.tls}"', 'set tls = "verified"'))
-    if hop.to == "mx" and (hop.server_name or hop.pins):
-        problems.append(Problem((*path, "server_name" if hop.server_name else "pins"), "is for one host, and mx means many"))
-    if hop.pins and (hop.authority or hop.server_name):
+        if getattr(peer, name) and peer.tls != "verified":
+            problems.append(Problem((*path, name), f'is not used by tls = "{peer.tls}"', 'set tls = "verified"'))
+    if many and (peer.server_name or peer.pins):
+        problems.append(Problem((*path, "server_name" if peer.server_name else "pins"), f"is for one host, and {many} means many"))
+    if peer.pins and (peer.authority or peer.server_name):
         problems.append(
             Problem(
-                (*path, "authority" if hop.authority else "server_name"), "is not asked for where pins are given", "take one of the two out"
+                (*path, "authority" if peer.authority else "server_name"),
+                "is not asked for where pins are given",
+                "take one of the two out",
             )
         )
-    if hop.server_name and not is_domain(hop.server_name):
-        problems.append(Problem((*path, "server_name"), f'"{hop.server_name}" is no host name'))
-    for index, pin in enumerate(hop.pins):
+    if peer.server_name and not is_domain(peer.server_name):
+        problems.append(Problem((*path, "server_name"), f'"{peer.server_name}" is no host name'))
+    for index, pin in enumerate(peer.pins):
         try:
             _pin(pin)
         except ValueError as error:
             problems.append(Problem((*path, "pins", index), str(error), _PIN_HINT))
-    if hop.certificate:
-        _reference((*path, "certificate"), hop.certificate, problems)
-        if hop.tls == "none":
+    if peer.certificate:
+        _reference((*path, "certificate"), peer.certificate, problems)
+        if peer.tls == "none":
             problems.append(Problem((*path, "certificate"), "is not used without tls", 'set tls = "verified"'))
 
 
@@ -200,8 +214,8 @@ def _reference(path: Path, reference: str, problems: list[Problem]) -> None:
         )
 
 
-def tls_notes(tls: models.Tls, listeners: Sequence[models.Listener]) -> Sequence[str]:
-    """What somebody who checks a configuration should know: weak ciphers that lists name."""
+def tls_notes(tls: models.Tls, listeners: Sequence[models.Listener], relay: models.Relay) -> Sequence[str]:
+    """What somebody who checks a configuration should know: weak ciphers that lists name, names that only DNS vouches for."""
     notes = []
     lists = {"[tls]": tls.ciphers} | {f"listener on {one.address}": one.ciphers for one in listeners}
     for where, text in lists.items():
@@ -210,6 +224,12 @@ def tls_notes(tls: models.Tls, listeners: Sequence[models.Listener]) -> Sequence
             weak = [f"{suite.openssl} ({suite.weakness})" for suite in SUITES if suite.weakness and suite.openssl in older]
             if weak:
                 notes.append(f"{where} allows weak ciphers: {', '.join(weak)}")
+    for where, hop in {"next_hop": relay.next_hop, **relay.routes}.items():
+        if hop.to == "mx" and hop.tls == "verified" and not hop.authority:
+            notes.append(
+                f'[relay] {where}: "mx" takes the name that is verified from DNS, whose answers can be forged (neither DANE nor MTA-STS is '
+                "asked); a partner that matters has a route with its host"
+            )
     return notes
 
 

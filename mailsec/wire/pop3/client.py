@@ -17,6 +17,7 @@ from mailsec.model.limits import DEFAULT_LIMITS, Limits
 from mailsec.model.requests import Ask, Close, Deadline, Send, StartTls
 from mailsec.model.requests import Request as Wanted
 from mailsec.model.session import TlsInfo
+from mailsec.model.tls import TlsPeer
 from mailsec.wire.pop3.questions import Ended, NextRequests, Request, Response
 from mailsec.wire.pop3.replies import LineReader, read_response
 from mailsec.wire.smtp.commands import encode_plain
@@ -39,6 +40,8 @@ class PopClientSettings:
     server_name: str = ""
     """The name that the certificate must hold (`verified`), and SNI."""
     implicit_tls: bool = False
+    peer: TlsPeer = field(default_factory=TlsPeer)
+    """Who the server must be, and what it is shown."""
     utf8: bool = False
     """Say UTF8 (RFC 6856) where the server offers it."""
     quit_timeout: float = 30.0
@@ -176,7 +179,7 @@ class PopClient:
         self.phase = Phase.TLS
         settings = self.settings
         self._requests.append(Deadline(self._limits.handshake_timeout))
-        self._requests.append(StartTls(settings.server_name, "verified" if settings.tls == "verified" else "required"))
+        self._requests.append(StartTls(settings.server_name, "verified" if settings.tls == "verified" else "required", settings.peer))
 
     def _fail(self, error: MailsecError, *, response: Response | None = None, login_refused: bool = False) -> None:
         """Give up this session at once, without QUIT: nothing is deleted. `Ended` is asked when the connection is gone."""
