@@ -79,8 +79,15 @@ class TokenHost(Protocol):
         """DER of the lists in an NSS database; none elsewhere."""
         ...
 
-    def import_revocation_list(self, token: str, der: bytes) -> None:
-        """Put a list into an NSS database in the place of older ones of its issuer; TokenError for a token that keeps none."""
+    def import_revocation_list(self, token: str, der: bytes, url: str = "") -> None:
+        """Put a list into an NSS database in the place of older ones of its issuer; TokenError for a token that keeps none.
+
+        `url` is where it came from.
+        """
+        ...
+
+    def revocation_list_url(self, token: str, der: bytes) -> str:
+        """Where a list in an NSS database came from; empty where nobody said so."""
         ...
 
     def delete_revocation_list(self, token: str, der: bytes) -> None: ...

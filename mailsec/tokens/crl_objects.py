@@ -17,7 +17,7 @@ from mailsec.tokens.cryptoki import Value
 from mailsec.tokens.token import Token
 from mailsec.x509.crl import CertificateList, load_crl
 
-__all__ = ["delete_list", "import_list", "read_lists"]
+__all__ = ["delete_list", "import_list", "read_lists", "url_of_list"]
 
 _CRL_CLASS: Final = 0xCE534351
 _NSS_URL: Final = 0xCE534351
@@ -31,8 +31,11 @@ def read_lists(token: Token) -> Sequence[bytes]:
     return tuple(token.reading(lambda session: [der for _, der in _found(token, session, {Attribute.CLASS: _CRL_CLASS})]))
 
 
-def import_list(token: Token, der: bytes) -> None:
-    """Put a list there, in the place of older ones of its issuer. Raise InputError where it is none, or older than the one that is there."""
+def import_list(token: Token, der: bytes, url: str = "") -> None:
+    """Put a list there, in the place of older ones of its issuer; `url` is where it came from.
+
+    Raise InputError where it is none, or older than the one that is there.
+    """
     crl = load_crl(der)
     if not crl.readable:
         raise InputError(crl.problems[0].message, hint=crl.problems[0].hint, stage="parse")
@@ -40,7 +43,9 @@ def import_list(token: Token, der: bytes) -> None:
         raise TokenError(f"token {token.state.label!r} keeps no revocation lists", hint="import it into the mailsec database")
     with token.writing() as session:
         there = _found(token, session, {Attribute.CLASS: _CRL_CLASS, Attribute.SUBJECT: crl.issuer.der})
-        if any(octets == der for _, octets in there):
+        if same := [handle for handle, octets in there if octets == der]:
+            if url:
+                token.functions.set_attributes(session, same[0], {_NSS_URL: url})
             return
         # Attack: an older list in the place of the one that says what was revoked since. crlutil refuses it, too.
         if any(_newer(load_crl(octets), crl) for _, octets in there):
@@ -51,12 +56,31 @@ def import_list(token: Token, der: bytes) -> None:
             Attribute.SUBJECT: crl.issuer.der,
             Attribute.VALUE: der,
             # Empty, but there: crlutil passes over lists without it.
-            _NSS_URL: "",
+            _NSS_URL: url,
             _NSS_KRL: False,
         }
         token.functions.create(session, values)
         for handle, _ in there:
             token.functions.destroy(session, handle)
+
+
+def url_of_list(token: Token, der: bytes) -> str:
+    """Where a list came from (crlutil -u); empty where nobody said so, or it is not there."""
+    if not token.library.softoken:
+        return ""
+
+    def look(session: int) -> str:
+        for handle, octets in _found(token, session, {Attribute.CLASS: _CRL_CLASS, Attribute.SUBJECT: load_crl(der).issuer.der}):
+            if octets == der:
+                try:
+                    found = token.functions.attributes(session, handle, [_NSS_URL])[_NSS_URL] or b""
+                except CkError:
+                    return ""
+                # Anybody may have written it: it is shown, and never fetched by itself.
+                return found.rstrip(b"\0").decode("utf-8", "replace")[:2048]
+        return ""
+
+    return token.reading(look)
 
 
 def delete_list(token: Token, der: bytes) -> None:

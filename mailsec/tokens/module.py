@@ -189,8 +189,11 @@ class Module:
     def revocation_lists(self, token: str) -> Sequence[bytes]:
         return crl_objects.read_lists(self.token(token))
 
-    def import_revocation_list(self, token: str, der: bytes) -> None:
-        crl_objects.import_list(self.token(token), der)
+    def import_revocation_list(self, token: str, der: bytes, url: str = "") -> None:
+        crl_objects.import_list(self.token(token), der, url)
+
+    def revocation_list_url(self, token: str, der: bytes) -> str:
+        return crl_objects.url_of_list(self.token(token), der)
 
     def delete_revocation_list(self, token: str, der: bytes) -> None:
         crl_objects.delete_list(self.token(token), der)

@@ -119,8 +119,11 @@ class RemoteModule:
     def revocation_lists(self, token: str) -> Sequence[bytes]:
         return ()
 
-    def import_revocation_list(self, token: str, der: bytes) -> None:
+    def import_revocation_list(self, token: str, der: bytes, url: str = "") -> None:
         self._refuse()
+
+    def revocation_list_url(self, token: str, der: bytes) -> str:
+        return ""
 
     def delete_revocation_list(self, token: str, der: bytes) -> None:
         self._refuse()
