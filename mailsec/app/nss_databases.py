@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from mailsec.model.trust import CertificateEntry
     from mailsec.tokens.token import Token
 
-__all__ = ["alone_in", "is_nss", "keys_in_use", "make_nss", "nss_directory", "open_nss"]
+__all__ = ["alone_in", "is_nss", "keys_in_use", "make_nss", "named_directory", "nss_directory", "open_nss"]
 
 _SCHEME: Final = "nss:"
 
@@ -44,7 +44,7 @@ def make_nss(location: str, password: bytes) -> None:
     from mailsec.tokens.softoken import NssDatabase, find_softoken, nss_parameters
     from mailsec.tokens.state import StateDirectory
 
-    directory = Path(_name(location)).expanduser()
+    directory = named_directory(location)
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         there = {path.name for path in directory.iterdir()} & {"cert9.db", "key4.db", "cert8.db", "key3.db"}
@@ -102,7 +102,7 @@ def _warn_of_others(output: Output, directory: Path) -> None:
 
 def nss_directory(location: str) -> Path:
     """The directory of "nss:DIR", if a database of the format of today lies there. Raise as `open_nss`."""
-    directory = Path(_name(location)).expanduser()
+    directory = named_directory(location)
     try:
         there = {path.name for path in directory.iterdir()}
     except FileNotFoundError:
@@ -131,11 +131,12 @@ def alone_in(location: str) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _name(location: str) -> str:
+def named_directory(location: str) -> Path:
+    """The directory of "nss:DIR", whatever is in it. Raise UsageError where none is named."""
     name = location.removeprefix(_SCHEME).removeprefix("sql:")
     if not name or name.startswith("dbm:"):
         raise UsageError(f"{location!r} names no NSS database", hint="as in -d nss:/etc/pki/nssdb, a directory with cert9.db and key4.db")
-    return name
+    return Path(name).expanduser()
 
 
 def _log_in(output: Output, token: Token, location: str, passphrase_file: str, *, look: bool, asking: str) -> bytes:

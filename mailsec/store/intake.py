@@ -12,7 +12,7 @@ from datetime import datetime
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
-from mailsec.errors import CertificateError, MailsecError, PrivateKeyError, UsageError
+from mailsec.errors import CertificateError, MailsecError, PrivateKeyError, TokenError, UsageError
 from mailsec.model.trust import TrustFlags
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def take_in(database: CertDb | NssDb, items: Iterable[Incoming], *, at: datetime
             for item in chunk:
                 try:
                     number, new = take(item)
-                except (CertificateError, PrivateKeyError, UsageError) as error:
+                except (CertificateError, PrivateKeyError, TokenError, UsageError) as error:
                     done.append(Taken(item.der, problem=error))
                 else:
                     done.append(Taken(item.der, number, new))

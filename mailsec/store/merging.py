@@ -1,5 +1,7 @@
 """What another database knows, taken over: certificates with trust and keys from any certificate database, the rest from a mailsec one.
 
+The target may be an NSS database, too: what NSS has no place for stays behind (`store.nss_fitting`), and is told.
+
 What is here already stays as it is: of two databases that say different things about one certificate, ours is right, and the difference is
 told. The one invariant: nothing is taken over that the other database does not verify.
 """
@@ -21,6 +23,8 @@ from mailsec.store.connection import fetch
 from mailsec.store.entry_rows import instant_of
 from mailsec.store.evidence import EvidenceStore
 from mailsec.store.intake import Incoming, take_in
+from mailsec.store.nss_fitting import fitted_to_nss, lists_for_nss, why_not_in_nss, without_place
+from mailsec.store.nss_lists import NssLists
 from mailsec.store.nssdb import NssDb
 from mailsec.store.schema import assignments, capabilities, certificates, crls, issued, partner_settings, users
 
@@ -51,27 +55,33 @@ class Merged:
 
 
 def merge(
-    target: CertDb, source: CertificateDatabase, *, domains: Sequence[str] = (), at: datetime, show: Show = lambda done, words: None
+    target: CertDb | NssDb, source: CertificateDatabase, *, domains: Sequence[str] = (), at: datetime, show: Show = lambda done, words: None
 ) -> Merged:
     """Take over what `source` has and `target` has not. `domains` are those of its anchors for e-mail that name none (NSS knows none)."""
     merged = Merged()
     _certificates(target, source, merged, domains, at, show)
     if isinstance(source, CertDb | NssDb):
         _lone_keys(target, source, merged, at)
-    if isinstance(source, CertDb):
+    if isinstance(source, CertDb) and isinstance(target, CertDb):
         _rows(target, source, merged)
-    elif isinstance(source, NssDb):
+    elif isinstance(source, CertDb | NssDb):
         _lists(target, source, merged, at)
+    if isinstance(source, CertDb) and isinstance(target, NssDb):
+        merged.problems += without_place(source)
     return merged
 
 
-def _certificates(target: CertDb, source: CertificateDatabase, merged: Merged, domains: Sequence[str], at: datetime, show: Show) -> None:
+def _certificates(
+    target: CertDb | NssDb, source: CertificateDatabase, merged: Merged, domains: Sequence[str], at: datetime, show: Show
+) -> None:
     here = {entry.der: entry for entry in target.entries()}
     states = _states(source) if isinstance(source, CertDb) else {}
     wanted = []
     for entry in source.entries():
         if not entry.verified:
             merged.unverified.append(entry.nickname)
+        elif isinstance(target, NssDb) and (why := why_not_in_nss(*states.get(entry.id, ("", None)))):
+            merged.problems.append(f"{entry.nickname}: {why}")
         else:
             wanted.append(entry)
     keys = {entry.der for entry in here.values() if entry.has_key}
@@ -88,8 +98,7 @@ def _certificates(target: CertDb, source: CertificateDatabase, merged: Merged, d
                 trust = _NOTHING
             state, distrust_after = states.get(entry.id, ("", None))
             key = _key(source, entry, merged) if entry.has_key and entry.der not in keys else None
-            merged.keys += key is not None
-            yield Incoming(
+            item = Incoming(
                 entry.der,
                 suggested=entry.nickname,
                 trust=trust,
@@ -101,6 +110,11 @@ def _certificates(target: CertDb, source: CertificateDatabase, merged: Merged, d
                 state=state,
                 distrust_after=distrust_after,
             )
+            if isinstance(target, NssDb):
+                item, lost = fitted_to_nss(item, entry.assigned, anywhere=tuple(domains) == ("*",))
+                merged.problems += [f"{entry.nickname}: {one}" for one in lost]
+            merged.keys += item.private_key is not None
+            yield item
 
     ids = []
     for number, (entry, taken) in enumerate(zip(wanted, take_in(target, incoming(), at=at), strict=True), 1):
@@ -132,7 +146,7 @@ def _key(source: CertificateDatabase, entry: CertificateEntry, merged: Merged) -
         return None
 
 
-def _lone_keys(target: CertDb, source: CertDb | NssDb, merged: Merged, at: datetime) -> None:
+def _lone_keys(target: CertDb | NssDb, source: CertDb | NssDb, merged: Merged, at: datetime) -> None:
     """Keys that wait for their certificates. (An NSS database has other ids for them.)"""
     known = {key.key_id for key in target.stored_keys()}
     for key in source.stored_keys():
@@ -144,13 +158,18 @@ def _lone_keys(target: CertDb, source: CertDb | NssDb, merged: Merged, at: datet
                 merged.problems.append(f"the private key {key.key_id.hex()[:16]}: {error.message}")
 
 
-def _lists(target: CertDb, source: NssDb, merged: Merged, at: datetime) -> None:
-    """Revocation lists of an NSS database."""
-    store = EvidenceStore(target)
+def _lists(target: CertDb | NssDb, source: CertDb | NssDb, merged: Merged, at: datetime) -> None:
+    """Revocation lists of an NSS database, or for one."""
+    store = EvidenceStore(target) if isinstance(target, CertDb) else NssLists(target)
     known = {one.sha256 for one in store.lists()}
-    for der in source.revocation_lists():
+    if isinstance(source, NssDb):
+        found = [(der, source.list_url(der)) for der in source.revocation_lists()]
+    else:
+        kept = EvidenceStore(source)
+        found = [(der, one.url) for one in kept.lists() for der in kept.list_octets([one.id])]
+    for der, url in found if isinstance(target, CertDb) else lists_for_nss(found, target.revocation_lists()):
         try:
-            merged.lists += store.keep_list(der, at=at).sha256 not in known
+            merged.lists += store.keep_list(der, url=url, at=at).sha256 not in known
         except InputError as error:
             merged.problems.append(f"a revocation list: {error.message}")
 

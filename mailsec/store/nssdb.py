@@ -326,10 +326,14 @@ class NssDb:
         """DER of the lists that are here."""
         return self._host.revocation_lists(self._token)
 
-    def keep_list(self, der: bytes) -> None:
-        """Keep a list in the place of older ones of its issuer. Raise InputError for what is none, or is older."""
+    def keep_list(self, der: bytes, url: str = "") -> None:
+        """Keep a list in the place of older ones of its issuer; `url` is where it came from. Raise InputError for what is none, or is older."""
         self._demand_login()
-        self._host.import_revocation_list(self._token, der)
+        self._host.import_revocation_list(self._token, der, url)
+
+    def list_url(self, der: bytes) -> str:
+        """Where a list came from; empty where nobody said so."""
+        return self._host.revocation_list_url(self._token, der)
 
     def delete_list(self, der: bytes) -> None:
         """Forget a list."""

@@ -37,20 +37,25 @@ def list_lists(output: Output, database: DatabaseChoice) -> None:
 @json_option
 @click.command("import")
 @click.argument("files", metavar="FILE...", nargs=-1, required=True)
+@click.option("--url", default="", help="Where the list came from: the gateway fetches the next one there.")
 @database_options
 @click.pass_obj
-def import_lists(output: Output, files: tuple[str, ...], database: DatabaseChoice) -> None:
+def import_lists(output: Output, files: tuple[str, ...], url: str, database: DatabaseChoice) -> None:
     """Add the revocation lists in files (PEM or DER). Workers use them within a minute."""
     from mailsec.app.databases import open_any
     from mailsec.app.path_inputs import read_ders
 
     given = [(path, der) for path in files for der in read_ders(path, "X509 CRL")]
+    if url and not (url.startswith(("http://", "https://")) and url.isprintable() and " " not in url):
+        raise UsageError(f"not the address of a list: {url[:200]!r}", hint="as in --url http://ca.example/ca.crl")
+    if url and len(given) > 1:
+        raise UsageError(f"--url is for one list, and there are {len(given)}", hint="import them one by one")
     now = datetime.now(UTC)
     with open_any(output, database) as opened:
         kept = []
         for path, der in given:
             try:
-                kept.append(_lists(opened).keep_list(der, at=now, notice=True))
+                kept.append(_lists(opened).keep_list(der, url=url, at=now, notice=True))
             except InputError as error:
                 raise InputError(f"{path}: {error.message}", hint=error.hint, stage=error.stage) from None
     _warn(output, kept, now)

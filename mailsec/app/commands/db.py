@@ -145,9 +145,16 @@ def password(output: Output, database: DatabaseChoice, file: str, no_password: b
 @click.pass_obj
 def upgrade(output: Output, database: DatabaseChoice) -> None:
     """Bring the database to the schema of this mailsec. Make a backup first."""
+    from mailsec.app.nss_databases import is_nss, nss_directory
     from mailsec.store.certdb import CertDb
     from mailsec.store.schema import SCHEMA
 
+    if is_nss(database.location()):
+        # What is in NSS's old format is refused there, with the command that NSS has for it.
+        nss_directory(database.location())
+        said = f"{database.location()} is of NSS's format of today (cert9.db, key4.db): there is nothing to do"
+        output.result({"database": database.location(), "schema": None}, said)
+        return
     name = CertDb.upgrade(database.location())
     output.result({"database": name, "schema": SCHEMA}, f"{name} has schema {SCHEMA:04d}")
 

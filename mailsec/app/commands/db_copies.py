@@ -23,14 +23,18 @@ __all__ = ["backup", "merge", "restore"]
 def backup(output: Output, file: str, database: DatabaseChoice) -> None:
     """Write a backup of the database to FILE, also while it is in use. No pass phrase is needed; it opens with that of today.
 
-    FILE is a SQLite database, whatever the original is.
+    FILE is a SQLite database, whatever the original is; of an NSS database (-d nss:DIR) it is a directory.
     """
+    from mailsec.app.nss_databases import is_nss
     from mailsec.app.progress import progressing
     from mailsec.store.certdb import CertDb
     from mailsec.store.copying import copy_database
 
     if "://" in file:
         raise UsageError("a backup is a file", hint="name a path; to move to another database use `mailsec db restore`")
+    if is_nss(database.location()):
+        _backup_nss(output, database.location(), file)
+        return
     with CertDb.open(database.location()) as opened, progressing(output, "copying", 0) as show:
         copy_database(opened, file, show=show)
         name = opened.name
@@ -47,13 +51,18 @@ def backup(output: Output, file: str, database: DatabaseChoice) -> None:
 def restore(output: Output, file: str, replace: bool, database: DatabaseChoice) -> None:
     """Put a backup in the place of the database; also how to move from SQLite to PostgreSQL.
 
-    The backup is checked first, which needs its pass phrase. Stop `mailsec serve` before, or restart it afterwards.
+    The backup is checked first, which needs its pass phrase. Stop `mailsec serve` before, or restart it afterwards; of an NSS database
+    (-d nss:DIR, FILE is a directory then) every program that has it open.
     """
     from mailsec.app.databases import open_database
+    from mailsec.app.nss_databases import is_nss
     from mailsec.app.progress import progressing
     from mailsec.store.copying import copy_database
 
     location = database.location()
+    if is_nss(location):
+        _restore_nss(output, database, file, replace)
+        return
     with open_database(output, DatabaseChoice(database=file, passphrase_file=database.passphrase_file)) as opened:
         if problems := opened.check():
             more = f" (and {plural(len(problems) - 1, 'other problem')})" if len(problems) > 1 else ""
@@ -67,6 +76,34 @@ def restore(output: Output, file: str, replace: bool, database: DatabaseChoice) 
     )
 
 
+def _backup_nss(output: Output, location: str, target: str) -> None:
+    from mailsec.app.nss_databases import alone_in, nss_directory
+    from mailsec.store.nss_copying import NSS_FILES, copy_nss
+
+    with alone_in(location):
+        copy_nss(nss_directory(location), Path(target))
+    size = sum((Path(target) / name).stat().st_size for name in NSS_FILES)
+    output.result({"database": location, "file": target, "size": size}, f"{target} is a backup of {location} ({size:,} octets)")
+
+
+def _restore_nss(output: Output, database: DatabaseChoice, source: str, replace: bool) -> None:
+    from mailsec.app.nss_databases import named_directory, nss_directory, open_nss
+    from mailsec.store.nss_copying import copy_nss
+
+    location = database.location()
+    source = source.removeprefix("nss:").removeprefix("sql:")
+    with open_nss(output, f"nss:{source}", database.passphrase_file, writing=False, asking=f"Password of {source}") as opened:
+        if problems := opened.check():
+            more = f" (and {plural(len(problems) - 1, 'other problem')})" if len(problems) > 1 else ""
+            raise Refused(f"the backup {source} is not whole: {problems[0]}{more}", hint=f"`mailsec db check -d nss:{source}` shows all")
+    aside = copy_nss(nss_directory(f"nss:{source}"), named_directory(location), replace_at=datetime.now(UTC) if replace else None)
+    told = f"; what was there is {', '.join(aside)} now" if aside else ""
+    output.result(
+        {"database": location, "file": source, "replaced": ", ".join(aside) or None},
+        f"{location} is restored from {source}{told}.\nRestart the programs that use it.",
+    )
+
+
 @json_option
 @click.command()
 @click.argument("source")
@@ -77,16 +114,22 @@ def restore(output: Output, file: str, replace: bool, database: DatabaseChoice) 
 def merge(output: Output, source: str, source_file: str, domains: tuple[str, ...], database: DatabaseChoice) -> int:
     """Take over what SOURCE, another database, knows and this one does not: certificates, trust, keys, users, settings, lists.
 
-    What is here already stays as it is; where the two say different things, that is told. The exit code is 1 where something was left out.
+    One of the two may be an NSS database (nss:DIR). What is here already stays as it is; where the two say different things, that is told.
+    The exit code is 1 where something was left out.
     """
-    from mailsec.app.databases import domains_from, open_any, open_database
+    from mailsec.app.databases import domains_from, open_any
+    from mailsec.app.nss_databases import is_nss
     from mailsec.app.progress import progressing
     from mailsec.store.merging import merge as merge_databases
 
     if source_file == "-" == database.passphrase_file:
         raise UsageError("two pass phrases cannot both be on standard input", hint="put one into a file")
+    if is_nss(source) and is_nss(database.location()):
+        raise UsageError(
+            "NSS merges its own databases", hint="certutil --merge -d sql:HERE --source-dir sql:THERE -f PASSWORD-FILE -@ PASSWORD-FILE"
+        )
     other = open_any(output, DatabaseChoice(database=source, passphrase_file=source_file), asking=f"Pass phrase of {source}")
-    with other, open_database(output, database) as opened, progressing(output, "merging", 0) as show:
+    with other, open_any(output, database) as opened, progressing(output, "merging", 0) as show:
         merged = merge_databases(opened, other, domains=domains_from(domains), at=datetime.now(UTC), show=show)
         name = opened.name
     left = [*(f'"{each}" is not verified there' for each in merged.unverified), *merged.problems]
