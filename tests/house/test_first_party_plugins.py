@@ -70,6 +70,7 @@ def test_it_is_installed_and_loads_and_its_page_tells_of_every_setting(place: Pa
     manager = PluginManager()
     manager.load([short])
     page = (place / "README.md").read_text()
+    assert f"plugins/{place.name}/README.md" in (PROJECT / "README.md").read_text(), "README.md does not list it"
     for name, model in dict(manager.providers("register_config_models")).items():
         assert f"[plugin.{name}]" in page
         for setting in model.model_fields:

@@ -24,7 +24,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mailsec.app.config.render import render
+from mailsec.app.config.render import render, toml
 from mailsec.app.demo.world import HOSTNAME, World
 from mailsec.keys.files import pem
 from mailsec.model.queue import QueueEntry
@@ -92,7 +92,7 @@ def server_certificate() -> tuple[bytes, bytes]:
 
 
 class Gateway(World):
-    """`changes` are sections of the configuration, laid over its own; `listeners` are more listeners."""
+    """`changes` are sections of the configuration (`plugin` holds those of plugins), laid over its own; `listeners` are more listeners."""
 
     def __init__(
         self, directory: Path, next_hop: str | int, *, workers: int = 2, listeners: Sequence[Mapping[str, Any]] = (), **changes: Any
@@ -130,7 +130,11 @@ class Gateway(World):
         }
         for section, settings in changes.items():
             values[section] = {**values.get(section, {}), **settings} if isinstance(settings, Mapping) else settings
-        self.configuration.write_text(render(values), encoding="utf-8")
+        tables = "".join(
+            f"\n[plugin.{name}]\n" + "".join(f"{setting} = {toml(value)}\n" for setting, value in table.items())
+            for name, table in values.pop("plugin", {}).items()
+        )
+        self.configuration.write_text(render(values) + tables, encoding="utf-8")
 
     # -- processes -------------------------------------------------------------------------------------------------------------
 

@@ -45,7 +45,7 @@ class SocketmapServer:
 
     def answer(self, value: object) -> Iterable[Request]:
         """What the map says; a `Reply` is what an error became."""
-        text = value if isinstance(value, str) else "PERM " + value.text if isinstance(value, Reply) and not value.temporary else _AGAIN
+        text = value if isinstance(value, str) else f"PERM {value.text}" if isinstance(value, Reply) and not value.temporary else _AGAIN
         octets = text.encode()
         return (Send(b"%d:%b," % (len(octets), octets)), Deadline(self._idle), *self._next())
 

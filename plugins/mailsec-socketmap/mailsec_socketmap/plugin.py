@@ -1,69 +1,35 @@
-"""The plugin "socketmap": what `[[listener]] service` may name, and its settings."""
+"""The plugin "socketmap": the services "socketmap" and "policy", which `[[listener]] service` may name."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import ipaddress
+from collections.abc import Callable, Iterable, Mapping
 
-from pydantic import BaseModel, ConfigDict
-
-from mailsec.errors import AddressError
+from mailsec.errors import ConfigurationError
 from mailsec.hookspecs import hookimpl
 from mailsec.interfaces import Conversation, Gateway, ProtocolCore, TcpService
-from mailsec.model.address import Address
 from mailsec.model.session import Session
-from mailsec_socketmap.netstrings import LookUp, SocketmapServer
+from mailsec.model.settings import ListenerSettings
+from mailsec_socketmap.answers import Answers
+from mailsec_socketmap.netstrings import SocketmapServer
+from mailsec_socketmap.policy import PolicyServer
+from mailsec_socketmap.settings import SocketmapSettings
 
-__all__ = ["SocketmapPlugin", "SocketmapSettings"]
-
-
-class SocketmapSettings(BaseModel):
-    """`[plugin.socketmap]`."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True)
-
-    certificate: str = "OK"
-    """What the map "certificate" says of an address that mail can be encrypted for."""
+__all__ = ["SocketmapPlugin"]
 
 
-class Maps:
-    """Who answers look-ups: a `Conversation`."""
+class Service:
+    """A `TcpService`."""
 
-    def __init__(self, gateway: Gateway, settings: SocketmapSettings) -> None:
-        self._gateway = gateway
-        self._settings = settings
-
-    async def ask(self, question: object) -> str:
-        """What a map says of a key."""
-        assert isinstance(question, LookUp)
-        if question.name != "certificate":
-            return f"PERM there is no map {question.name}"
-        try:
-            found = await self._gateway.certificates(Address.parse(question.key))
-        except AddressError:
-            return "NOTFOUND "
-        return f"OK {self._settings.certificate}" if found else "NOTFOUND "
-
-    def body(self, chunk: bytes | memoryview) -> None:
-        """No messages come this way."""
-
-    def end_of_body(self) -> None:
-        """No messages come this way."""
-
-    def closed(self) -> None:
-        """Nothing is held."""
-
-
-class SocketmapService:
-    """The `TcpService` "socketmap"."""
-
-    name = "socketmap"
-
-    def __init__(self, gateway: Gateway, settings: SocketmapSettings) -> None:
-        self._gateway = gateway
-        self._settings = settings
+    def __init__(self, name: str, core: Callable[[], ProtocolCore], answers: Answers) -> None:
+        self.name = name
+        self._core = core
+        # They hold nothing of a connection: one serves all.
+        self._answers = answers
 
     def open(self, session: Session) -> tuple[ProtocolCore, Conversation]:
-        return SocketmapServer(), Maps(self._gateway, self._settings)
+        """A core of its own for each connection."""
+        return self._core(), self._answers
 
 
 class SocketmapPlugin:
@@ -77,4 +43,19 @@ class SocketmapPlugin:
     def register_tcp_services(self, gateway: Gateway) -> Iterable[TcpService]:
         settings = gateway.settings.plugins["socketmap"]
         assert isinstance(settings, SocketmapSettings)
-        return [SocketmapService(gateway, settings)]
+        answers = Answers(gateway, settings)
+        services = [Service("socketmap", SocketmapServer, answers), Service("policy", PolicyServer, answers)]
+        for listener in gateway.settings.listeners:
+            if listener.service in ("socketmap", "policy") and not _for_ourselves(listener):
+                # Attack: strangers who ask which addresses exist, who may send as whom, and whose mail is encrypted.
+                raise ConfigurationError(
+                    f"anybody who reaches {listener.address} could ask who our people are",
+                    hint='listen on 127.0.0.1 or a unix socket, or set peers = ["192.0.2.7"]',
+                )
+        return services
+
+
+def _for_ourselves(listener: ListenerSettings) -> bool:
+    if listener.peers or listener.address.startswith("unix:"):
+        return True
+    return ipaddress.ip_address(listener.address.rpartition(":")[0].strip("[]")).is_loopback

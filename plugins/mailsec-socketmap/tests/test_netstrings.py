@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from mailsec.errors import Reply
 from mailsec.model.requests import Ask, Close, Send
-from mailsec_socketmap.netstrings import LookUp, SocketmapServer
+from mailsec_socketmap.netstrings import MOST, LookUp, SocketmapServer
 
 
 def asked(requests) -> list[object]:
@@ -35,6 +36,18 @@ def test_pipelined_requests_are_asked_one_after_the_other():
 )
 def test_a_client_that_speaks_something_else_is_cut_off(octets):
     assert list(SocketmapServer().receive_data(octets)) == [Close()]
+
+
+def test_attack_a_request_without_end_costs_no_more_than_the_limit():
+    server = SocketmapServer()
+    assert list(server.receive_data(b"%d:" % MOST + b"x" * MOST)) == []
+    assert list(SocketmapServer().receive_data(b"%d:" % (MOST + 1))) == [Close()]
+
+
+def test_an_error_is_told_as_one_that_passes_or_one_that_does_not():
+    assert next(iter(SocketmapServer().answer(Reply(550, "5.1.1", "no")))) == Send(b"7:PERM no,")
+    for value in (Reply(451, "4.3.0", "later"), None, object()):
+        assert next(iter(SocketmapServer().answer(value))) == Send(b"20:TEMP try again later,")
 
 
 def test_a_silent_client_is_sent_away():
