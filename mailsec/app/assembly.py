@@ -99,7 +99,7 @@ def assemble(reactor: Any, configuration: Configuration, data_key: bytes, index:
     spool = SqliteSpool(configuration.spool.directory, index, data_key, runtime, settings.limits)
     spool.open()
     plugins, pipeline = make_pipeline(configuration, settings, database, runtime, spool, reactor, spool.wake)
-    relay = Relay(spool, runtime, settings)
+    relay = pipeline.forwarder = Relay(spool, runtime, settings)
     shown = certificates.load(runtime)
     expiry = ExpiryWatch(certificates, EvidenceStore(database), runtime, plugins.record)
     return Parts(settings, runtime, database, spool, plugins, pipeline, relay, certificates, expiry, shown)

@@ -11,6 +11,7 @@ from typing import Any, Generic, TypeVar
 from mailsec.app.messages import new_scratch
 from mailsec.errors import LocalProtocolError, Unavailable
 from mailsec.interfaces import DnsAnswer, ProtocolCore, Scratch, Signal, Task, run_now
+from mailsec.model.queue import NewEntry
 
 __all__ = ["CommandRuntime", "NoSpool"]
 
@@ -117,7 +118,7 @@ class NoSpool:
     def check_room(self, octets: int = 0) -> None:
         """There is room for nothing, and nothing is kept."""
 
-    async def postpone(self, id: str, *, need: str, reason: str) -> None:
+    async def postpone(self, id: str, *, need: str, reason: str, report: NewEntry | None = None) -> None:
         raise LocalProtocolError("a command that only looks tried to store mail")
 
     async def hold(self, id: str, reason: str) -> None:

@@ -48,6 +48,9 @@ def run_gateway(path: str, output: Output) -> int:
     from twisted.internet import reactor
 
     from mailsec.app.supervisor import Supervisor, Timing
+    from mailsec.net.reactor import steady
+
+    steady(reactor)
 
     hosts = None
     if modules:

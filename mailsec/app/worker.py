@@ -44,7 +44,6 @@ class WorkerProcess:
         self.start = start
         self.exit_code = 0
         self._turns_file = os.path.join(configuration.gateway.run_directory, "connections")  # noqa: PTH118 - os.open takes it
-        self._spool_directory: str = configuration.spool.directory
         self.drain_timeout: float = configuration.gateway.drain_timeout
         self.parts = assemble(reactor, configuration, start.data_key, start.index)
         self.listeners: Listeners | None = None
@@ -74,9 +73,8 @@ class WorkerProcess:
             parts.relay.start()
             parts.runtime.start(self._resume(), "resume")
             parts.runtime.start(parts.certificates.watch(parts.runtime), "watch certificates")
-            if self.start.index == 0:
-                overdue = Overdue(self._spool_directory, parts.spool, parts.runtime, parts.settings)
-                parts.runtime.start(overdue.watch(), "mail on hold")
+            overdue = Overdue(parts.spool, parts.runtime, parts.settings, reminds=self.start.index == 0)
+            parts.runtime.start(overdue.watch(), "mail on hold")
             parts.runtime.start(parts.expiry.watch(), "watch expiry")
             # Spools of workers that there are no more of: somebody has to deliver what is in them.
             parts.runtime.start(adopt_orphans(parts.spool, self.start.workers), "adopt orphans")

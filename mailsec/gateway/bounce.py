@@ -1,4 +1,4 @@
-"""Delivery status notifications: how a sender learns that a message did not arrive (RFC 3464 in RFC 6522).
+"""Delivery status notifications: how a sender learns what became of a message (RFC 3461, RFC 3464 in RFC 6522).
 
 The one invariant: a report holds nothing of the message but its outer header as it was received, and goes to nobody where the
 reverse path is null (RFC 5321 §4.5.5). A quiet report (about a message that had something encrypted inside when it came from
@@ -13,13 +13,23 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from email.utils import format_datetime
+from typing import NamedTuple
 
 from mailsec.model.address import Address
 from mailsec.model.octets import Segments
 from mailsec.model.queue import NewEntry, QueueEntry, State
 from mailsec.model.session import Envelope, Origin, Recipient
 
-__all__ = ["FailedRecipient", "failure_report", "overdue_report", "postmaster_report", "wants_report"]
+__all__ = [
+    "About",
+    "ReportedRecipient",
+    "delay_report",
+    "failure_report",
+    "overdue_report",
+    "postmaster_report",
+    "success_report",
+    "wants_report",
+]
 
 _HEADER_OCTETS = 64 * 1024
 _REPLY_CHARACTERS = 700
@@ -30,8 +40,8 @@ _XTEXT = re.compile(r"\+([0-9A-F]{2})")
 
 
 @dataclass(frozen=True, slots=True)
-class FailedRecipient:
-    """One recipient that a message did not reach, and why."""
+class ReportedRecipient:
+    """One recipient of a message, and what became of it there."""
 
     recipient: Recipient
     status: str
@@ -44,37 +54,91 @@ class FailedRecipient:
     """The host that said it."""
 
 
-def wants_report(recipient: Recipient) -> bool:
-    """True where a failure may be reported."""
-    # RFC 3461 §4.1: NOTIFY=NEVER and a NOTIFY without FAILURE ask for silence; without NOTIFY failures are reported.
+class _Kind(NamedTuple):
+    """What a report says (RFC 3464 §2.3.3), and how it says it to people."""
+
+    action: str
+    subject: str
+    opening: str
+    asked: str
+    """The word of NOTIFY that asks for it (RFC 3461 §4.1)."""
+
+
+_FAILED = _Kind("failed", "Undelivered mail: your message did not arrive", "Your message could not be delivered to:", "FAILURE")
+_DELAYED = _Kind("delayed", "Delayed mail: your message has not arrived yet", "Your message could not be delivered yet to:", "DELAY")
+_DELIVERED = _Kind("delivered", "Delivered mail: your message has arrived", "Your message was delivered to:", "SUCCESS")
+_RELAYED = _Kind(
+    "relayed",
+    "Relayed mail: your message has left here",
+    "Your message was handed to a mail server that sends no reports of its own, for:",
+    "SUCCESS",
+)
+
+
+def wants_report(recipient: Recipient, event: str = "FAILURE") -> bool:
+    """True where an event ("FAILURE", "DELAY", "SUCCESS") may be reported."""
+    # RFC 3461 §4.1: NOTIFY=NEVER asks for silence, and so does a NOTIFY without the event; without NOTIFY failures and delays are reported.
     notify = recipient.notify.upper()
-    return not notify or "FAILURE" in notify.split(",")
+    return event in notify.split(",") if notify else event != "SUCCESS"
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """The message that a report is about, and who reports."""
+
+    reverse_path: Address | None
+    header: bytes
+    """The outer header as it was received."""
+    received_at: datetime
+    origin: Origin
+    listener: str
+    hostname: str
+    postmaster: str
+    envelope_id: str = ""
 
 
 def failure_report(
     *,
     id: str,
-    reverse_path: Address | None,
-    failed: Sequence[FailedRecipient],
-    header: bytes,
-    received_at: datetime,
+    about: About,
+    failed: Sequence[ReportedRecipient],
     at: datetime,
-    hostname: str,
-    postmaster: str,
     random: Callable[[int], bytes],
-    origin: Origin,
-    listener: str,
-    envelope_id: str = "",
     quiet: bool = False,
 ) -> NewEntry | None:
-    """A row with the report for the sender of a message; None where nobody is to be told.
+    """A row with the report for the sender of a message; None where nobody is to be told."""
+    return _status_report(_FAILED, id, about, failed, at, random, quiet=quiet)
 
-    `header` is the outer header as it was received.
-    """
-    told = [one for one in failed if wants_report(one.recipient)]
-    if reverse_path is None or not told:
+
+def delay_report(
+    *, id: str, about: About, delayed: Sequence[ReportedRecipient], until: datetime, at: datetime, random: Callable[[int], bytes]
+) -> NewEntry | None:
+    """The same about a message that is still tried, `until` that instant."""
+    return _status_report(_DELAYED, id, about, delayed, at, random, until=until)
+
+
+def success_report(
+    *, id: str, about: About, served: Sequence[ReportedRecipient], final: bool, at: datetime, random: Callable[[int], bytes]
+) -> NewEntry | None:
+    """The same for a sender who asked to be told of success. `final`: it lies in the mailbox (LMTP); else whoever has it reports no more."""
+    return _status_report(_DELIVERED if final else _RELAYED, id, about, served, at, random)
+
+
+def _status_report(
+    kind: _Kind,
+    id: str,
+    about: About,
+    recipients: Sequence[ReportedRecipient],
+    at: datetime,
+    random: Callable[[int], bytes],
+    *,
+    quiet: bool = False,
+    until: datetime | None = None,
+) -> NewEntry | None:
+    told = [one for one in recipients if wants_report(one.recipient, kind.asked)]
+    if about.reverse_path is None or not told:
         return None
-    lines = [f"This is the mail gateway at {hostname}.", "", "Your message could not be delivered to:", ""]
+    lines = [f"This is the mail gateway at {about.hostname}.", "", kind.opening, ""]
     for one in told:
         lines.append(f"    {_ascii_address(one.recipient.address)}")
         if not quiet:
@@ -83,12 +147,14 @@ def failure_report(
                 said = f"{one.remote} said: {one.reply}" if one.remote else f"the next mail server said: {one.reply}"
                 lines += [f"        {line}" for line in _wrapped(said)]
         lines.append("")
+    if until is not None:
+        lines += [f"It is tried again until {until:%Y-%m-%d %H:%M} UTC.", "You need not send it again.", ""]
     lines.append("Only the header of your message is returned with this report.")
-    status = [f"Reporting-MTA: dns; {_printable(hostname)}"]
-    if envelope_id:
+    status = [f"Reporting-MTA: dns; {_printable(about.hostname)}"]
+    if about.envelope_id:
         # RFC 3461 §6.3: the ENVID of the sender, its xtext decoded, where one was given.
-        status.insert(0, f"Original-Envelope-Id: {_printable(_xtext(envelope_id))}")
-    status.append(f"Arrival-Date: {format_datetime(received_at)}")
+        status.insert(0, f"Original-Envelope-Id: {_printable(_xtext(about.envelope_id))}")
+    status.append(f"Arrival-Date: {format_datetime(about.received_at)}")
     for one in told:
         status.append("")
         if one.recipient.original:
@@ -96,25 +162,28 @@ def failure_report(
             status.append(f"Original-Recipient: {_printable(_xtext(one.recipient.original))}")
         # RFC 3464 §2.3: Final-Recipient, Action and Status stand for each recipient.
         status.append(f"Final-Recipient: {_typed_address(one.recipient.address)}")
-        status.append("Action: failed")
+        status.append(f"Action: {kind.action}")
         status.append(f"Status: {'5.0.0' if quiet else one.status}")
         if one.reply and not quiet:
             if one.remote:
                 status.append(f"Remote-MTA: dns; {_printable(one.remote)}")
             status.append(f"Diagnostic-Code: smtp; {_printable(one.reply)[:_REPLY_CHARACTERS]}")
+        if until is not None:
+            # RFC 3464 §2.3.9
+            status.append(f"Will-Retry-Until: {format_datetime(until)}")
     return _report(
         id=id,
-        recipient=reverse_path,
-        subject="Undelivered mail: your message did not arrive",
+        recipient=about.reverse_path,
+        subject=kind.subject,
         text=lines,
         status=status,
-        header=header,
+        header=about.header,
         at=at,
-        hostname=hostname,
-        postmaster=postmaster,
+        hostname=about.hostname,
+        postmaster=about.postmaster,
         random=random,
-        origin=origin,
-        listener=listener,
+        origin=about.origin,
+        listener=about.listener,
     )
 
 

@@ -6,9 +6,10 @@ The one invariant (promise 6): a stranger is told nothing that depends on what w
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import timedelta
 
 from mailsec.errors import Reply
-from mailsec.gateway.bounce import FailedRecipient, failure_report, postmaster_report
+from mailsec.gateway.bounce import About, ReportedRecipient, delay_report, failure_report, postmaster_report
 from mailsec.interfaces import Runtime
 from mailsec.model.address import Address
 from mailsec.model.queue import NewEntry
@@ -29,24 +30,42 @@ class Notices:
         self, transaction: Transaction, refused: Sequence[tuple[Address, Reply]], row_id: str, *, header: bytes | None = None
     ) -> NewEntry | None:
         """The DSN about refused recipients; None where the sender wants none. `header` is what it quotes, where that is less than all."""
-        envelope, message, settings = transaction.envelope, transaction.message, self._settings
         replies = dict(refused)
         return failure_report(
             id=row_id,
-            reverse_path=envelope.reverse_path,
+            about=self._about(transaction, header),
             failed=[
-                FailedRecipient(recipient, replies[recipient.address].enhanced or "5.7.1", replies[recipient.address].text)
-                for recipient in envelope.recipients
+                ReportedRecipient(recipient, replies[recipient.address].enhanced or "5.7.1", replies[recipient.address].text)
+                for recipient in transaction.envelope.recipients
                 if recipient.address in replies
             ],
+            at=self._runtime.now(),
+            random=self._runtime.random,
+        )
+
+    def delayed(self, transaction: Transaction, reason: str, row_id: str) -> NewEntry | None:
+        """The DSN about a message that waits for something here; None where the sender wants none."""
+        until = transaction.received_at + timedelta(seconds=self._settings.relay.give_up_after)
+        return delay_report(
+            id=row_id,
+            about=self._about(transaction),
+            # RFC 3463 §3.5: X.4.7, the delivery time; 4: it is not over yet
+            delayed=[ReportedRecipient(recipient, "4.4.7", reason) for recipient in transaction.envelope.recipients],
+            until=until,
+            at=self._runtime.now(),
+            random=self._runtime.random,
+        )
+
+    def _about(self, transaction: Transaction, header: bytes | None = None) -> About:
+        message, envelope, settings = transaction.message, transaction.envelope, self._settings
+        return About(
+            reverse_path=envelope.reverse_path,
             header=bytes(message.octets.view(0, message.header_end)) if header is None else header,
             received_at=transaction.received_at,
-            at=self._runtime.now(),
-            hostname=settings.hostname,
-            postmaster=settings.postmaster,
-            random=self._runtime.random,
             origin=transaction.session.origin,
             listener=transaction.session.listener,
+            hostname=settings.hostname,
+            postmaster=settings.postmaster,
             envelope_id=envelope.envid,
         )
 

@@ -20,13 +20,16 @@ from mailsec.model.address import Address
 from mailsec.model.octets import Segments
 from mailsec.model.queue import NewEntry, State
 from mailsec.model.session import Transaction
+from mailsec.model.verdict import Decision
 
-__all__ = ["LATER", "Receipt", "is_told", "must_report", "receipt_of", "rows_of"]
+__all__ = ["LATER", "Receipt", "is_told", "must_report", "receipt_of", "rows_of", "waiting_on"]
 
 LATER = "process"
 """The need of an outcome that is committed raw and processed at once by `Pipeline.resume`; the row itself then needs nothing."""
 
 REFUSED = Refused.default_reply
+
+_DELIVER = Decision("deliver")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +59,11 @@ def receipt_of(transaction: Transaction, outcomes: Sequence[Outcome], notices: N
         taken = [outcome for outcome in outcomes if outcome.decision.action in ("deliver", "hold")]
         reply = accepted if taken else replies[0]
         return Receipt(rows_of(transaction, taken, notices), reply, replies)
-    # one recipient that must be tried again makes the client try all again; nothing of it is kept, so nobody gets it twice
+    if transaction.session.origin.outbound and any(outcome.decision.action in ("deliver", "hold") for outcome in outcomes):
+        # Whom it cannot be made for now waits here: the sender can still be told if that comes to nothing, and the others need not wait.
+        outcomes = [waiting_on(outcome) for outcome in outcomes]
+    # From the Internet one recipient that must be tried again makes the client try all again: whoever is refused later could not be told.
+    # Nothing of it is kept, so nobody gets it twice.
     for outcome in outcomes:
         if outcome.decision.action == "defer" and outcome.decision.reply is not None:
             return Receipt((), outcome.decision.reply, (outcome.decision.reply,) * len(replies))
@@ -92,6 +99,13 @@ def rows_of(transaction: Transaction, outcomes: Sequence[Outcome], notices: Noti
             if untold:
                 rows.append(_row(transaction, replace(outcome, recipients=untold), _next_id(transaction, rows)))
     return tuple(rows)
+
+
+def waiting_on(outcome: Outcome) -> Outcome:
+    """Where one group of several is deferred, it becomes a raw row of its own that is tried again by itself."""
+    if outcome.decision.action == "defer":
+        return replace(outcome, decision=replace(_DELIVER, reason=outcome.decision.reason), need="retry")
+    return outcome
 
 
 def is_told(transaction: Transaction) -> bool:

@@ -26,7 +26,8 @@ from mailsec.gateway.logins import Logins
 from mailsec.gateway.mailbox import Copy, handle_mailbox, retrieve, retrieved
 from mailsec.gateway.notices import Notices
 from mailsec.gateway.outbound import handle_outbound
-from mailsec.gateway.outcomes import Receipt, is_told, must_report, receipt_of, rows_of
+from mailsec.gateway.outcomes import Receipt, is_told, must_report, receipt_of, rows_of, waiting_on
+from mailsec.gateway.passing import Forwarder, pass_on
 from mailsec.gateway.reprocess import Reprocessing
 from mailsec.gateway.services import Services, Surroundings
 from mailsec.gateway.settling import DELIVER, decision_of, plain_text
@@ -88,6 +89,8 @@ class Pipeline(Services):
         self.runtime = runtime
         self.plugins = plugins
         self.spool = spool
+        self.forwarder: Forwarder | None = None
+        """Who passes mail on for listeners in proxy mode; None: all goes by the spool."""
         self._notices = Notices(settings, runtime)
         self._tenants = TenantSecrets(settings.listeners, settings.limits)
         self._reprocessing = Reprocessing(settings, runtime.scratch)
@@ -229,6 +232,8 @@ class Pipeline(Services):
                 outcomes = await self._outcomes(transaction)
                 self._demand_room(outcomes)
                 receipt = receipt_of(transaction, outcomes, self._notices, each=each)
+            if receipt.rows and self.forwarder is not None and self._proxies(session):
+                receipt = await pass_on(self.forwarder, receipt, each=each)
             if receipt.rows:
                 await self.spool.commit(receipt.rows)
         except MailsecError as error:
@@ -255,6 +260,10 @@ class Pipeline(Services):
             rows += receipt.rows
         reply = Reply(250, "2.0.0", f"accepted as {transaction.id}")
         return outcomes, Receipt(tuple(rows), reply, (reply,) * len(transaction.envelope.recipients))
+
+    def _proxies(self, session: Session) -> bool:
+        listener = self._listeners.get(session.listener)
+        return listener is not None and listener.proxy
 
     def _demand_room(self, outcomes: Sequence[Outcome]) -> None:
         """Raise KeyUnavailable (451 4.3.2) where too much waits for a token already."""
@@ -353,14 +362,22 @@ class Pipeline(Services):
             if (self.runtime.now() - transaction.received_at).total_seconds() >= self.settings.relay.give_up_after:
                 await self._give_up(transaction, entry.id, outcomes)
             else:
-                reason = outcomes[0].decision.reason or why_waiting(outcomes[0].need)
-                await self.spool.postpone(entry.id, need=outcomes[0].need, reason=reason)
+                need, reason = outcomes[0].need, outcomes[0].decision.reason or why_waiting(outcomes[0].need)
+                report = self._delayed(transaction, reason) if told and not row.delayed else None
+                await self.spool.postpone(entry.id, need=need, reason=reason, report=report)
         else:
-            rows = rows_of(transaction, [_waiting_on(outcome) for outcome in outcomes], self._notices, resumed=True)
+            rows = rows_of(transaction, [waiting_on(outcome) for outcome in outcomes], self._notices, resumed=True)
             await self.spool.commit(rows, replaces=entry.id)
             self._learning.take(outcomes)
         if self._records:
             self._record(transaction, outcomes, None)
+
+    def _delayed(self, transaction: Transaction, reason: str) -> NewEntry | None:
+        """The report to a sender whose mail waits longer than they expect."""
+        age = (self.runtime.now() - transaction.received_at).total_seconds()
+        if not 0 < self.settings.relay.warn_after <= age:
+            return None
+        return self._notices.delayed(transaction, plain_text(reason), f"{transaction.id}.{transaction.attempt}.delay")
 
     async def _give_up(self, transaction: Transaction, row_id: str, outcomes: Sequence[Outcome]) -> None:
         """What has waited too long ends in a report to its sender, or on hold with one to the postmaster (promises 1 and 6)."""
@@ -428,10 +445,3 @@ class Pipeline(Services):
                 },
             )
         )
-
-
-def _waiting_on(outcome: Outcome) -> Outcome:
-    """Within a resumed row one group cannot be deferred by itself: it becomes a raw row of its own."""
-    if outcome.decision.action == "defer":
-        return replace(outcome, decision=replace(DELIVER, reason=outcome.decision.reason), need="retry")
-    return outcome

@@ -84,8 +84,8 @@ class Spool(Protocol):
         """True where `most` raw rows or more wait for `need`. Cheap: it is asked for every message that would be one more."""
         ...
 
-    async def postpone(self, id: str, *, need: str, reason: str) -> None:
-        """A raw row waits on: it is tried again by itself, later each time."""
+    async def postpone(self, id: str, *, need: str, reason: str, report: NewEntry | None = None) -> None:
+        """A raw row waits on: it is tried again by itself, later each time. `report`, committed with it, tells the sender that it takes long."""
         ...
 
     async def hold(self, id: str, reason: str) -> None:

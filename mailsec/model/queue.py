@@ -75,6 +75,8 @@ class SpooledEntry:
     """Attempts that were begun before, this one not counted."""
     progress: tuple[tuple[RecipientState, str], ...] = ()
     """State and last reply of each recipient of the envelope, in order; empty where all are waiting and nothing was tried."""
+    delayed: bool = False
+    """True where the sender was told already that it takes long."""
 
 
 @dataclass(frozen=True, slots=True)

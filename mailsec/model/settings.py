@@ -107,6 +107,8 @@ class ListenerSettings:
     """`trusted`: the name of the header field in which every message must bear the secret; empty: none is asked for."""
     secrets: tuple[bytes, ...] = field(default=(), repr=False)
     """The secrets of which it must be one."""
+    proxy: bool = False
+    """What can be passed on at once is not spooled: the client gets the next hop's answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +127,10 @@ class NextHop:
     peer: TlsPeer = field(default_factory=TlsPeer)
     chunking: bool = True
     """BDAT where it is offered (RFC 3030)."""
+    others: tuple[NextHop, ...] = ()
+    """Next hops that are tried in this order where it cannot be reached."""
+    connections: int = 0
+    """Connections of one worker at once; 0: as many as to any next hop."""
 
     def __str__(self) -> str:
         if self.scheme == "mx":
@@ -145,6 +151,8 @@ class RelaySettings:
     retry_first: float = 60.0
     retry_longest: float = 3600.0
     give_up_after: float = 5 * 86400.0
+    warn_after: float = 4 * 3600.0
+    """When the sender is told that it takes long; 0: never."""
     connections_per_hop: int = 8
     idle_timeout: float = 30.0
     connect_timeout: float = 30.0

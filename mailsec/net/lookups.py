@@ -255,8 +255,9 @@ def _records(response: dns.message.Message, kind: str) -> tuple[float, tuple[Any
     try:
         # Follows CNAMEs within the answer.
         chain = response.resolve_chaining()
-    except dns.exception.DNSException:
-        return 5.0, ()
+    except dns.exception.DNSException as error:
+        # A circle of CNAMEs, or one without end, is a mistake that its owner may mend: nobody is told that the name does not exist.
+        raise Unavailable(f"DNS: the aliases of {response.question[0].name} lead nowhere", stage="dns") from error
     answer = chain.answer
     if answer is None:
         return min(float(chain.minimum_ttl), 60.0), ()

@@ -14,12 +14,14 @@ import structlog
 from mailsec.errors import MailsecError, Reply, StoreError
 from mailsec.interfaces import ProtocolCore, Task
 from mailsec.model.octets import BytesOctets, Segments
-from mailsec.model.queue import RecipientState, SpooledEntry
+from mailsec.model.queue import NewEntry, RecipientState, SpooledEntry
 from mailsec.model.session import Recipient
 from mailsec.model.settings import GatewaySettings
+from mailsec.net.relay_clock import ClockWatch
 from mailsec.net.relay_hop import Hop, Job
 from mailsec.net.relay_login import client_core
-from mailsec.net.relay_outcome import Outcome, conclude, reply_text
+from mailsec.net.relay_outcome import Answer, Outcome, conclude, reply_text, wants_success
+from mailsec.net.relay_passing import PassingJob, holds_eight_bits
 from mailsec.net.relay_routes import Destination, Routes, Target
 from mailsec.net.relay_wake import listen_for_wakes
 from mailsec.net.runtime import TwistedRuntime
@@ -41,16 +43,19 @@ _TICK = 1.0
 _BUSY_TICK = 0.25
 _WRITE_AGAIN = 5.0
 _BULK = 1024 * 1024
+_LONGEST_RAW = 600.0
+_PASSING_SECONDS = 60.0
+"""How long a client of proxy mode waits for a connection to the next hop."""
 
 
 class _Split:
     """A row whose recipients have several next hops, while it is on its way."""
 
-    __slots__ = ("jobs", "replies")
+    __slots__ = ("answers", "jobs")
 
     def __init__(self, recipients: int) -> None:
         self.jobs = 0
-        self.replies: list[tuple[Reply, str] | None] = [None] * recipients
+        self.answers: list[Answer | None] = [None] * recipients
 
 
 class Relay:
@@ -78,6 +83,7 @@ class Relay:
         self._task: Task[None] | None = None
         self._port: Any = None
         self._awake = runtime.signal()
+        self._clock = ClockWatch(runtime)
         self._settling = 0
         self._stopping = False
         self.outgoing = 0
@@ -109,6 +115,9 @@ class Relay:
         if self._task is not None:
             await self._task
         waiting = [job for hop in self._hops.values() for job in hop.stop()]
+        for passing in [job for job in waiting if isinstance(job, PassingJob)]:
+            waiting.remove(passing)
+            passing.stop()
         for row in {job.entry.row for job in waiting}:
             self._forget(row)
             self._back.append(row)
@@ -121,8 +130,14 @@ class Relay:
         await self._spool.flush()
 
     async def _run(self) -> None:
+        # No row may wait longer than this; one that does was put back by a clock that was ahead then.
+        longest = 2 * max(self.settings.retry_longest, _LONGEST_RAW)
+        set_back = True  # while we were away, perhaps
         while not self._stopping:
             try:
+                if set_back or self._clock.look() < 0:
+                    await self._spool.come_back(longest)
+                    set_back = False
                 await self._spool.carry_out_wishes()
                 await self._give_back()
                 while not self._stopping and self._octets < _BACKLOG_OCTETS // 2 and len(self._rows) < _BACKLOG_ROWS // 2:
@@ -219,7 +234,11 @@ class Relay:
             self._submit(destination, job)
 
     def _job(self, entry: SpooledEntry, positions: tuple[int, ...], recipients: tuple[Recipient, ...], eight_bit: bool) -> Job:
-        envelope = entry.entry.envelope
+        segments = Segments.of(entry.octets.data if isinstance(entry.octets, BytesOctets) else entry.octets)
+        return Job(entry, positions, self._message(entry.entry, recipients, segments, eight_bit))
+
+    def _message(self, entry: NewEntry, recipients: tuple[Recipient, ...], segments: Segments, eight_bit: bool) -> OutgoingMessage:
+        envelope = entry.envelope
         reverse_path = envelope.reverse_path
         smtputf8 = (
             # RFC 6531 §3.2: asked for where something needs it; a message that is ASCII throughout needs nothing for its header.
@@ -227,29 +246,41 @@ class Relay:
             or not (reverse_path is None or reverse_path.is_ascii)
             or not all(recipient.address.is_ascii for recipient in recipients)
         )
-        segments = Segments.of(entry.octets.data if isinstance(entry.octets, BytesOctets) else entry.octets)
         # What was opened here comes back to nobody whole.
-        ret = "HDRS" if entry.entry.secret else envelope.ret
-        return Job(
-            entry,
-            positions,
-            OutgoingMessage(reverse_path, recipients, segments, eight_bit, smtputf8, ret, envelope.envid, entry.entry.sensitive),
-        )
+        ret = "HDRS" if entry.secret else envelope.ret
+        return OutgoingMessage(reverse_path, recipients, segments, eight_bit, smtputf8, ret, envelope.envid, entry.sensitive)
 
     def _submit(self, destination: Destination, job: Job) -> None:
         if job.entry.entry.secret and not destination.is_ours_and_private:
             # Promise 8: what was decrypted here does not leave in clear, nor to a next hop that anybody may pose as. A person sees it.
-            self.done(job, (_NOT_PRIVATE,) * len(job.recipients), str(destination), local=True)
+            self.done(job, (Answer(_NOT_PRIVATE, ""),) * len(job.recipients), str(destination))
             return
-        hop = self._hops.get(destination)
-        if hop is None:
-            hop = self._hops[destination] = Hop(destination, self)
+        hop = self._hop(destination)
         if hop.waiting >= _HOP_ROWS and job.entry.row not in self._splits:
             self._octets -= len(job.entry.octets)
             self._forget(job.entry.row)
             self._back.append(job.entry.row)
             return
         hop.submit(job)
+
+    def _hop(self, destination: Destination) -> Hop:
+        hop = self._hops.get(destination)
+        if hop is None:
+            hop = self._hops[destination] = Hop(destination, self)
+        return hop
+
+    # -- what is passed on without the spool (gateway.passing.Forwarder) ------------------------------------------------------
+
+    async def forward(self, entry: NewEntry) -> tuple[Reply, ...] | None:
+        """Hand `entry` to its next hop; what that says to each recipient. None where it is for the spool: nothing was begun then."""
+        recipients = entry.envelope.recipients
+        destinations = {self._routes.destination(recipient.address.domain) for recipient in recipients}
+        if len(destinations) != 1 or self._stopping or wants_success(entry):
+            return None
+        message = self._message(entry, recipients, entry.segments, await holds_eight_bits(entry.segments, self.runtime))
+        job = PassingJob(entry, message, self.runtime)
+        self._hop(destinations.pop()).submit(job)
+        return await job.wait(self.runtime, _PASSING_SECONDS)
 
     def _forget(self, row: int) -> None:
         self._rows.pop(row, None)
@@ -274,9 +305,9 @@ class Relay:
 
     # -- results come back --------------------------------------------------------------------------------------------
 
-    async def core(self, destination: Destination, target: Target, tls: str) -> ProtocolCore:
+    async def core(self, target: Target, tls: str) -> ProtocolCore:
         """The client that speaks to `target`."""
-        return await client_core(destination.hop, target, tls, self._gateway, self.runtime)
+        return await client_core(target, tls, self._gateway, self.runtime)
 
     def may_connect(self) -> bool:
         """False where we have as many connections as we may: servers that never answer leave some for the others in time."""
@@ -289,45 +320,55 @@ class Relay:
         if full:
             self._awake.fire()
 
-    def done(self, job: Job, replies: Sequence[Reply], where: str, *, local: bool) -> None:
+    def done(self, job: Job, answers: Sequence[Answer], where: str) -> None:
         """What a next hop said to each recipient of `job`."""
         entry = job.entry
         row = entry.row
         crash_point("relay.delivery.after")
-        self._log(job, replies, where)
+        self._log(job, answers, where)
+        if isinstance(job, PassingJob):
+            self.delivered += sum(answer.reply.code < 300 for answer in answers)
+            job.answer(answers)
+            return
         split = self._splits.get(row)
         if split is None:
-            if not entry.progress and len(entry.entry.envelope.recipients) == len(replies) and all(reply.code < 300 for reply in replies):
+            if (
+                not entry.progress
+                and len(entry.entry.envelope.recipients) == len(answers)
+                and all(answer.reply.code < 300 for answer in answers)
+                and (answers[0].dsn or not wants_success(entry.entry))
+            ):
                 # Nearly every message: delivered at once, and nothing is written but its deletion.
                 self._rows.pop(row, None)
                 self._octets -= len(entry.octets)
-                self.delivered += len(replies)
+                self.delivered += len(answers)
                 self._spool.finish(row)
                 if self._more and len(self._rows) == _REFILL_ROWS:
                     self._awake.fire()
                 return
             split = _Split(len(entry.entry.envelope.recipients))
             split.jobs = 1
-        for position, reply in zip(job.recipients, replies, strict=True):
-            split.replies[position] = (reply, "" if local else where)
+        for position, answer in zip(job.recipients, answers, strict=True):
+            split.answers[position] = answer
         split.jobs -= 1
         if split.jobs:
             return
         self._forget(row)
         self._octets -= len(entry.octets)
         self._settling += 1
-        self.runtime.start(self._settle(entry, split.replies), "relay")
+        self.runtime.start(self._settle(entry, split.answers), "relay")
 
-    async def _settle(self, entry: SpooledEntry, replies: Sequence[tuple[Reply, str] | None]) -> None:
+    async def _settle(self, entry: SpooledEntry, answers: Sequence[Answer | None]) -> None:
         settled = False
         try:
             at = self.runtime.now()
             try:
-                outcome = conclude(entry, replies, at=at, settings=self._gateway, random=self.runtime.random)
+                random, patient = self.runtime.random, self._clock.patient
+                outcome = conclude(entry, answers, at=at, settings=self._gateway, random=random, patient=patient)
             except Exception as error:  # a mistake of ours must not send the same mail again and again
                 _log.error("relay-cannot-conclude", id=entry.entry.id, exc_info=error)
-                outcome = Outcome(_served(entry, replies), waiting=True)
-            self.delivered += sum(1 for reply in replies if reply is not None and reply[0].code < 300)
+                outcome = Outcome(_served(entry, answers), waiting=True)
+            self.delivered += sum(1 for answer in answers if answer is not None and answer.reply.code < 300)
             next_attempt: float | None = None
             if outcome.waiting:
                 # Up to a quarter earlier or later, so that what failed together does not come back together.
@@ -341,7 +382,14 @@ class Relay:
             hold = "" if outcome.waiting else outcome.hold
             while True:
                 try:
-                    await self._spool.settle(entry.row, outcome.progress, next_attempt=next_attempt, reports=outcome.reports, hold=hold)
+                    await self._spool.settle(
+                        entry.row,
+                        outcome.progress,
+                        next_attempt=next_attempt,
+                        reports=outcome.reports,
+                        hold=hold,
+                        delayed=outcome.delayed,
+                    )
                     settled = True
                     return
                 except StoreError as error:
@@ -355,17 +403,17 @@ class Relay:
             if not settled:
                 self._back.append(entry.row)
 
-    def _log(self, job: Job, replies: Sequence[Reply], where: str) -> None:
+    def _log(self, job: Job, answers: Sequence[Answer], where: str) -> None:
         entry = job.entry.entry
         reverse_path = entry.envelope.reverse_path
-        for recipient, reply in zip(job.message.recipients, replies, strict=True):
+        for recipient, (reply, *_) in zip(job.message.recipients, answers, strict=True):
             _log.info(
                 "delivered" if reply.code < 300 else "deferred" if reply.temporary else "failed",
                 id=entry.id,
                 message_id=entry.message_id,
                 reverse_path="" if reverse_path is None else str(reverse_path),
                 recipient=str(recipient.address),
-                size=len(job.entry.octets),
+                size=len(job.message.segments),
                 rule=entry.rule,
                 verdict=entry.verdict,
                 next_hop=where,
@@ -373,12 +421,12 @@ class Relay:
             )
 
 
-def _served(entry: SpooledEntry, replies: Sequence[tuple[Reply, str] | None]) -> tuple[tuple[RecipientState, str], ...]:
+def _served(entry: SpooledEntry, answers: Sequence[Answer | None]) -> tuple[tuple[RecipientState, str], ...]:
     """The progress of `entry` with those who were served now; the others go on waiting."""
-    before = entry.progress or ((RecipientState.WAITING, ""),) * len(replies)
+    before = entry.progress or ((RecipientState.WAITING, ""),) * len(answers)
     return tuple(
-        (RecipientState.DELIVERED, reply_text(answer[0])) if answer is not None and answer[0].code < 300 else known
-        for known, answer in zip(before, replies, strict=True)
+        (RecipientState.DELIVERED, reply_text(answer.reply)) if answer is not None and answer.reply.code < 300 else known
+        for known, answer in zip(before, answers, strict=True)
     )
 
 

@@ -14,6 +14,7 @@ from mailsec.errors import MailsecError, Refused, Reply, Unavailable
 from mailsec.interfaces import ProtocolCore, Runtime, Signal
 from mailsec.model.queue import SpooledEntry
 from mailsec.model.settings import RelaySettings
+from mailsec.net.relay_outcome import Answer
 from mailsec.net.relay_routes import Destination, Target, targets_of
 from mailsec.wire.smtp.questions import DeliveryResult, Ended, NextMessage, OutgoingMessage, Quit
 
@@ -24,6 +25,8 @@ _LOGIN_REFUSED = frozenset({530, 534, 535, 538})
 _CONNECTION_FAILED = Reply(451, "4.4.1", "no connection to the next mail server")
 _DOWN_SECONDS = 5.0
 """How long nobody is tried again after a next hop was found dead: messages that come meanwhile do not wait for a time-out each."""
+_AWAY_SECONDS = 60.0
+"""How long a host that was away comes after the others of its destination."""
 
 
 class Job:
@@ -60,9 +63,9 @@ class Deliveries(Protocol):
 
     def connections_changed(self, by: int) -> None: ...
 
-    def done(self, job: Job, replies: Sequence[Reply], where: str, *, local: bool) -> None: ...
+    def done(self, job: Job, answers: Sequence[Answer], where: str) -> None: ...
 
-    async def core(self, destination: Destination, target: Target, tls: str) -> ProtocolCore: ...
+    async def core(self, target: Target, tls: str) -> ProtocolCore: ...
 
 
 class Hop:
@@ -78,6 +81,7 @@ class Hop:
         self._opening = 0
         self._down_until = 0.0
         self._down_reply = _CONNECTION_FAILED
+        self._away_until: dict[str, float] = {}
         self.stopping = False
         self.used_at = self._runtime.monotonic()
 
@@ -117,7 +121,7 @@ class Hop:
         in_use = len(self._connections) + self._opening
         if (
             len(self._queue) > self._opening
-            and in_use < self._deliveries.settings.connections_per_hop
+            and in_use < (self.destination.hop.connections or self._deliveries.settings.connections_per_hop)
             and not self.stopping
             and self._deliveries.may_connect()
         ):
@@ -169,8 +173,11 @@ class Hop:
 
     async def _try_all(self) -> MailsecError | None:
         error: MailsecError = Unavailable(f"no host of {self.destination} could be tried")
-        for target in await targets_of(self.destination, self._runtime, self._deliveries.hostname):
-            tls = self.destination.hop.tls
+        targets = await targets_of(self.destination, self._runtime, self._deliveries.hostname)
+        now = self._runtime.monotonic()
+        # Those that were away a moment ago come last: not every connection waits for their time-out again.
+        for target in sorted(targets, key=lambda one: self._away_until.get(one.address, 0.0) > now):
+            tls = target.hop.tls
             while True:
                 connection = _Connection(self, target)
                 try:
@@ -179,17 +186,20 @@ class Hop:
                     error = unreachable
                     break
                 if ended is None:
+                    self._away_until.pop(target.address, None)
                     return None
                 error = ended.error or Unavailable(f"{target.address} closed the connection before it took a message")
                 # Encryption that nobody asked for must not cost the delivery: once more, in clear.
                 if not (ended.tls_failed and tls == "opportunistic"):
                     break
                 tls = "none"
+            if len(targets) > 1:
+                self._away_until[target.address] = self._runtime.monotonic() + _AWAY_SECONDS
         return error
 
     def _refuse(self, jobs: Sequence[Job], reply: Reply) -> None:
         for job in jobs:
-            self._deliveries.done(job, (reply,) * len(job.recipients), str(self.destination), local=True)
+            self._deliveries.done(job, (Answer(reply, ""),) * len(job.recipients), str(self.destination))
 
     def ready(self, connection: _Connection) -> None:
         """`connection` takes messages now."""
@@ -217,10 +227,12 @@ class Hop:
             job.again = True
             self._queue.appendleft(job)
             return
-        replies = result.replies
-        if self.destination.hop.scheme != "mx":
+        replies, hop = result.replies, connection.target.hop
+        if hop.scheme != "mx":
             replies = tuple(map(_ours_to_mend, replies))
-        self._deliveries.done(job, replies, connection.target.address, local=result.local)
+        where = "" if result.local else connection.target.address
+        answers = [Answer(reply, where, result.dsn, hop.scheme == "lmtp") for reply in replies]
+        self._deliveries.done(job, answers, connection.target.address)
 
     def close_idle(self, before: float) -> None:
         """Say goodbye on connections that have been idle since `before`."""
@@ -263,7 +275,7 @@ class _Connection:
         hop = self._hop
         deliveries = hop._deliveries
         self._opened = opened = deliveries.runtime.signal()
-        core = await deliveries.core(hop.destination, self.target, tls)
+        core = await deliveries.core(self.target, tls)
         self._connected = await deliveries.runtime.connect(
             self.target.address, core, self.ask, timeout=deliveries.settings.connect_timeout, verify="none"
         )

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mailsec.errors import Unavailable
 from mailsec.interfaces import ProtocolCore, Runtime
-from mailsec.model.settings import GatewaySettings, NextHop
+from mailsec.model.settings import GatewaySettings
 from mailsec.net.relay_routes import Target
 from mailsec.wire.smtp.client import ClientSettings, SmtpClient
 
@@ -18,9 +18,9 @@ __all__ = ["client_core"]
 _PASSWORD_OCTETS = 4096
 
 
-async def client_core(hop: NextHop, target: Target, tls: str, settings: GatewaySettings, runtime: Runtime) -> ProtocolCore:
+async def client_core(target: Target, tls: str, settings: GatewaySettings, runtime: Runtime) -> ProtocolCore:
     """A client for `target`; raise Unavailable where the password cannot be read (the mail waits until it can)."""
-    password = b""
+    hop, password = target.hop, b""
     if hop.password_file:
         try:
             password = await runtime.in_thread(_read, hop.password_file)

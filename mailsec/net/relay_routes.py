@@ -10,7 +10,7 @@ import ipaddress
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from mailsec.errors import Refused, Reply
+from mailsec.errors import Refused, Reply, Unavailable
 from mailsec.interfaces import Runtime
 from mailsec.model.address import normalise_domain
 from mailsec.model.settings import NextHop, RelaySettings
@@ -32,11 +32,14 @@ class Destination:
     @property
     def is_ours_and_private(self) -> bool:
         """True for a next hop of our own that nobody between can read or pose as: what was decrypted here may go there (promise 8)."""
-        hop = self.hop
-        return hop.scheme != "mx" and (bool(hop.path) or hop.tls == "verified" or _is_loopback(hop.host))
+        return all(map(_is_private, (self.hop, *self.hop.others)))
 
     def __str__(self) -> str:
         return f"mx of {self.domain}" if self.domain else str(self.hop)
+
+
+def _is_private(hop: NextHop) -> bool:
+    return hop.scheme != "mx" and (bool(hop.path) or hop.tls == "verified" or _is_loopback(hop.host))
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +48,8 @@ class Target:
 
     address: str
     server_name: str
+    hop: NextHop
+    """How one speaks there."""
 
 
 class Routes:
@@ -86,15 +91,28 @@ def _is_loopback(host: str) -> bool:
 async def targets_of(destination: Destination, runtime: Runtime, hostname: str) -> Sequence[Target]:
     """The hosts to try, in this order; raise Refused where the domain takes no mail, Unavailable where DNS does not answer."""
     hop = destination.hop
+    others = [target for other in hop.others for target in _fixed(other, hostname)]
     if hop.scheme != "mx":
-        if hop.path:
-            return (Target(f"unix:{hop.path}", hop.server_name or hop.host or hostname),)
-        return (Target(_host_port(hop.host, hop.port), hop.server_name or hop.host),)
-    domain = destination.domain
+        return [*_fixed(hop, hostname), *others]
+    try:
+        return [*await _hosts_of(destination.domain, hop, runtime, hostname), *others]
+    except Unavailable:
+        if not others:
+            raise
+        return others
+
+
+def _fixed(hop: NextHop, hostname: str) -> Sequence[Target]:
+    if hop.path:
+        return (Target(f"unix:{hop.path}", hop.server_name or hop.host or hostname, hop),)
+    return (Target(_host_port(hop.host, hop.port), hop.server_name or hop.host, hop),)
+
+
+async def _hosts_of(domain: str, hop: NextHop, runtime: Runtime, hostname: str) -> Sequence[Target]:
     if domain.startswith("["):
         # RFC 5321 §4.1.3: an address literal names a host, no domain.
         literal = domain[1:-1].removeprefix("IPv6:").removeprefix("ipv6:")
-        return (Target(_host_port(literal, hop.port), literal),)
+        return (Target(_host_port(literal, hop.port), literal, hop),)
     if not domain:
         raise Refused("an address without a domain has no next hop", reply=Reply(550, "5.1.2", "the address has no domain"))
     records = [(int(preference), str(host).rstrip(".")) for preference, host in await runtime.resolve(domain, "MX")]
@@ -102,7 +120,7 @@ async def targets_of(destination: Destination, runtime: Runtime, hostname: str) 
         # RFC 5321 §5.1: no MX record: the domain is its own host, with preference 0.
         for kind in ("A", "AAAA"):
             if await runtime.resolve(domain, kind):
-                return (Target(_host_port(domain, hop.port), domain),)
+                return (Target(_host_port(domain, hop.port), domain, hop),)
         raise Refused(f"{domain} does not exist", reply=Reply(550, "5.1.2", "the domain does not exist or has no mail server"))
     # RFC 7505 §3: one MX record with the root as its host: the domain takes no mail.
     if any(not host for _, host in records):
@@ -113,7 +131,7 @@ async def targets_of(destination: Destination, runtime: Runtime, hostname: str) 
     if not records:
         # RFC 5321 §5.1: we are the best host for it ourselves: sending it anywhere would be a loop.
         raise Refused(f"mail for {domain} loops back to us", reply=Reply(554, "5.4.6", "mail for this domain would loop back"))
-    return [Target(_host_port(host, hop.port), host) for _, host in _shuffled(records, runtime.random)[:_HOSTS_TRIED]]
+    return [Target(_host_port(host, hop.port), host, hop) for _, host in _shuffled(records, runtime.random)[:_HOSTS_TRIED]]
 
 
 def _before_us(records: list[tuple[int, str]], hostname: str) -> list[tuple[int, str]]:

@@ -16,6 +16,7 @@ import fcntl
 import os
 import sqlite3
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from typing import Any
 
 from mailsec.errors import LocalProtocolError, StorageFull, StoreError, Tampered
@@ -24,9 +25,10 @@ from mailsec.model.limits import DEFAULT_LIMITS, Limits
 from mailsec.model.octets import BytesOctets, Octets
 from mailsec.model.queue import NewEntry, RecipientState, SpooledEntry, State
 from mailsec.store.scratch import FileScratch
+from mailsec.store.spool_due import begin_raw, begin_ready, come_back, expired_held, recover
 from mailsec.store.spool_faults import storage_fault
 from mailsec.store.spool_files import BodyFiles
-from mailsec.store.spool_rows import WHOLE, connect, create_schema, pack_progress, pack_row, spooled_entry
+from mailsec.store.spool_rows import SCHEMA_VERSION, connect, create_schema, insert_statement, pack_progress, pack_row, spooled_entry
 from mailsec.store.spool_seal import Sealer
 from mailsec.store.spool_wishes import carry_out
 from mailsec.store.spool_writer import Commit, GroupWriter
@@ -72,6 +74,7 @@ class SqliteSpool:
         self._next_row = 1
         self._in_hand: dict[int, str | None] = {}
         self._raw_in_hand: dict[str, SpooledEntry] = {}
+        self._suspect = -1
         self._room_until = 0.0
         self._lock = -1
         self._log = -1
@@ -124,11 +127,9 @@ class SqliteSpool:
     def _recover(self) -> None:
         connection = self._connection
         connection.execute("BEGIN IMMEDIATE")
-        connection.execute(
-            "UPDATE entry SET next_attempt = ? WHERE next_attempt IS NULL AND state != 'held'", (self.runtime.now().timestamp(),)
-        )
+        recover(connection, self.runtime.now().timestamp())
         # Also writes where nothing was in hand, so that the log is there.
-        connection.execute("PRAGMA user_version = 1")
+        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION:d}")
         connection.execute("COMMIT")
         self._next_row = connection.execute("SELECT coalesce(max(row), 0) + 1 FROM entry").fetchone()[0]
         self.files.remove_all_but({name for (name,) in connection.execute("SELECT file FROM entry WHERE file IS NOT NULL")})
@@ -183,13 +184,12 @@ class SqliteSpool:
         """True where `most` raw rows or more wait for `need`."""
         return self._any("SELECT 1 FROM entry WHERE state = 'raw' AND need = ? LIMIT 1 OFFSET ?", need, max(0, most - 1))
 
-    async def postpone(self, id: str, *, need: str, reason: str) -> None:
-        """A raw row waits on; it is tried again after 10 seconds, and later each time up to 10 minutes."""
+    async def postpone(self, id: str, *, need: str, reason: str, report: NewEntry | None = None) -> None:
+        """A raw row waits on; it is tried again after 10 seconds, and later each time up to 10 minutes. `report` tells its sender so."""
         row = self._raw(id)
         due = self.runtime.now().timestamp() + retry_delay(row.attempts + 1, 10.0, 600.0)
-        await self._put_back(
-            id, "UPDATE entry SET next_attempt = ?, begun = 0, need = ?, reason = ? WHERE row = ?", (due, need, reason, row.row)
-        )
+        statement = "UPDATE entry SET next_attempt = ?, begun = 0, need = ?, reason = ?, delayed = max(delayed, ?) WHERE row = ?"
+        await self._put_back(id, statement, (due, need, reason, report is not None, row.row), () if report is None else (report,))
 
     async def postpone_failed(self, id: str, reason: str) -> None:
         """A raw row that our own code failed on: tried again later, and held like one that took its worker down when that was too often."""
@@ -209,26 +209,10 @@ class SqliteSpool:
 
         Every one of them must be given to `commit(replaces=…)`, `postpone` or `hold`.
         """
-        now = self.runtime.now().timestamp()
+        now, most = self.runtime.now().timestamp(), self.limits.attempts_before_hold
 
         def take(connection: sqlite3.Connection) -> list[tuple[SpooledEntry, str | None]]:
-            rows = connection.execute(
-                f"SELECT begun, {WHOLE} FROM entry WHERE state = 'raw' AND next_attempt <= ? ORDER BY next_attempt LIMIT ?",  # noqa: S608
-                (now, limit),
-            ).fetchall()
-            taken: list[tuple[SpooledEntry, str | None]] = []
-            for begun, *values in rows:
-                if begun >= self.limits.attempts_before_hold:
-                    connection.execute(
-                        "UPDATE entry SET state = 'held', next_attempt = NULL, begun = 0, reason = ? WHERE row = ?",
-                        (f"its processing was begun {begun} times and never ended", values[0]),
-                    )
-                    continue
-                connection.execute(
-                    "UPDATE entry SET begun = begun + 1, attempts = attempts + 1, next_attempt = NULL WHERE row = ?", (values[0],)
-                )
-                taken += self._read(connection, [tuple(values)])
-            return taken
+            return self._read(connection, begin_raw(connection, now, limit, most))
 
         taken = self._take(await self.writer.submit(Commit([], job=take)))
         for entry in taken:
@@ -248,28 +232,64 @@ class SqliteSpool:
             raise LocalProtocolError(f"no raw row {id} was taken")
         return row
 
-    async def _put_back(self, id: str, statement: str, values: tuple[Any, ...]) -> None:
-        await self.writer.submit(Commit([], changes=[(statement, values)]))
+    async def _put_back(self, id: str, statement: str, values: tuple[Any, ...], reports: Sequence[NewEntry] = ()) -> None:
+        await self._commit(reports, [(statement, values)])
         self._in_hand.pop(self._raw_in_hand.pop(id).row, None)
+
+    # -- held rows ----------------------------------------------------------------------------------------------------
+
+    async def expired_held(self, before: datetime, limit: int = 64) -> list[SpooledEntry]:
+        """Rows that wait for a person since `before` and longer, and whose senders may be told: for `bounce_held`."""
+
+        def read(connection: sqlite3.Connection) -> list[tuple[SpooledEntry, str | None]]:
+            return self._read(connection, expired_held(connection, before.timestamp(), limit))
+
+        if not self._any("SELECT 1 FROM entry WHERE state = 'held' AND received_at <= ? LIMIT 1", before.timestamp()):
+            return []
+        return [entry for entry, _ in await self.writer.submit(Commit([], job=read, durable=False))]
+
+    async def bounce_held(self, row: int, report: NewEntry) -> bool:
+        """Put `report` (a small READY row) in the place of a held row, where a person has not released it meanwhile."""
+        number, octets = self.new_row(), report.segments.join()
+        packed = pack_row(
+            number, report, next_attempt=self.runtime.now().timestamp(), size=len(octets), file=None, body=octets, sealer=None
+        )
+
+        def change(connection: sqlite3.Connection) -> str | None:
+            query = "SELECT file FROM entry WHERE row = ? AND state = 'held' AND wish IS NULL"
+            found: tuple[str | None] | None = connection.execute(query, (row,)).fetchone()
+            if found is None:
+                return None
+            connection.execute("DELETE FROM entry WHERE row = ?", (row,))
+            connection.execute(insert_statement(1), packed)
+            return found[0] or ""
+
+        file = await self.writer.submit(Commit([], job=change))
+        if file:
+            await self.runtime.in_thread(self.files.remove, (file,), lane="spool")
+        return file is not None
 
     # -- ready rows: for the relay ------------------------------------------------------------------------------------
 
     async def take_ready(self, limit: int = 32) -> list[SpooledEntry]:
         """READY rows that are due; each must be given to `finish`, `settle` or `give_back`."""
-        now = self.runtime.now().timestamp()
+        now, most = self.runtime.now().timestamp(), self.limits.attempts_before_hold
 
         def take(connection: sqlite3.Connection) -> list[tuple[SpooledEntry, str | None]]:
-            rows = connection.execute(
-                f"SELECT {WHOLE} FROM ready WHERE next_attempt <= ? ORDER BY next_attempt LIMIT ?",  # noqa: S608 - names of ours
-                (now, limit),
-            ).fetchall()
-            rows = [values for values in rows if values[0] not in self._in_hand]
-            connection.executemany("UPDATE entry SET next_attempt = NULL WHERE row = ?", [(values[0],) for values in rows])
+            rows, suspect = begin_ready(connection, now, limit, self._in_hand, most, alone=self._suspect not in self._in_hand)
+            self._suspect = suspect if suspect is not None else self._suspect
             return self._read(connection, rows)
 
         if not self._any("SELECT 1 FROM ready WHERE next_attempt <= ? LIMIT 1", now):
             return []
         return self._take(await self.writer.submit(Commit([], job=take, durable=False)))
+
+    async def come_back(self, seconds: float) -> None:
+        """No row waits longer than `seconds`: one that does was put back before the clock was."""
+        now = self.runtime.now().timestamp()
+        query = "SELECT 1 FROM entry WHERE state = ? AND next_attempt > ? LIMIT 1"
+        if self._any(query, "ready", now + seconds) or self._any(query, "raw", now + seconds):
+            await self.writer.submit(Commit([], job=lambda connection: come_back(connection, now, now + seconds), durable=False))
 
     def finish(self, row: int) -> None:
         """Every recipient is done: the row goes away with the next group."""
@@ -283,8 +303,9 @@ class SqliteSpool:
         next_attempt: float | None,
         reports: Sequence[NewEntry] = (),
         hold: str = "",
+        delayed: bool = False,
     ) -> None:
-        """Write down what became of each recipient, together with the DSNs about it.
+        """Write down what became of each recipient, together with the DSNs about it, and that the sender knows of the delay.
 
         `next_attempt` None: nobody is waiting any more, and the row goes away, unless `hold` says why a person has to see it.
         """
@@ -299,8 +320,8 @@ class SqliteSpool:
             change = ("DELETE FROM entry WHERE row = ?", (row,))
         else:
             change = (
-                "UPDATE entry SET attempts = attempts + 1, progress = ?, next_attempt = ? WHERE row = ?",
-                (pack_progress(progress), next_attempt, row),
+                "UPDATE entry SET attempts = attempts + 1, begun = 0, progress = ?, next_attempt = ?, delayed = max(delayed, ?) WHERE row = ?",
+                (pack_progress(progress), next_attempt, delayed, row),
             )
         await self._commit(reports, [change])
         self._in_hand.pop(row, None)

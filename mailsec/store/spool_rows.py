@@ -35,7 +35,7 @@ __all__ = [
     "spooled_entry",
 ]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS entry (
@@ -71,7 +71,8 @@ CREATE TABLE IF NOT EXISTS entry (
     size INTEGER NOT NULL,
     file TEXT,
     private BLOB NOT NULL,
-    body BLOB
+    body BLOB,
+    delayed INTEGER NOT NULL DEFAULT 0
 );
 CREATE INDEX IF NOT EXISTS due ON entry (state, next_attempt) WHERE next_attempt IS NOT NULL;
 CREATE INDEX IF NOT EXISTS wishes ON entry (wish) WHERE wish IS NOT NULL;
@@ -91,7 +92,7 @@ METADATA = (
 """The columns that `queue_entry` reads."""
 
 WHOLE = (
-    "row, id, state, attempts, progress, need, reason, origin, listener, identity, reverse_path, recipients, declared_size, body_type, "
+    "row, id, state, attempts, progress, delayed, need, reason, origin, listener, identity, reverse_path, recipients, declared_size, body_type, "
     "smtputf8, ret, envid, auth, received_at, message_id, rule, verdict, secret, sensitive, sealed, size, file, private, body"
 )
 """The columns that `spooled_entry` reads."""
@@ -124,7 +125,8 @@ def create_schema(connection: sqlite3.Connection) -> None:
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     if version > SCHEMA_VERSION:
         raise SchemaError(f"the spool was written by a newer mailsec (version {version}, ours is {SCHEMA_VERSION})")
-    connection.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
+    added = "ALTER TABLE entry ADD COLUMN delayed INTEGER NOT NULL DEFAULT 0;" if version == 1 else ""
+    connection.executescript(f"BEGIN IMMEDIATE; {added} {_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
 
 
 @lru_cache(maxsize=16)
@@ -209,7 +211,7 @@ def _progress(text: str | None) -> tuple[tuple[RecipientState, str], ...]:
 def spooled_entry(values: tuple[Any, ...], sealer: Sealer, body_file: Callable[[str], Octets]) -> SpooledEntry:
     """Read a row of `WHOLE` back. Raises Tampered, or StoreError where it is sealed and there is no data key."""
     (
-        row, id, state, attempts, progress, need, reason, origin, listener, identity, reverse_path, recipients, declared_size, body_type,
+        row, id, state, attempts, progress, delayed, need, reason, origin, listener, identity, reverse_path, recipients, declared_size, body_type,
         smtputf8, ret, envid, auth, received_at, message_id, rule, verdict, secret, sensitive, sealed, _, file, private, body,
     ) = values  # fmt: skip
     octets: Octets = BytesOctets(body) if file is None else body_file(file)
@@ -249,7 +251,7 @@ def spooled_entry(values: tuple[Any, ...], sealer: Sealer, body_file: Callable[[
         sensitive=bool(sensitive),
         session=private[header_end:],
     )
-    return SpooledEntry(entry, octets, row, attempts, _progress(progress))
+    return SpooledEntry(entry, octets, row, attempts, _progress(progress), bool(delayed))
 
 
 def queue_entry(values: tuple[Any, ...], worker: str) -> QueueEntry:

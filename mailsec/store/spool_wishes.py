@@ -10,6 +10,8 @@ import sqlite3
 from collections.abc import Collection
 from typing import NamedTuple
 
+from mailsec.store.spool_due import OPERATOR
+
 __all__ = ["WISHES", "Wish", "carry_out"]
 
 WISHES = ("hold", "release", "flush", "delete")
@@ -35,11 +37,9 @@ def carry_out(connection: sqlite3.Connection, now: float, in_hand: Collection[in
             continue
         if word == "hold" and state == "ready":
             # It stays ready: what leaves is made already. The relay's view does not show it while the flag is set.
-            connection.execute("UPDATE entry SET paused = 1, reason = 'held by the operator' WHERE row = ?", (row,))
+            connection.execute("UPDATE entry SET paused = 1, reason = ? WHERE row = ?", (OPERATOR, row))
         elif word == "hold" and state == "raw":
-            connection.execute(
-                "UPDATE entry SET state = 'held', next_attempt = NULL, reason = 'held by the operator' WHERE row = ?", (row,)
-            )
+            connection.execute("UPDATE entry SET state = 'held', next_attempt = NULL, reason = ? WHERE row = ?", (OPERATOR, row))
         elif word == "release" and state == "ready":
             # Recipients that nobody could be told about are tried again; inside a reply the pattern would be escaped.
             connection.execute(

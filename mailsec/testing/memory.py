@@ -76,6 +76,7 @@ class MemorySpool:
         self.rows: list[Row] = []
         self.commits = 0
         self.fail_with: MailsecError | None = None
+        self._delayed: set[str] = set()
         self.scratches: list[MemoryScratch] = []
 
     async def commit(self, entries: Sequence[NewEntry], *, replaces: str = "") -> None:
@@ -100,8 +101,11 @@ class MemorySpool:
     def many_wait(self, need: str, most: int) -> bool:
         return sum(row.entry.need == need for row in self.rows) >= most
 
-    async def postpone(self, id: str, *, need: str, reason: str) -> None:
+    async def postpone(self, id: str, *, need: str, reason: str, report: NewEntry | None = None) -> None:
         self._change(id, need=need, reason=reason)
+        if report is not None:
+            await self.commit([report])
+            self._delayed.add(id)
 
     async def hold(self, id: str, reason: str) -> None:
         self._change(id, state=State.HELD, reason=reason)
@@ -119,7 +123,9 @@ class MemorySpool:
         """The row as `Pipeline.resume` is given it."""
         row = self._find(id)
         octets = BytesOctets(row.octets)
-        return SpooledEntry(replace(row.entry, segments=Segments.of(octets)), octets, self.rows.index(row) + 1, attempts)
+        return SpooledEntry(
+            replace(row.entry, segments=Segments.of(octets)), octets, self.rows.index(row) + 1, attempts, delayed=id in self._delayed
+        )
 
     def _find(self, id: str) -> Row:
         for row in self.rows:

@@ -152,7 +152,7 @@ def test_what_is_rendered_reads_back(document):
 def test_hundreds_of_listeners_are_checked(tmp_path):
     file = tmp_path / "mailsec.toml"
     entries = "".join(f'[[listener]]\naddress = "127.0.0.1:{port}"\norigin = "internet"\n' for port in range(1, 301))
-    file.write_text('[gateway]\nhostname = "gw.example.org"\ndomains = ["example.org"]\n[relay]\nnext_hop = "mx"\n' + entries)
+    file.write_text('[gateway]\nhostname = "gw.example.org"\ndomains = ["example.org"]\n[relay]\nnext_hop = "smtp://a"\n' + entries)
     assert len(load_configuration(str(file)).listeners) == 300
 
 

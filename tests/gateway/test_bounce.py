@@ -11,7 +11,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailsec.gateway.bounce import FailedRecipient, failure_report, postmaster_report, wants_report
+from mailsec.gateway.bounce import (
+    About,
+    ReportedRecipient,
+    delay_report,
+    failure_report,
+    postmaster_report,
+    success_report,
+    wants_report,
+)
 from mailsec.model.address import Address
 from mailsec.model.session import Origin, Recipient
 
@@ -20,24 +28,24 @@ HEADER = b"From: alice@example.org\r\nSubject: the quarterly numbers\r\n"
 
 
 def failed(address="bob@example.net", reply="550 5.1.1 no such user", **more):
-    return FailedRecipient(Recipient(Address.parse(address), **more), "5.1.1", "the address does not exist", reply, "mx.example.net")
+    return ReportedRecipient(Recipient(Address.parse(address), **more), "5.1.1", "the address does not exist", reply, "mx.example.net")
 
 
-def report(*recipients, reverse_path="alice@example.org", header=HEADER, **more):
-    return failure_report(
-        id="abc.dsn",
+def about(reverse_path="alice@example.org", header=HEADER, envelope_id=""):
+    return About(
         reverse_path=reverse_path and Address.parse(reverse_path),
-        failed=recipients or (failed(),),
         header=header,
         received_at=AT,
-        at=AT,
-        hostname="gw.example.org",
-        postmaster="postmaster@example.org",
-        random=os.urandom,
         origin=Origin.SUBMISSION,
         listener="submission",
-        **more,
+        hostname="gw.example.org",
+        postmaster="postmaster@example.org",
+        envelope_id=envelope_id,
     )
+
+
+def report(*recipients, quiet=False, **message):
+    return failure_report(id="abc.dsn", about=about(**message), failed=recipients or (failed(),), at=AT, random=os.urandom, quiet=quiet)
 
 
 def parsed(entry):
@@ -71,6 +79,31 @@ def test_a_report_is_what_the_rfcs_ask_for():
 
 def test_no_report_about_the_null_reverse_path():
     assert report(reverse_path=None) is None
+
+
+def test_a_delay_is_told_with_the_instant_until_which_it_is_tried():
+    until = datetime(2026, 11, 27, 5, 0, tzinfo=UTC)
+    entry = delay_report(id="abc.w1", about=about(), delayed=[failed(reply="450 4.2.1 busy")], until=until, at=AT, random=os.urandom)
+    text, status, header = parsed(entry).iter_parts()
+    assert "tried again until 2026-11-27" in text.get_content() and "did not arrive" not in entry.segments.join().decode()
+    _, per_recipient = status.get_payload()
+    assert per_recipient["action"] == "delayed"
+    assert per_recipient["will-retry-until"] == "Fri, 27 Nov 2026 05:00:00 +0000"
+    assert header.get_payload(decode=True).strip() == HEADER.strip()
+    never = failed(notify="SUCCESS,FAILURE")
+    assert delay_report(id="abc.w1", about=about(), delayed=[never], until=until, at=AT, random=os.urandom) is None
+
+
+@pytest.mark.parametrize(("final", "action"), [(False, "relayed"), (True, "delivered")])
+def test_success_is_told_to_who_asked_for_it_and_to_nobody_else(final, action):
+    served = [failed("bob@example.net", "250 2.0.0 ok", notify="SUCCESS", original="rfc822;Bob@example.net"), failed("dave@example.net")]
+    entry = success_report(id="abc.s1", about=about(), served=served, final=final, at=AT, random=os.urandom)
+    octets = entry.segments.join()
+    assert b"dave" not in octets
+    _, status, _ = parsed(entry).iter_parts()
+    _, per_recipient = status.get_payload()
+    assert per_recipient["action"] == action and per_recipient["original-recipient"] == "rfc822;Bob@example.net"
+    assert success_report(id="abc.s1", about=about(), served=served[1:], final=final, at=AT, random=os.urandom) is None
 
 
 @pytest.mark.parametrize(

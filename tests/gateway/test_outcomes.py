@@ -243,6 +243,11 @@ class Decides:
         (Origin.INTERNET, "dhr", 250, ["ready", "held", "held"]),
         (Origin.SUBMISSION, "dr", 250, ["ready", "ready"]),
         (Origin.SUBMISSION, "hr", 250, ["held", "ready"]),
+        (Origin.SUBMISSION, "dl", 250, ["ready", "raw"]),
+        (Origin.TRUSTED, "ldl", 250, ["raw", "ready"]),
+        (Origin.TRUSTED, "dlr", 250, ["ready", "raw", "ready"]),
+        (Origin.TRUSTED, "lr", 450, []),
+        (Origin.SUBMISSION, "l", 450, []),
         (Origin.TRUSTED, "rr", 550, []),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -44,10 +45,11 @@ def test_the_sender_is_told_when_it_has_waited_too_long():
     gate, _ = waiting()
     later(gate, FIVE_DAYS - 60)
     gate.resume(gate.rows[0].id)
-    assert [(row.state, row.need) for row in gate.rows] == [(State.RAW, "directory")]
+    assert (gate.rows[0].state, gate.rows[0].need) == (State.RAW, "directory")
     later(gate, 120)
     gate.resume(gate.rows[0].id)
-    ((entry, octets),) = gate.spool.rows
+    (warning, (entry, octets)) = gate.spool.rows
+    assert b"Action: delayed" in warning.octets
     assert entry.state is State.READY and entry.envelope.reverse_path is None
     assert [str(one.address) for one in entry.envelope.recipients] == ["alice@example.org"]
     assert b"Status: 4.4.7" in octets and b"no directory can say" in octets and SECRET not in octets
@@ -124,3 +126,26 @@ def test_the_reminder_names_what_is_on_hold_and_nothing_from_inside(number):
     text = report.segments.join()
     assert text.count(b"since 2026-01-01") == min(number, 100) and (b"and 50 more" in text) is (number == 150)
     assert b"\r\nX: y" not in text and text.endswith(b"--\r\n") and report.rule == "report"
+
+
+def test_the_sender_is_told_once_that_it_takes_long():
+    gate, _ = waiting()
+    row = gate.rows[0].id
+    for hours, reports in ((3.9, 0), (0.2, 1), (1.0, 1), (24.0, 1)):
+        later(gate, hours * 3600)
+        gate.resume(row)
+        told = [octets for entry, octets in gate.spool.rows if entry.state is State.READY]
+        assert len(told) == reports
+    assert b"Action: delayed" in told[0] and b"no directory can say" in told[0] and SECRET not in told[0]
+    assert b"Will-Retry-Until: " in told[0]
+
+
+def test_who_wants_no_word_of_delays_gets_none():
+    gate, _ = waiting()
+    (row,) = gate.spool.rows
+    envelope = row.entry.envelope
+    recipients = tuple(replace(one, notify="FAILURE") for one in envelope.recipients)
+    gate.spool.rows[0] = row._replace(entry=replace(row.entry, envelope=replace(envelope, recipients=recipients)))
+    later(gate, 5 * 3600)
+    gate.resume(row.entry.id)
+    assert [entry.state for entry, _ in gate.spool.rows] == [State.RAW]

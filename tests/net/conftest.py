@@ -180,3 +180,37 @@ def serve(loop: Loop, certificates: Certificates) -> Iterator[Callable[..., tupl
     for port in ports:
         loop.call(port.stopListening)
     loop.call(lambda: [protocol.abort() for protocol in protocols if protocol.transport is not None])
+
+
+@pytest.fixture
+def gateway(loop: Loop, tmp_path: Any) -> Iterator[Callable[..., Any]]:
+    """A function that makes a spool and a relay to a peer or a NextHop: gateway(peer, **settings of the relay)."""
+    from mailsec.model.settings import NextHop
+    from tests.net.relay_gateway import Gateway
+
+    gateways: list[Any] = []
+
+    def make(peer: Any, **relay: Any) -> Any:
+        hop = peer if isinstance(peer, NextHop) else NextHop("smtp", "127.0.0.1", peer.port, tls="none")
+        gateways.append(Gateway(loop, tmp_path / "spool", hop, **relay))
+        return gateways[-1]
+
+    yield make
+    for one in gateways:
+        one.stop(0.2)
+
+
+@pytest.fixture
+def peers() -> Iterator[Callable[..., Any]]:
+    """A function that starts a next hop that does as it is told."""
+    from tests.net.relay_peer import Peer
+
+    made: list[Any] = []
+
+    def make(*arguments: Any, **more: Any) -> Any:
+        made.append(Peer(*arguments, **more))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()

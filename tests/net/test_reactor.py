@@ -1,9 +1,11 @@
-"""The worker's reactor: an error in one socket's protocol costs that connection only; who closes is noticed."""
+"""The worker's reactor: an error in one socket's protocol costs that connection only; who closes is noticed; clocks may jump."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+
+import pytest
 
 _PROGRAM = """
 import socket
@@ -47,3 +49,33 @@ print(ended)
 def test_a_failing_protocol_loses_its_own_connection_only():
     done = subprocess.run([sys.executable, "-c", _PROGRAM], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.splitlines() == ["[b'', b'hello']", "['ValueError', 'ConnectionDone']"]
+
+
+_CLOCK = """
+import sys, threading, time
+real, ahead = time.time, [0.0]
+time.time = lambda: real() + ahead[0]  # before Twisted takes hold of it
+if sys.argv[1] == "worker":
+    from mailsec.net.reactor import install
+    reactor = install()
+else:
+    from twisted.internet import reactor
+    from mailsec.net.reactor import steady
+    steady(reactor)
+fired = []
+def jump():
+    ahead[0] = float(sys.argv[2])
+reactor.callLater(0.1, jump)
+reactor.callLater(0.3, lambda: (fired.append("soon"), reactor.stop()))
+reactor.callLater(600, lambda: fired.append("in ten minutes"))
+threading.Thread(target=lambda: (time.sleep(10), reactor.callFromThread(reactor.stop)), daemon=True).start()
+reactor.run()
+print(fired)
+"""
+
+
+@pytest.mark.parametrize("which", ["worker", "supervisor"])
+@pytest.mark.parametrize("jump", ["-3600", "3600"])
+def test_a_clock_that_jumps_wakes_nobody_early_or_late(which, jump):
+    done = subprocess.run([sys.executable, "-c", _CLOCK, which, jump], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "['soon']\n"

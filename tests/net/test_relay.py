@@ -14,34 +14,7 @@ from mailsec.model.queue import RecipientState, State
 from mailsec.model.settings import NextHop
 from mailsec.store.spool_queue import list_queue
 from tests.net.relay_gateway import BODY, Gateway, entry
-from tests.net.relay_peer import Peer, wait_for
-
-
-@pytest.fixture
-def gateway(loop, tmp_path):
-    gateways = []
-
-    def make(peer, **relay):
-        hop = peer if isinstance(peer, NextHop) else NextHop("smtp", "127.0.0.1", peer.port, tls="none")
-        gateways.append(Gateway(loop, tmp_path / "spool", hop, **relay))
-        return gateways[-1]
-
-    yield make
-    for one in gateways:
-        one.stop(0.2)
-
-
-@pytest.fixture
-def peers():
-    made = []
-
-    def make(*arguments, **more):
-        made.append(Peer(*arguments, **more))
-        return made[-1]
-
-    yield make
-    for one in made:
-        one.close()
+from tests.net.relay_peer import wait_for
 
 
 def test_a_message_arrives_octet_for_octet_and_leaves_the_spool(gateway, peers):

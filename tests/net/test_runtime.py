@@ -226,8 +226,9 @@ class Dns:
             response.flags |= dns.flags.TC
             return response.to_wire()
         name = question.name
-        alias = self.table.get((str(name), "CNAME"))
-        if alias:
+        followed: set[str] = set()
+        while (alias := self.table.get((str(name), "CNAME"))) and str(name) not in followed:
+            followed.add(str(name))
             response.answer.append(dns.rrset.from_text(name, 60, "IN", "CNAME", alias[0]))
             name = dns.name.from_text(alias[0])
         records = self.table.get((str(name), kind))
@@ -283,6 +284,17 @@ def test_mx_addresses_aliases_and_nothing(loop, resolving, dns_server):
     before = dns_server.questions
     loop.call(resolve, "b.example", "MX")
     assert dns_server.questions == before, "kept for its time to live"
+
+
+def test_aliases_in_a_circle_or_to_nowhere_are_no_answer(loop, resolving, dns_server):
+    """Mail for such a name waits: nobody is told that it does not exist."""
+    dns_server.table = {
+        ("one.example.", "CNAME"): ["two.example."],
+        ("two.example.", "CNAME"): ["one.example."],
+    }
+    for kind in ("MX", "A"):
+        with pytest.raises(Unavailable, match="aliases"):
+            loop.call(resolving.resolve, "one.example", kind)
 
 
 def test_a_server_that_fails_for_aaaa_does_not_take_the_addresses_of_a(loop, resolving, dns_server):

@@ -46,7 +46,7 @@ def init(output: Output, directory: str, hostname: str, domains: tuple[str, ...]
         if not is_domain(name):
             raise UsageError(f'"{name}" is no domain name', hint="for example --hostname gw.example.org --domain example.org")
     try:
-        parse_hop(Hop(to=next_hop))
+        parse_hop(Hop(to=[next_hop]))
     except ValueError as error:
         raise UsageError(str(error)) from error
     target = make_directory(directory)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mailsec.app.config.models import Hop
 from mailsec.errors import AddressError
@@ -77,20 +77,27 @@ def parse_endpoint(text: str) -> Endpoint:
 
 
 def parse_hop(hop: Hop) -> NextHop:
-    """The next hop that a `Hop` names; raise ValueError with what is wrong."""
-    if hop.to == "mx":
+    """The next hop that a `Hop` names, with the others of a list behind it; raise ValueError with what is wrong."""
+    first, *others = [replace(_parse_hop(hop, to), connections=hop.connections) for to in hop.to]
+    if any(other.scheme == "mx" for other in others):
+        raise ValueError('"mx" comes first, if at all: what DNS says is tried before others, not after them')
+    return replace(first, others=tuple(others))
+
+
+def _parse_hop(hop: Hop, to: str) -> NextHop:
+    if to == "mx":
         return NextHop("mx", tls=hop.tls)
     for scheme in ("smtp", "lmtp"):
-        if hop.to.startswith(f"{scheme}:unix:"):
-            path = hop.to.removeprefix(f"{scheme}:unix:")
+        if to.startswith(f"{scheme}:unix:"):
+            path = to.removeprefix(f"{scheme}:unix:")
             if not path.startswith("/"):
                 raise ValueError("a unix socket needs an absolute path")
             # What passes through a unix socket stays on this machine.
             tls = "none" if hop.tls == "opportunistic" else hop.tls
             return NextHop(scheme, path=path, tls=tls, username=hop.username, password_file=hop.password_file)
-    found = _HOP.fullmatch(hop.to)
+    found = _HOP.fullmatch(to)
     if found is None:
-        raise ValueError(f'"{hop.to}" is no next hop: "smtp://HOST:PORT", "lmtp:unix:PATH" or "mx"')
+        raise ValueError(f'"{to}" is no next hop: "smtp://HOST:PORT", "lmtp:unix:PATH" or "mx"')
     scheme, host, port = found.groups()
     if host.startswith("["):
         host = host[1:-1].removeprefix("IPv6:")

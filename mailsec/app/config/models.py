@@ -55,8 +55,8 @@ def _upstreams(value: Any) -> Any:
 
 
 def _hop(value: Any) -> Any:
-    """A string stands for `{ to = … }`."""
-    return {"to": value} if isinstance(value, str) else value
+    """A string, or a list of them, stands for `{ to = … }`."""
+    return {"to": value} if isinstance(value, str | list) else value
 
 
 File = Annotated[str, AfterValidator(_beside)]
@@ -104,8 +104,8 @@ class Database(Section):
 class Peer(Section):
     """A server that we speak to, and who it must be."""
 
-    to: str = ""
-    """Its address."""
+    to: str | list[str] = ""
+    """Its address, or several where one of them will do."""
     tls: Literal["none", "opportunistic", "required", "verified"] = "verified"
     """Encryption there."""
     server_name: str = ""
@@ -198,6 +198,9 @@ class Listener(Section):
     that a new one can be brought in. Readable by mailsec only; read when mailsec starts."""
     behind: Literal["", "own-mta"] = ""
     """For "internet": "own-mta" where only our own mail server connects there, whose Authentication-Results are then kept."""
+    proxy: bool = False
+    """Proxy mode: what stays one copy, waits for nothing and is not decrypted is passed on while its client waits, who is told what the next
+    hop says; if that is away, the client keeps the mail. Everything else goes by the spool, as without it."""
     normalise: bool = False
     """Make CRLF of a bare CR or LF, where peers send such; otherwise mail with one is refused."""
     upstream: AnyUpstream = Upstream()
@@ -388,8 +391,11 @@ class Rule(Section):
 class Hop(Peer):
     """A next hop, where it needs more than its address."""
 
-    to: str
-    """ "smtp://HOST:PORT", "lmtp://HOST:PORT", "smtp:unix:PATH", "lmtp:unix:PATH", or "mx" (what DNS says of the recipient's domain)."""
+    to: Annotated[list[str], BeforeValidator(_several)] = Field(min_length=1)
+    """ "smtp://HOST:PORT", "lmtp://HOST:PORT", "smtp:unix:PATH", "lmtp:unix:PATH", or "mx" (what DNS says of the recipient's domain). Of
+    several in a list the first that can be reached gets the mail."""
+    connections: int = Field(default=0, ge=0, le=1000)
+    """Connections of one worker to it at once; 0: as `connections_per_hop` says."""
     tls: Literal["none", "opportunistic", "required", "verified"] = "opportunistic"
     """Encryption there: "none", "opportunistic", "required" (any certificate) or "verified" (a certificate of its name)."""
     username: str = ""
@@ -407,8 +413,8 @@ class Relay(Section):
     """Where mail goes, and how often that is tried."""
 
     next_hop: AnyHop
-    """Where mail goes: "smtp://HOST:PORT", "lmtp:unix:PATH", "mx", or { to = "smtp://HOST:PORT", tls = "verified", username = "…",
-    password_file = "…" }. "HOST" may be "[127.0.0.1]" or "[IPV6]"."""
+    """Where mail goes: "smtp://HOST:PORT", "lmtp:unix:PATH", "mx", a list of them (the first that can be reached), or { to = "smtp://HOST:PORT",
+    tls = "verified", username = "…", password_file = "…" }. "HOST" may be "[127.0.0.1]" or "[IPV6]"."""
     routes: dict[str, AnyHop] = Field(default_factory=dict)
     """Next hops of recipients' domains that go elsewhere: { "example.org" = "lmtp:unix:/run/dovecot/lmtp" }."""
     ca_file: File = ""
@@ -417,6 +423,8 @@ class Relay(Section):
     """Seconds before the first retry; each further one waits longer."""
     retry_longest: float = Field(default=3600.0, gt=0)
     """The longest time between two attempts, in seconds."""
+    warn_after: float = Field(default=14400.0, ge=0)
+    """Seconds after which the sender is told that it takes long (four hours); 0: never."""
     give_up_after: float = Field(default=432000.0, gt=0)
     """Seconds after which the sender is told that it failed (five days)."""
     connections_per_hop: int = Field(default=8, ge=1, le=1000)

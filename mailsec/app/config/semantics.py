@@ -57,6 +57,7 @@ def find_problems(sections: Mapping[str, Any], plugin_tables: Mapping[str, Any])
         _relay(sections["relay"], known, problems)
         if sections["gateway"] is not None:
             _postmaster(sections["gateway"], sections["relay"], problems)
+            _mail_for_us(sections["gateway"], sections["relay"], listeners, problems)
     problems.extend(find_tls_problems(sections))
     if sections["revocation"] is not None:
         problems.extend(find_revocation_problems(sections["revocation"]))
@@ -188,6 +189,8 @@ def _listener(index: int, listener: models.Listener, problems: list[Problem]) ->
     if listener.protocol == "lmtp" and endpoint is not None and endpoint.port == 25:
         # RFC 2033 §5: LMTP must not be spoken on port 25, where clients expect SMTP.
         problem("protocol", "lmtp is not spoken on port 25", 'another port (24), or a unix socket: address = "unix:/run/mailsec/lmtp"')
+    if listener.proxy and listener.origin == "mailbox":
+        problem("proxy", "is for listeners that take mail")
     if listener.normalise and not reached_by_us:
         problem("normalise", "strangers could smuggle mail here", "listen on 127.0.0.1 or a unix socket, or set peers")
     return endpoint
@@ -302,14 +305,36 @@ def _postmaster(gateway: models.Gateway, relay: models.Relay, problems: list[Pro
         problems.append(Problem(("gateway", "postmaster"), message, 'name somebody with a mailbox: postmaster = "name@example.org"'))
 
 
+def _mail_for_us(
+    gateway: models.Gateway, relay: models.Relay, listeners: Sequence[models.Listener | None], problems: list[Problem]
+) -> None:
+    """What comes from the Internet for our domains must not go where DNS says: that is where it has just come from."""
+    if not any(listener is not None and listener.origin == "internet" for listener in listeners):
+        return
+    for index, domain in enumerate(gateway.domains):
+        hop = next((hop for pattern, hop in relay.routes.items() if _covers(pattern, domain)), relay.next_hop)
+        if "mx" in hop.to:
+            message = f'mail for "{domain}" would go to its MX, which is where mail from the Internet has come from: in circles'
+            problems.append(Problem(("gateway", "domains", index), message, f'routes = {{ "{domain}" = "smtp://HOST:PORT" }} in [relay]'))
+
+
+def _covers(pattern: str, domain: str) -> bool:
+    """True where the route `pattern` takes all mail for `domain`, which may be a pattern itself."""
+    wanted, given = normalise_domain(pattern.removeprefix(".")), normalise_domain(domain.removeprefix("."))
+    if pattern.startswith("."):
+        return given.endswith("." + wanted) or (given == wanted and domain.startswith("."))
+    return given == wanted and not domain.startswith(".")
+
+
 def _hop(path: Path, hop: models.Hop, endpoints: Sequence[Endpoint], problems: list[Problem]) -> None:
     try:
         target = parse_hop(hop)
     except ValueError as error:
         problems.append(Problem(path, str(error)))
         return
-    if _is_ours(target, endpoints):
-        problems.append(Problem(path, f"{target} is a listener of this gateway: mail would go round in circles"))
+    for one in (target, *target.others):
+        if _is_ours(one, endpoints):
+            problems.append(Problem(path, f"{one} is a listener of this gateway: mail would go round in circles"))
     if bool(hop.username) != bool(hop.password_file):
         problems.append(Problem(path, "username and password_file need each other"))
     if hop.username and hop.tls not in ("required", "verified"):

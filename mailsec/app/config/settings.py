@@ -59,6 +59,7 @@ def _listeners(configuration: Configuration) -> tuple[ListenerSettings, ...]:
             secret_header=listener.secret_header,
             secrets=read_secrets(listener.secret_file) if listener.secret_file else (),
             mailbox=mailbox_settings(configuration.tls, listener),
+            proxy=listener.proxy,
             **listener_tls(configuration.tls, listener),
         )
         for listener in configuration.listeners
@@ -73,6 +74,7 @@ def _relay(configuration: Configuration) -> RelaySettings:
         retry_first=relay.retry_first,
         retry_longest=relay.retry_longest,
         give_up_after=relay.give_up_after,
+        warn_after=relay.warn_after,
         connections_per_hop=relay.connections_per_hop,
         idle_timeout=relay.idle_timeout,
         connect_timeout=relay.connect_timeout,
@@ -80,7 +82,11 @@ def _relay(configuration: Configuration) -> RelaySettings:
 
 
 def _hop(hop: Hop, configuration: Configuration) -> NextHop:
-    return replace(parse_hop(hop), server_name=hop.server_name, peer=peer_of(configuration.tls, hop), chunking=hop.chunking)
+    parsed, peer = parse_hop(hop), peer_of(configuration.tls, hop)
+    first, *others = [
+        replace(one, server_name=hop.server_name, peer=peer, chunking=hop.chunking) for one in (replace(parsed, others=()), *parsed.others)
+    ]
+    return replace(first, others=tuple(others))
 
 
 def _revocation(revocation: Revocation) -> RevocationSettings:

@@ -108,7 +108,7 @@ def find_tls_problems(sections: Mapping[str, Any]) -> list[Problem]:
     if relay is not None:
         hops = {("relay", "next_hop"): relay.next_hop} | {("relay", "routes", domain): hop for domain, hop in relay.routes.items()}
         for path, hop in hops.items():
-            _peer(path, hop, problems, many="mx" if hop.to == "mx" else "")
+            _peer(path, hop, problems, many="mx" if "mx" in hop.to else "")
     return problems
 
 
@@ -225,7 +225,7 @@ def tls_notes(tls: models.Tls, listeners: Sequence[models.Listener], relay: mode
             if weak:
                 notes.append(f"{where} allows weak ciphers: {', '.join(weak)}")
     for where, hop in {"next_hop": relay.next_hop, **relay.routes}.items():
-        if hop.to == "mx" and hop.tls == "verified" and not hop.authority:
+        if "mx" in hop.to and hop.tls == "verified" and not hop.authority:
             notes.append(
                 f'[relay] {where}: "mx" takes the name that is verified from DNS, whose answers can be forged (neither DANE nor MTA-STS is '
                 "asked); a partner that matters has a route with its host"

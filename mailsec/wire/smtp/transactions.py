@@ -68,7 +68,9 @@ class Transactions(Speaking):
         recipient = parse_rcpt(argument, hostname=settings.hostname, smtputf8=incoming.envelope.smtputf8, dsn=settings.dsn)
         # RFC 5321 §4.5.3.1.10: 452 for one recipient too many; the client sends the rest in another transaction.
         if len(incoming.recipients) >= self._limits.recipients:
-            raise CommandError(words.TOO_MANY_RECIPIENTS)
+            # Each of them is told, however many are pipelined: a list of 5,000 goes in five transactions, and none of it ends in 421.
+            self._say(words.TOO_MANY_RECIPIENTS)
+            return
         if self._unknown >= self._limits.unknown_recipients:
             # Whoever guesses names learns no more here; a mailing list with that many dead addresses delivers to the others first.
             self._say_answer(words.TOO_MANY_RECIPIENTS if incoming.recipients else words.TOO_MANY_ERRORS)
