@@ -97,6 +97,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "crl issue": ("mailsec.app.commands.crl_issue:issue", "make the revocation list of our own CA"),
     "key list": ("mailsec.app.commands.key:list_keys", "list the private keys, and whom they are for"),
     "key generate": ("mailsec.app.commands.key:generate", "make a key that waits for a certificate"),
+    "key import": ("mailsec.app.commands.key:import_key", "add a private key from a file"),
     "key assign": ("mailsec.app.commands.key:assign", "say for whom a key signs and opens"),
     "key delete": ("mailsec.app.commands.key:delete", "delete a private key"),
     "p12 list": ("mailsec.app.commands.p12:list_contents", "what is in a PKCS#12 file"),

@@ -24,7 +24,7 @@ from mailsec.errors import PrivateKeyError, TokenError, UsageError
 from mailsec.keys.public_objects import facts_of, key_identifier
 from mailsec.model.tokens import TokenKey
 from mailsec.model.trust import TrustFlags
-from mailsec.tokens.catalogue import PUBLIC_ATTRIBUTES, public_key_of
+from mailsec.tokens.catalogue import PUBLIC_ATTRIBUTES, public_key_of, read_keys
 from mailsec.tokens.codes import CkError
 from mailsec.tokens.cryptoki import CkMechanism, Value
 from mailsec.tokens.token import Token
@@ -183,7 +183,9 @@ def import_certificate(token: Token, der: bytes, label: str) -> bytes:
     certificate = load_certificate(der)
     if not certificate.readable:
         raise UsageError("the certificate cannot be read", hint="DER or PEM of one X.509 certificate")
-    identifier = key_identifier(certificate.spki)
+    # A card's key may have any id: its certificate gets the same, or nobody finds the one by the other.
+    of_key = next((key.id for key in read_keys(token) if key.public_key == certificate.spki and key.id), b"")
+    identifier = of_key or key_identifier(certificate.spki)
     with token.writing() as session:
         functions = token.functions
         if functions.find(session, {Attribute.CLASS: int(ObjectClass.CERTIFICATE), Attribute.VALUE: der}):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from itertools import chain, islice
@@ -13,7 +12,8 @@ from mailsec.app.commands.cert import anchor_options, described, trust_flags, wa
 from mailsec.app.nicknames import nickname_for
 from mailsec.app.options import DatabaseChoice, database_options
 from mailsec.app.output import Output, json_option, plural
-from mailsec.errors import MailsecError, PrivateKeyError, UsageError
+from mailsec.app.token_put import TokenPlace, place_options, put_on_token, say_put
+from mailsec.errors import MailsecError, UsageError
 from mailsec.model.trust import CertificateEntry, TrustFlags
 from mailsec.store.certdb import CertDb
 from mailsec.store.intake import Incoming, Taken, take_in
@@ -44,6 +44,7 @@ _MOST_DESCRIBED = 1000
 @click.option(
     "--bind", "bound", metavar="ADDRESS|@DOMAIN", multiple=True, help="Whom mail is encrypted for with it though it does not name them."
 )
+@place_options
 @database_options
 @click.pass_obj
 def import_certificates(
@@ -57,6 +58,7 @@ def import_certificates(
     key_password_file: str,
     assigned: tuple[str, ...],
     bound: tuple[str, ...],
+    place: TokenPlace,
     database: DatabaseChoice,
 ) -> int:
     """Add the certificates in files (PEM, DER or PKCS#7); nothing is trusted unless --trust says so.
@@ -65,14 +67,20 @@ def import_certificates(
     """
     from mailsec.app.certificate_stream import CertificateFile
     from mailsec.app.databases import domains_from, open_any
+    from mailsec.app.key_files import key_from_file
     from mailsec.app.progress import progressing
 
     if bool(files) == bool(anchors):
         raise UsageError("name files with certificates, or --anchors", hint="as in mailsec cert import bob.pem")
     if anchors:
-        if nickname or flags or key_file or key_password_file or assigned or bound:
+        if nickname or flags or key_file or key_password_file or assigned or bound or place:
             raise UsageError("--anchors stands alone, or with --for", hint="leave the other options out")
         return _import_anchors(output, anchors, domains, database)
+    place.demand(database)
+    if place and (flags or domains or assigned or bound):
+        raise UsageError(
+            "a token keeps certificates and keys: --trust, --for, --assign and --bind are for the database", hint="leave them out"
+        )
     trust = trust_flags(flags) if flags else TrustFlags()
     if nickname:
         check_nickname(nickname)
@@ -86,7 +94,11 @@ def import_certificates(
         raise UsageError(
             f"{files[0]} holds several certificates, and {option} is for one", hint=f"import them first, then use `mailsec cert {command}`"
         )
-    key = _private_key(key_file, key_password_file) if key_file else None
+    key = key_from_file(key_file, key_password_file) if key_file else None
+    if place:
+        items = [(der, key if not number else None, "") for number, der in enumerate(chain(first, certificates))]
+        say_put(output, *put_on_token(output, database, place, items, nickname))
+        return 0
 
     def incoming() -> Iterator[Incoming]:
         yield Incoming(
@@ -169,22 +181,3 @@ def say_imported(output: Output, entries: Sequence[CertificateEntry], *, more: i
             output.text(f"and {plural(len(shown) + more - _MOST_SHOWN, 'other')}; `mailsec cert list` shows all")
 
     output.result({"certificates": [described(entry) for entry in entries], **(counts or {})}, say)
-
-
-def _private_key(file: str, password_file: str) -> bytes:
-    from mailsec.app.databases import ask_password
-    from mailsec.app.files import naming, read_file
-    from mailsec.keys.files import load_private_key
-
-    data = read_file(file)
-    with naming(file):
-        if password_file:
-            return load_private_key(data, ask_password(password_file, ""))
-        try:
-            return load_private_key(data, None)
-        except PrivateKeyError as error:
-            if "protected" not in error.message:
-                raise
-            if not sys.stdin.isatty():
-                raise PrivateKeyError(error.message, hint="give it with --key-password-file FILE") from None
-        return load_private_key(data, ask_password("", f"Password of {file}"))

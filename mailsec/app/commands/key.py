@@ -10,13 +10,14 @@ import click
 from mailsec.app.commands.cert_issue import kind_option
 from mailsec.app.options import DatabaseChoice, database_options
 from mailsec.app.output import Output, json_option
+from mailsec.app.token_put import TokenPlace, place_options
 from mailsec.errors import KeyUnavailable, UsageError
 
 if TYPE_CHECKING:
     from mailsec.store.certdb import CertDb
     from mailsec.store.private_keys import StoredKey
 
-__all__ = ["assign", "delete", "generate", "list_keys"]
+__all__ = ["assign", "delete", "generate", "import_key", "list_keys"]
 
 
 @json_option
@@ -77,6 +78,36 @@ def generate(output: Output, kind: str | None, token: str, label: str, pin_file:
         {"keys": [_value(made)]},
         f"the key {key_id.hex()[:16]} ({kind}) is here.\nNext: mailsec cert request --with {key_id.hex()[:16]} --address you@example.org",
     )
+
+
+@json_option
+@click.command("import")
+@click.argument("file")
+@click.option("--password-file", metavar="FILE", default="", help="The password of the key; - is standard input.")
+@click.option("--label", default="", help="With --token: what it is called there.")
+@place_options
+@database_options
+@click.pass_obj
+def import_key(output: Output, file: str, password_file: str, label: str, place: TokenPlace, database: DatabaseChoice) -> None:
+    """Add the private key in FILE (PEM or DER), which waits for its certificate. (`cert import --key` and `p12 import` add both.)"""
+    from mailsec.app.databases import open_any
+    from mailsec.app.key_files import key_from_file
+    from mailsec.app.token_put import put_key
+
+    place.demand(database)
+    if label and not place:
+        raise UsageError("--label is for a key on a token", hint="in the database it is called as its certificate is")
+    if [password_file, database.passphrase_file, place.pin_file].count("-") > 1:
+        raise UsageError("two passwords cannot both be on standard input", hint="put one into a file")
+    private_key = key_from_file(file, password_file, option="--password-file")
+    if place:
+        put = put_key(output, database, place, private_key, label)
+        output.result({"keys": [put]}, f"the key {put['id'][:16]} ({put['key_type']}) is on token {put['token']}")
+        return
+    with open_any(output, database) as opened:
+        key_id = opened.add_key(private_key, at=datetime.now(UTC))
+        added = opened.find_key(key_id.hex())
+    output.result({"keys": [_value(added)]}, f"the key {key_id.hex()[:16]} ({added.key_type}) is here")
 
 
 @json_option

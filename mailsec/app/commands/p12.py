@@ -11,6 +11,7 @@ from mailsec.app.commands.cert_import import add_under_a_free_name, say_imported
 from mailsec.app.nicknames import nickname_for
 from mailsec.app.options import DatabaseChoice, database_options
 from mailsec.app.output import Output, json_option, plural
+from mailsec.app.token_put import TokenPlace, place_options, put_on_token, say_put
 from mailsec.errors import KeyUnavailable, MailsecError, PrivateKeyError, UsageError
 from mailsec.keys.files import Pkcs12, load_pkcs12
 from mailsec.model.trust import CertificateEntry
@@ -65,19 +66,28 @@ def list_contents(output: Output, file: str, password_file: str) -> None:
 @_password_file
 @click.option("--nickname", default="", help="What the first key is called here [its name in the file].")
 @click.option("--assign", "assigned", metavar="PATTERN", multiple=True, help="Addresses that its keys sign for, instead of their own.")
+@place_options
 @database_options
 @click.pass_obj
 def import_contents(
-    output: Output, file: str, password_file: str, nickname: str, assigned: tuple[str, ...], database: DatabaseChoice
+    output: Output, file: str, password_file: str, nickname: str, assigned: tuple[str, ...], place: TokenPlace, database: DatabaseChoice
 ) -> None:
     """Add the keys and certificates of a PKCS#12 file to the database; its CA certificates are added and not trusted."""
     from mailsec.app.databases import open_any
 
     if nickname:
         check_nickname(nickname)
-    if {password_file, database.passphrase_file} == {"-"}:
+    place.demand(database)
+    if place and assigned:
+        raise UsageError(
+            "a token keeps no assignments", hint="`mailsec key assign` says it in the database, of a certificate that is there"
+        )
+    if [password_file, database.passphrase_file, place.pin_file].count("-") > 1:
         raise UsageError("two passwords cannot both be on standard input", hint="put one into a file")
     contents = _open(file, password_file)
+    if place:
+        _put(output, contents, nickname, place, database)
+        return
     entries: list[CertificateEntry] = []
     with open_any(output, database) as opened:
         for key in contents.keys:
@@ -95,6 +105,17 @@ def import_contents(
     if not entries:
         output.warning(f"{file} holds no certificate", "")
     say_imported(output, entries)
+
+
+def _put(output: Output, contents: Pkcs12, nickname: str, place: TokenPlace, database: DatabaseChoice) -> None:
+    items: list[tuple[bytes, bytes | None, str]] = []
+    for key in contents.keys:
+        if key.certificate is None:
+            output.warning(f'key "{key.name}" has no certificate in the file and was left out', "`mailsec key import` takes a key alone")
+            continue
+        items.append((key.certificate, key.private_key, key.name))
+    items += [(der, None, name) for name, der in contents.certificates]
+    say_put(output, *put_on_token(output, database, place, items, nickname))
 
 
 @json_option
