@@ -5,9 +5,11 @@ An entry of the configuration wins over one of the same name in the database.
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +17,11 @@ import structlog
 
 from mailsec.app.config.models import Module
 from mailsec.errors import MailsecError
+from mailsec.model.trust import CertificateEntry
 from mailsec.store.certdb import CertDb
 from mailsec.store.modules import Modules, key_assignments
 
-__all__ = ["Assignments", "known_listing", "listing_path", "module_library", "modules_in_use"]
+__all__ = ["Assignments", "keys_listed_before", "known_listing", "listing_path", "module_library", "modules_in_use"]
 
 _log = structlog.get_logger("mailsec.tokens")
 
@@ -69,27 +72,61 @@ def known_listing(state_directory: str, module: str) -> Mapping[str, Any] | None
     return value if isinstance(value, dict) and isinstance(value.get("tokens"), list) else None
 
 
+def keys_listed_before(state_directory: str, module: str) -> Sequence[bytes]:
+    """The keys (SubjectPublicKeyInfo) that the host of `module` listed when it last ran."""
+    try:
+        rows = [key for token in (known_listing(state_directory, module) or {"tokens": ()})["tokens"] for key in token["keys"]]
+        return [base64.b64decode(row["public_key"]) for row in rows]
+    except (KeyError, TypeError, ValueError):  # written by another release, or torn
+        return ()
+
+
 class Assignments:
-    """For whom keys are used, as the database says; asked again when it has changed. `refresh` blocks."""
+    """For whom keys on tokens are used, as the database says, and the certificates of theirs that lie there; asked again when it has changed.
+
+    `refresh` blocks.
+    """
 
     def __init__(self, database: CertDb) -> None:
         self._database = database
         self._changes = -1
+        self._listed: dict[str, frozenset[bytes]] = {}
+        self._asked: frozenset[bytes] = frozenset()
         self.current: Mapping[str, Sequence[tuple[str, str]]] | None = None
         """None: they could not be read yet; keys on tokens are then for nobody."""
+        self.certificates: Sequence[Mapping[str, Any]] = ()
+        """`{"label", "der", "chain"}`, DER in base64, of each certificate of a key that a host lists."""
+
+    def told(self) -> dict[str, Any]:
+        """What a host is told."""
+        return {"assigned": self.current, "certificates": list(self.certificates)}
+
+    def listed(self, module: str, public_keys: Iterable[bytes]) -> bool:
+        """A host lists these keys (SubjectPublicKeyInfo); True where their certificates were not asked for yet."""
+        self._listed[module] = frozenset(hashlib.sha256(key).digest() for key in public_keys)
+        return not self._all_listed() <= self._asked
 
     def refresh(self) -> bool:
         """Look again; True where something is different. What cannot be read leaves everything as it was."""
         try:
-            changes = self._database.changes()
-            if changes == self._changes:
+            changes, keys = self._database.changes(), self._all_listed()
+            if changes == self._changes and keys <= self._asked:
                 return False
             found = key_assignments(self._database)
+            certificates = [self._certificate(entry) for entry in self._database.of_keys(keys)]
         except MailsecError as error:
             _log.error("assignments of keys cannot be read", error=error.message, hint=error.hint)
             return False
-        before, self._changes, self.current = self.current, changes, found
-        return found != before
+        before = self.current, self.certificates
+        self._changes, self._asked, self.current, self.certificates = changes, keys, found, certificates
+        return (found, certificates) != before
+
+    def _all_listed(self) -> frozenset[bytes]:
+        return frozenset().union(*self._listed.values())
+
+    def _certificate(self, entry: CertificateEntry) -> dict[str, Any]:
+        chain = [base64.b64encode(der).decode("ascii") for der in self._database.chain(entry)]
+        return {"label": entry.nickname, "der": base64.b64encode(entry.der).decode("ascii"), "chain": chain}
 
     def close(self) -> None:
         """Give the database back."""

@@ -22,7 +22,7 @@ from twisted.python.failure import Failure
 
 from mailsec.app.config import Configuration
 from mailsec.app.config.models import Module, Passphrase
-from mailsec.app.modules import Assignments
+from mailsec.app.modules import Assignments, keys_listed_before
 from mailsec.app.passphrase import pin_source
 from mailsec.app.token_host import SUPERVISOR, settings_of
 from mailsec.errors import ConfigurationError, MailsecError
@@ -185,7 +185,7 @@ class _Place(ProcessProtocol):
     async def _configure(self, *, first: bool) -> None:
         """Tell a host who it is and what it may know, and find PINs for tokens that need one."""
         name, hosts, connection = self.module.name, self.hosts, self.connection
-        value: dict[str, Any] = {"assigned": hosts.assignments.current}
+        value: dict[str, Any] = hosts.assignments.told()
         if first:
             value["settings"] = self.settings
         value |= self._pins()
@@ -199,6 +199,7 @@ class _Place(ProcessProtocol):
         while True:
             tokens = read_listing(read_json(answer))
             self._listed(tokens)
+            await self._tell_certificates(tokens)
             wanted = [token for token in tokens if self._wants_pin(token)]
             if not wanted:
                 return
@@ -237,6 +238,12 @@ class _Place(ProcessProtocol):
             elif token.usable:
                 self.hosts.pins.refused.discard((self.module.name, token.name))
 
+    async def _tell_certificates(self, tokens: Sequence[ListedToken]) -> None:
+        """A key that is seen for the first time may have its certificate in the database alone."""
+        hosts = self.hosts
+        if hosts.assignments.listed(self.module.name, [key.public_key for token in tokens for key in token.keys]):
+            hosts.refreshed(await deferToThread(hosts.assignments.refresh))
+
     def told(self, one: Frame) -> None:
         """The host says something by itself."""
         self.heard_at = self.hosts.reactor.seconds()
@@ -253,6 +260,7 @@ class _Place(ProcessProtocol):
         if connection is not None:
             tokens = read_listing(read_json(await connection.ask(_LOGIN_SECONDS, Verb.LIST)))
             self._listed(tokens)
+            await self._tell_certificates(tokens)
             if any(self._wants_pin(token) for token in tokens):
                 await self._configure(first=False)
 
@@ -304,6 +312,9 @@ class TokenHosts:
         command: Sequence[str] = (sys.executable, "-m", "mailsec.app.token_host"),
         environment: Mapping[str, str] | None = None,
     ) -> None:
+        for module in modules:
+            # Keys that were there before: their certificates are told with the first frame.
+            assignments.listed(module.name, keys_listed_before(configuration.gateway.state_directory, module.name))
         assignments.refresh()
         self.reactor = reactor
         self.pins = pins
@@ -339,10 +350,14 @@ class TokenHosts:
 
     def _refreshed(self, changed: object) -> None:
         self._asking = False
+        self.refreshed(changed)
+
+    def refreshed(self, changed: object) -> None:
+        """Tell the hosts what the database says now, where that is something else."""
         if changed is True:
             for place in self.places:
                 if place.connection is not None and place.listed:
-                    place.connection.transport.write(json_frame(Verb.CONFIGURE, 0, {"assigned": self.assignments.current}))
+                    place.connection.transport.write(json_frame(Verb.CONFIGURE, 0, self.assignments.told()))
 
     @property
     def alive(self) -> bool:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, cast
@@ -132,6 +132,19 @@ class CertDb(PrivateKeys):
             if any(matches_pattern(pattern, address) for pattern in for_key):
                 found.append(entry)
         return found
+
+    def of_keys(self, key_ids: Collection[bytes], *, at: datetime | None = None) -> Sequence[CertificateEntry]:
+        """Verified entries with these keys (SHA-256 of SubjectPublicKeyInfo) that a person put here, best first: for keys that lie on tokens.
+
+        What mail taught is left out: a certificate that somebody got for the public key of another must not say whom that key is for.
+        """
+        with self.reading() as connection:
+            built = self._build(connection, self._rows(connection, certificates.c.key_id.in_(key_ids))) if key_ids else []
+            return [
+                entry
+                for entry, row in best_first(built, at or now())
+                if entry.verified and row["state"] in ("", "pinned") and not entry.trust.email_distrusted and entry.source != "harvested"
+            ]
 
     def anchors(self, purpose: str) -> Sequence[Anchor]:
         """What may vouch for "email", "tls-server" or "tls-client". Raise Tampered where the tables cannot be believed."""

@@ -21,6 +21,7 @@ from mailsec.model.address import Address
 from mailsec.model.tokens import TokenCertificate, TokenKey
 from mailsec.rules.conditions import Addresses
 from mailsec.tokens.catalogue import read_certificates, read_keys
+from mailsec.tokens.given import GivenCertificate, given_certificates, given_rows, joined
 from mailsec.tokens.module import Module
 from mailsec.tokens.sessions import INITIALISED, LOGIN_REQUIRED
 from mailsec.tokens.state import MOST_FAILURES
@@ -81,6 +82,7 @@ class Desk:
         self._pins: dict[str, bytes | None] = {}
         self._proven: set[str] = set()
         self._assigned: dict[str, list[tuple[str, str]]] | None = {}
+        self._given: tuple[GivenCertificate, ...] = ()
         self._uses: dict[tuple[bytes, bytes], _Use] = {}
         self._buckets: dict[str, tuple[float, float]] = {}
         self._bucket_lock = threading.Lock()
@@ -104,6 +106,9 @@ class Desk:
                 if isinstance(assigned, dict)
                 else None
             )
+            self._listed_at = float("-inf")
+        if "certificates" in value:
+            self._given = given_certificates(value["certificates"])
             self._listed_at = float("-inf")
 
     def login(self, name: str, pin: bytes | None) -> str:
@@ -204,6 +209,7 @@ class Desk:
             name = self.reference(token)
             try:
                 certificates, keys = read_certificates(token), read_keys(token)
+                given = joined(self._given, token.state.label, keys, {one.der for one in certificates}, old.get(name))
                 row: dict[str, Any] = {
                     "name": name,
                     "label": token.state.label,
@@ -211,11 +217,11 @@ class Desk:
                     "manufacturer": token.state.manufacturer,
                     "model": token.state.model,
                     "mechanisms": sorted(token.offered()),
-                    "certificates": [_certificate_row(one) for one in certificates],
+                    "certificates": [*map(_certificate_row, certificates), *given_rows(self._given, given)],
                     "keys": [_key_row(key, self._rows_for(key)) for key in keys],
                 }
                 for key in keys:
-                    uses[name.encode(), key.id] = self._use(token, name, key, certificates)
+                    uses[name.encode(), key.id] = self._use(token, name, key, [*certificates, *given])
             except (KeyUnavailable, TokenError):
                 row = dict(old.get(name) or {"name": name, "label": token.state.label, "certificates": [], "keys": [], "mechanisms": []})
                 uses |= {known: use for known, use in self._uses.items() if known[0] == name.encode()}

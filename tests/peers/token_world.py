@@ -17,6 +17,7 @@ from mailsec.mime.index import index_message
 from mailsec.model.octets import BytesOctets
 from mailsec.model.protection import EncryptionRecipient, ProtectionPlan
 from mailsec.smime.protect import protect_message
+from mailsec.store.certdb import CertDb
 from mailsec.testing.authority import Authority
 from mailsec.tokens.module import Module
 from mailsec.tokens.state import StateDirectory
@@ -62,6 +63,9 @@ class World:
                 key = making.generate_key("HSM 1", kind, f"{name}-2026")
                 self.certificates[name] = self.authority.certify(key.public_key, f"{name}@example.org")
                 making.import_certificate("HSM 1", self.certificates[name], f"{name}-2026")
+            # As on most cards: a key, and nothing that says whose it is.
+            bare = making.generate_key("HSM 1", "rsa-2048", "frank's")
+            self.certificates["frank"] = self.authority.certify(bare.public_key, "frank@example.org")
         rules = [
             {"name": "by name", "match": {"subject": "^by name"}, "sign": "required", "signer": "HSM 1:dave-2026"},
             {"name": "by URI", "match": {"subject": "^by URI"}, "sign": "required", "signer": "pkcs11:token=HSM%201;object=dave-2026"},
@@ -72,6 +76,8 @@ class World:
         self.gateway = Gateway(directory / "gateway", inbox.port, workers=1, module=modules, rule=rules, **changes)
         secret = directory / "gateway" / "passphrase"
         own = secret.read_text().removesuffix("\n").removeprefix("internal:")
+        with CertDb.open(str(directory / "gateway" / "mailsec.db"), password=own.encode()) as database:
+            database.add(self.certificates["frank"], "frank of the database", at=datetime.now(UTC))
         secret.write_text(f"internal:{own}\nHSM 10:other\nHSM 1:{pin}\n")
 
     def start(self) -> World:

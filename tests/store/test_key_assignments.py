@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import sqlite3
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from mailsec.app.modules import Assignments
 from mailsec.errors import Tampered
+from mailsec.model.trust import TrustFlags
 from mailsec.store.certdb import CertDb
 from mailsec.store.modules import key_assignments
 from mailsec.testing.authority import Authority
@@ -34,4 +36,21 @@ def test_attack_an_edited_assignment_makes_no_key_one_for_whom_its_certificate_n
     assignments = Assignments(database)
     assert assignments.refresh() is False
     assert assignments.current is None, "an empty mapping would mean that certificates decide"
+    database.close()
+
+
+def test_a_key_on_a_token_is_told_the_certificates_that_a_person_put_here_and_none_that_mail_taught(tmp_path: Path):
+    """Attack: somebody gets a certificate for a public key that he saw, and sends mail with it."""
+    database = CertDb.create(str(tmp_path / "mailsec.db"), b"", at=AT)
+    authority, public = Authority(at=AT), public_key_of(make_key("ec-p256"))
+    database.add(authority.certificate, "CA", at=AT)
+    own = database.add(authority.certify(public, "alice@example.org"), "alice", at=AT)
+    database.add(authority.certify(public, "mallory@example.net"), "mallory", source="harvested", at=AT)
+    assignments = Assignments(database)
+    assert assignments.refresh() and assignments.told() == {"assigned": {}, "certificates": []}
+    assert assignments.listed("card", [public]) and assignments.refresh()
+    assert [base64.b64decode(one["der"]) for one in assignments.told()["certificates"]] == [own.der]
+    assert not assignments.listed("card", [public]) and not assignments.refresh()
+    database.set_trust("alice", TrustFlags.parse(",p,"))
+    assert assignments.refresh() and assignments.certificates == []
     database.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import os
 import socket
@@ -15,9 +16,11 @@ from mailsec.errors import CryptoError, KeyUnavailable, TokenError
 from mailsec.keys.frames import FrameReader, Verb, error_of, frame, json_frame, read_json
 from mailsec.testing.authority import Authority
 from mailsec.tokens.desk import Desk
+from mailsec.tokens.given import given_certificates, joined
 from mailsec.tokens.host import HostServer
 from mailsec.tokens.module import Module
 from mailsec.tokens.remote import RemoteModule
+from mailsec.x509.issue import make_key, public_key_of
 from tests.peers.gateway import until
 
 DATA = bytes(32)
@@ -232,6 +235,54 @@ def test_it_ends_with_its_supervisor(served: Served):
     served.parent.close()
     served.thread.join(10)
     assert not served.thread.is_alive()
+
+
+def told(certificate: bytes, label: str = "of the database") -> dict:
+    return {"certificates": [{"label": label, "der": base64.b64encode(certificate).decode(), "chain": []}]}
+
+
+def test_a_certificate_of_the_database_says_for_whom_a_key_on_the_token_is(served: Served, module: Module):
+    bare = module.generate_key("HSM 1", "p256", "bare")
+    certificate = Authority().certify(bare.public_key, "gina@example.org")
+    with pytest.raises((CryptoError, KeyUnavailable)):
+        served.remote.sign("HSM 1", bare.id, "CKM_ECDSA", DATA, "gina@example.org")
+    served.tell(told(certificate))
+    assert len(served.remote.sign("HSM 1", bare.id, "CKM_ECDSA", DATA, "gina@example.org")) == 64
+    assert served.written[-1][1]["key"] == "HSM 1:of the database"
+    with pytest.raises(CryptoError):
+        served.remote.sign("HSM 1", bare.id, "CKM_ECDSA", DATA, "dave@example.org")
+    assert [(one.label, one.id) for one in served.remote.certificates("HSM 1") if one.der == certificate] == [("of the database", bare.id)]
+    served.tell({"assigned": {hashlib.sha256(bare.public_key).hexdigest(): [["sales@example.org", ""]]}})
+    with pytest.raises(CryptoError):
+        served.remote.sign("HSM 1", bare.id, "CKM_ECDSA", DATA, "gina@example.org")
+    served.tell({"assigned": None})
+    with pytest.raises(CryptoError):
+        served.remote.sign("HSM 1", bare.id, "CKM_ECDSA", DATA, "gina@example.org")
+
+
+def test_attack_a_certificate_of_the_database_joins_no_key_but_its_own(served: Served, key):
+    """Its label, its address or its place in the list say nothing: the key must be the one that it names."""
+    stranger = Authority().certify(public_key_of(make_key("ec-p256")), "gina@example.org")
+    served.tell(told(stranger, "mail-2026"))
+    assert not [one for one in served.remote.certificates("HSM 1") if one.der == stranger]
+    with pytest.raises(CryptoError):
+        served.remote.sign("HSM 1", key.id, "CKM_ECDSA", DATA, "gina@example.org")
+    served.tell(
+        {"certificates": [{"label": "x"}, 7, {"label": "x", "der": "not base64 \u00e9", "chain": []}, told(stranger)["certificates"][0]]}
+    )
+    assert served.remote.sign("HSM 1", key.id, "CKM_ECDSA", DATA, "dave@example.org")
+
+
+def test_a_card_that_is_not_logged_in_keeps_the_certificates_of_its_keys(module: Module, tmp_path):
+    """Nobody sees a private key before the login: mail for it waits, and is not told that there is no key."""
+    bare = module.generate_key("HSM 1", "p256", "locked away")
+    certificate = Authority().certify(bare.public_key, "hana@example.org")
+    row = {"label": "hana", "id": bare.id.hex(), "der": base64.b64encode(certificate).decode(), "has_key": True, "given": True}
+    before = {"name": "HSM 1", "certificates": [row]}
+    given = given_certificates(told(certificate, "hana")["certificates"])
+    assert [one.id for one in joined(given, "HSM 1", [], [], before)] == [bare.id]
+    assert joined(given, "HSM 1", [], [], None) == [] and joined((), "HSM 1", [], [], before) == []
+    assert joined(given, "HSM 1", [bare], [certificate], before) == [], "it lies on the card itself"
 
 
 def test_attack_assignments_that_cannot_be_believed_make_a_key_one_for_nobody(served: Served, key):
