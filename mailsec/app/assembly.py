@@ -11,6 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from mailsec.app.authenticators import AuthenticatorsPlugin
 from mailsec.app.config import Configuration, gateway_settings
 from mailsec.app.database_plugin import DatabasePlugin
 from mailsec.app.evidence_cache import DatabaseEvidence
@@ -46,6 +47,7 @@ __all__ = ["BUILT_IN", "Parts", "assemble", "fetch_rules", "make_pipeline"]
 
 BUILT_IN: dict[str, type] = {
     "database": DatabasePlugin,
+    "authenticators": AuthenticatorsPlugin,
     "tokens": TokenKeysPlugin,
     "rules": RulesPlugin,
     "revocation": RevocationPlugin,
@@ -123,6 +125,7 @@ def make_pipeline(
     store = EvidenceStore(database)
     objects = (
         database_plugin,
+        AuthenticatorsPlugin(configuration.authenticators, database_plugin.authenticator),
         TokenKeysPlugin(clients, runtime, wake, (rule.signer for rule in configuration.rules if rule.signer != "from")),
         RulesPlugin(compile_rules(configuration)),
         RevocationPlugin(),

@@ -249,9 +249,10 @@ class DatabasePlugin:
     def register_key_stores(self) -> Iterable[DatabaseKeys]:
         return [DatabaseKeys(self._answers)]
 
-    @hookimpl
-    def register_authenticators(self) -> Iterable[DatabaseAuthenticator]:
-        return [DatabaseAuthenticator(self._answers)]
+    @property
+    def authenticator(self) -> DatabaseAuthenticator:
+        """The users of the database; `app.authenticators` says whether they log in."""
+        return DatabaseAuthenticator(self._answers)
 
     @hookimpl
     def register_certificate_directories(self) -> Iterable[DatabaseDirectory]:

@@ -85,7 +85,7 @@ def keys(plugin):
 
 @pytest.fixture
 def users(plugin):
-    return plugin.register_authenticators()[0]
+    return plugin.authenticator
 
 
 def plain(secret: bytes, login: str = "alice@example.org", authorisation: str = "") -> Credentials:
@@ -96,7 +96,7 @@ def test_the_manager_takes_it(plugin):
     manager = PluginManager()
     manager.add(plugin, "database")
     manager.load([])
-    for hook in ("register_key_stores", "register_authenticators", "register_certificate_directories"):
+    for hook in ("register_key_stores", "register_certificate_directories"):
         assert [provider.name for provider in manager.providers(hook, settings=None, runtime=None)] == ["database"]
 
 

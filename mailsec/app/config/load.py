@@ -15,7 +15,7 @@ from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from mailsec.app.config import models
+from mailsec.app.config import models, people
 from mailsec.app.config.lines import Path, key_lines
 from mailsec.app.config.problems import ConfigurationErrors, Problem, closest, located, near
 from mailsec.app.config.semantics import find_problems
@@ -32,6 +32,7 @@ SECTIONS: dict[str, type[models.Section]] = {
     "gateway": models.Gateway,
     "database": models.Database,
     "listener": models.Listener,
+    "authenticator": people.Authenticator,
     "tls": models.Tls,
     "module": models.Module,
     "passphrase": models.Passphrase,
@@ -45,7 +46,7 @@ SECTIONS: dict[str, type[models.Section]] = {
 }
 """Every section but [plugin.NAME], in the order in which the commented configuration shows them."""
 
-LISTS = frozenset({"listener", "module", "rule"})
+LISTS = frozenset({"authenticator", "listener", "module", "rule"})
 """Sections that are written [[so]] and may stand more than once."""
 
 _SECRET_NAMES = frozenset({"password", "passphrase", "pass_phrase", "pin", "secret", "passwd"})
@@ -69,6 +70,7 @@ class Configuration:
     log: models.Log
     plugins: models.Plugins
     modules: tuple[models.Module, ...] = ()
+    authenticators: tuple[people.Authenticator, ...] = ()
     plugin_tables: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     lines: Mapping[Path, int] = field(default_factory=dict, repr=False)
     text: str = field(default="", repr=False)
@@ -120,6 +122,7 @@ def read_configuration(path: str, text: str | None = None) -> tuple[Configuratio
         listeners=tuple(sections.pop("listener")),
         rules=tuple(sections.pop("rule")),
         modules=tuple(sections.pop("module")),
+        authenticators=tuple(sections.pop("authenticator")),
         plugin_tables=plugin_tables,
         lines=lines,
         text=text,

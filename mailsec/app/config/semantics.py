@@ -17,6 +17,7 @@ from mailsec.app.config.addresses import Endpoint, is_domain, parse_endpoint, pa
 from mailsec.app.config.evidence import find_revocation_problems
 from mailsec.app.config.lines import Path
 from mailsec.app.config.mailboxes import find_mailbox_problems
+from mailsec.app.config.people import find_authenticator_problems
 from mailsec.app.config.problems import Problem, near
 from mailsec.app.config.tenants import find_tenant_problems
 from mailsec.app.config.tls import find_tls_problems
@@ -62,6 +63,7 @@ def find_problems(sections: Mapping[str, Any], plugin_tables: Mapping[str, Any])
     if sections["revocation"] is not None:
         problems.extend(find_revocation_problems(sections["revocation"]))
     problems.extend(find_token_problems(sections))
+    problems.extend(find_authenticator_problems(sections["authenticator"]))
     plugins = sections["plugins"]
     if plugins is not None:
         for name in plugin_tables:

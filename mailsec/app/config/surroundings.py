@@ -21,6 +21,7 @@ from mailsec.app.config.load import Configuration
 from mailsec.app.config.problems import Problem, near
 from mailsec.app.config.tenants import read_secrets
 from mailsec.app.files import reason_of
+from mailsec.builtin.passwd_file import read_passwd
 from mailsec.errors import CertificateError, ConfigurationError, MailsecError
 from mailsec.keys.reference import parse_reference
 from mailsec.store.certdb import CertDb
@@ -134,8 +135,23 @@ def _files(configuration: Configuration, problems: list[Problem]) -> None:
     for index, path in enumerate(configuration.revocation.crl_files):
         if not os.access(path, os.R_OK):
             problems.append(Problem(("revocation", "crl_files", index), f"cannot read {path}"))
+    for index, one in enumerate(configuration.authenticators):
+        if one.file:
+            _passwd_file(("authenticator", index, "file"), one.file, problems)
     if relay.ca_file:
         _certificates(("relay", "ca_file"), relay.ca_file, problems)
+
+
+def _passwd_file(place: Place, path: str, problems: list[Problem]) -> None:
+    before = len(problems)
+    _secret_file(place, path, problems)
+    if len(problems) == before:
+        try:
+            read_passwd(Path(path).read_text("utf-8"))
+        except MailsecError as error:
+            problems.append(Problem(place, f"{path}: {error.message}", error.hint))
+        except (OSError, UnicodeDecodeError):
+            problems.append(Problem(place, f"{path} cannot be read as UTF-8"))
 
 
 def _secret_file(place: Place, path: str, problems: list[Problem]) -> None:

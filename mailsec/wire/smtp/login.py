@@ -96,7 +96,8 @@ class Login:
             except UnicodeDecodeError:
                 raise CommandError(words.AUTH_UNREADABLE) from None
             return b"Password:"
-        if not self._name or not text:
+        # RFC 4616 §2: a NUL parts the fields of PLAIN, in which this may be asked elsewhere.
+        if not self._name or not text or "\0" in self._name or b"\0" in text:
             raise CommandError(words.AUTH_UNREADABLE)
         return Authenticate(Credentials("LOGIN", self._name, text), self._client)
 
