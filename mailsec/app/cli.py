@@ -52,10 +52,11 @@ GROUPS: dict[str, str] = {
     "user": "people who may submit mail",
     "partner": "what is agreed with correspondents",
     "queue": "mail that waits",
+    "log": "what was written about mail",
 }
 
 SECTIONS: dict[str, tuple[str, ...]] = {
-    "Set it up and run it": ("demo", "init", "check", "serve", "plugins"),
+    "Set it up and run it": ("demo", "init", "check", "serve", "status", "reload", "drain", "log", "plugins"),
     "Messages": ("explain", "reprocess", "queue", "smime", "cms"),
     "Certificates, keys and people": ("cert", "key", "p12", "ocsp", "crl", "db", "module", "token", "user", "partner"),
 }
@@ -66,6 +67,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "init": ("mailsec.app.commands.init:init", "write a configuration, a database and a server certificate"),
     "check": ("mailsec.app.commands.check:check", "find every mistake in a configuration and around it"),
     "serve": ("mailsec.app.commands.serve:serve", "run the gateway"),
+    "status": ("mailsec.app.commands.status:status", "tell how a running mailsec is"),
+    "reload": ("mailsec.app.commands.status:reload", "bring a changed configuration into force"),
+    "drain": ("mailsec.app.commands.status:drain", "take no more mail, and go on delivering"),
+    "log find": ("mailsec.app.commands.log:find", "find the lines of the log about an address"),
     "explain": ("mailsec.app.commands.explain:explain", "tell what would happen to a message, and why"),
     "reprocess": ("mailsec.app.commands.reprocess:reprocess", "have a message opened and judged again"),
     "smime sign": ("mailsec.app.commands.smime:sign", "sign a message in a file"),

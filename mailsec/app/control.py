@@ -1,8 +1,9 @@
 """What the supervisor and a worker tell each other: one JSON object a line over two pipes, and the start message over a third.
 
-From the supervisor: {"do": "ping", "number": n}, {"do": "drain"}. From the worker: {"is": "ready"}, {"is": "alive", "number": n},
-{"is": "drained"}. The start message is one JSON object up to the end of its pipe; it holds the data key, which exists nowhere else
-outside the two processes' memory.
+From the supervisor, "do": "ping" (with a number), "drain" (finish and end), "retire" (accept nothing more; finish and end when the sessions
+have), "pause" (accept nothing more), "adopt" (spools that are nobody's), "flush", "wake". From the worker, "is": "ready", "alive" (the
+number again, and what it has measured), "adopted". The start message is one JSON object up to the end of its pipe; it holds the data
+key, which exists nowhere else outside the two processes' memory.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import base64
 import json
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 __all__ = ["FIRST_SOCKET", "FROM_WORKER", "START", "TO_WORKER", "LineReader", "StartMessage", "line", "read_start"]
@@ -23,7 +24,8 @@ FROM_WORKER = 5
 FIRST_SOCKET = 6
 """Listening sockets begin here, in the order of the configuration's listeners."""
 
-_LINE_OCTETS = 64 * 1024
+_LINE_OCTETS = 1024 * 1024
+"""A line with all that a worker has measured has some ten thousand octets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,23 +33,24 @@ class StartMessage:
     """What a worker is started with. Its `repr` shows neither key nor configuration."""
 
     index: int
+    """Its number in its generation."""
     workers: int
+    """How many of them there are."""
     generation: int
+    spool: int
+    """The number of its spool."""
+    spools: tuple[int, ...]
+    """The numbers of all spools that belong to somebody; others are orphans."""
+    listening: bool
+    """Whether it accepts connections."""
     path: str
     configuration: str = field(repr=False)
     """The text of the configuration: workers read no file that may have changed meanwhile."""
     data_key: bytes = field(repr=False)
 
     def encode(self) -> bytes:
-        value = {
-            "index": self.index,
-            "workers": self.workers,
-            "generation": self.generation,
-            "path": self.path,
-            "configuration": self.configuration,
-            "data_key": base64.b64encode(self.data_key).decode("ascii"),
-        }
-        return json.dumps(value).encode("ascii")
+        value = {field.name: getattr(self, field.name) for field in fields(self)}
+        return json.dumps(value | {"data_key": base64.b64encode(self.data_key).decode("ascii")}).encode("ascii")
 
 
 def read_start(descriptor: int = START) -> StartMessage:
@@ -58,6 +61,7 @@ def read_start(descriptor: int = START) -> StartMessage:
     os.close(descriptor)
     value = json.loads(b"".join(pieces))
     value["data_key"] = base64.b64decode(value["data_key"])
+    value["spools"] = tuple(value["spools"])
     return StartMessage(**value)
 
 

@@ -17,32 +17,74 @@ from typing import Any, cast
 
 import structlog
 
+from mailsec.app.config.models import Log
 from mailsec.app.files import reason_of
 from mailsec.app.output import printable
+from mailsec.app.pseudonyms import Pseudonyms, log_key
 from mailsec.errors import ConfigurationError
 
-__all__ = ["LEVELS", "configure_logs", "watch_twisted"]
+__all__ = ["LEVELS", "configure_logs", "configure_logs_with", "watch_twisted"]
 
 LEVELS: Mapping[str, int] = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
 _COLOURS = {"debug": "\x1b[2m", "info": "\x1b[32m", "warning": "\x1b[33m", "error": "\x1b[31m", "critical": "\x1b[31m"}
 
+_LOOK_SECONDS = 1.0
+
 _encode = json.JSONEncoder(ensure_ascii=True, default=str, check_circular=False).encode
 
 
 class _Writer:
-    """Writes rendered lines to a descriptor. A log that cannot be written stops no mail."""
+    """Writes rendered lines to a descriptor. A log that cannot be written stops no mail.
 
-    def __init__(self, descriptor: int) -> None:
+    A file that was moved away (logrotate) is opened anew within a second, in each process for itself: nobody has to send a signal.
+    """
+
+    def __init__(self, descriptor: int, file: str = "") -> None:
         self.descriptor = descriptor
+        self._file = file
+        self._looked_at = 0.0
+        self._identity = _identity(descriptor) if file else None
 
     def msg(self, line: bytes) -> None:
+        if self._file:
+            now = time.monotonic()
+            if now - self._looked_at >= _LOOK_SECONDS:
+                self._looked_at = now
+                self._look()
         try:
             os.write(self.descriptor, line)
         except OSError:
             pass
 
+    def _look(self) -> None:
+        try:
+            there = os.stat(self._file)  # noqa: PTH116 - a look a second
+            if (there.st_dev, there.st_ino) == self._identity:
+                return
+        except FileNotFoundError:
+            pass
+        except OSError:
+            return
+        try:
+            opened = _open(self._file)
+        except OSError:
+            # The directory is not ours to write in: the old file goes on.
+            return
+        os.dup2(opened, self.descriptor, inheritable=False)
+        os.close(opened)
+        self._identity = _identity(self.descriptor)
+
     debug = info = warning = warn = error = critical = fatal = exception = log = failure = msg
+
+
+def _open(file: str) -> int:
+    return os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+
+
+def _identity(descriptor: int) -> tuple[int, int]:
+    found = os.fstat(descriptor)
+    return found.st_dev, found.st_ino
 
 
 class _Clock:
@@ -61,25 +103,45 @@ class _Clock:
         return f"{self.prefix}.{int((instant - second) * 1000):03d}Z"
 
 
-def configure_logs(format: str = "auto", level: str = "info", file: str = "", **fixed: object) -> None:
-    """Send structlog's lines to `file` (standard error where empty); `fixed` fields stand in every line of this process."""
+def configure_logs(settings: Log, *, data_key: bytes = b"", lasting: bool = True, **fixed: object) -> None:
+    """Send structlog's lines to `[log] file` (standard error where it is empty); `fixed` fields stand in every line of this process.
+
+    `data_key` is what pseudonyms are made with. Not `lasting`: a later call of this counts for loggers that are in use already, too.
+    """
+    configure_logs_with(settings, log_key(data_key) if data_key else b"", lasting=lasting, **fixed)
+
+
+def configure_logs_with(settings: Log, key: bytes, *, lasting: bool = True, **fixed: object) -> None:
+    """The same with the key of pseudonyms itself, for a process that never has the data key."""
     descriptor = 2
-    if file:
+    if settings.file:
         try:
-            descriptor = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+            descriptor = _open(settings.file)
         except OSError as error:
-            raise ConfigurationError(f"cannot write the log {file}: {reason_of(error)}", hint="see [log] file") from error
-    text = format == "text" or (format == "auto" and os.isatty(descriptor))
+            raise ConfigurationError(f"cannot write the log {settings.file}: {reason_of(error)}", hint="see [log] file") from error
+    text = settings.format == "text" or (settings.format == "auto" and os.isatty(descriptor))
     clock = _Clock()
     colours = os.isatty(descriptor) and not os.environ.get("NO_COLOR")
     render = _text_renderer(clock, fixed, colours) if text else _json_renderer(clock, fixed)
-    writer = _Writer(descriptor)
+    writer = _Writer(descriptor, settings.file)
+    processors = [render]
+    if settings.privacy != "none":
+        processors.insert(0, _hider(Pseudonyms(key, strict=settings.privacy == "strict")))
     structlog.configure(
-        processors=[render],
-        wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
+        processors=processors,
+        wrapper_class=structlog.make_filtering_bound_logger(LEVELS[settings.level]),
         logger_factory=lambda *_: writer,
-        cache_logger_on_first_use=True,
+        cache_logger_on_first_use=lasting,
     )
+
+
+def _hider(pseudonyms: Pseudonyms) -> Any:
+    def hide(_logger: object, _level: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        _unfold_exception(event)
+        pseudonyms.hide(event)
+        return event
+
+    return hide
 
 
 def _json_renderer(clock: _Clock, fixed: Mapping[str, object]) -> Any:

@@ -23,17 +23,22 @@ _TRIES = 3
 """mod_nss's `builtin` dialog asks as often."""
 
 
-def open_configuration(path: str, *, consequence: str = "nothing was started") -> tuple[Configuration, CertDb]:
-    """The configuration and its open database; raise ConfigurationErrors with everything that is wrong in it and around it."""
+def open_configuration(
+    path: str, *, consequence: str = "nothing was started", text: str | None = None, known: tuple[str, bytes] | None = None
+) -> tuple[Configuration, CertDb]:
+    """The configuration and its open database; raise ConfigurationErrors with everything that is wrong in it and around it.
+
+    `text` is what was read from `path` already; `known` a database's location with its data key, for which no pass phrase is asked.
+    """
     try:
-        configuration, problems, lines = read_configuration(path)
+        configuration, problems, lines = read_configuration(path, text)
     except ConfigurationErrors as error:  # not even TOML
         raise ConfigurationErrors(error.problems, consequence) from error
     if configuration is None:
         raise ConfigurationErrors(located(path, lines, problems), consequence)
     database = None
     try:
-        database = _open_database(configuration)
+        database = _open_database(configuration, known)
     except MailsecError as error:
         place = ("database", "location")
         if isinstance(error, WrongPassphrase) or error.stage == "passphrase":
@@ -61,8 +66,10 @@ def open_configuration(path: str, *, consequence: str = "nothing was started") -
     return configuration, database
 
 
-def _open_database(configuration: Configuration) -> CertDb:
+def _open_database(configuration: Configuration, known: tuple[str, bytes] | None) -> CertDb:
     location = configuration.database.location
+    if known is not None and known[0] == location:
+        return CertDb.open(location, data_key=known[1])
     found = passphrase_source(configuration.passphrase)
     if found is not None:
         return CertDb.open(location, password=found.encode())

@@ -9,14 +9,14 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mailsec.app.config.addresses import Endpoint, parse_endpoint
 from mailsec.app.config.problems import Problem
 from mailsec.app.files import reason_of
 
-__all__ = ["BACKLOG", "open_ports"]
+__all__ = ["BACKLOG", "Ports"]
 
 BACKLOG = 1024
 
@@ -24,29 +24,54 @@ _SD_LISTEN_FDS_START = 3
 """sd_listen_fds(3): descriptors that systemd hands over begin here."""
 
 
-def open_ports(addresses: Sequence[str]) -> tuple[list[socket.socket], list[Problem]]:
-    """A listening socket for each listener's address, in their order, or what is wrong with each that cannot be had."""
-    given = _from_systemd()
-    sockets: list[socket.socket] = []
-    problems: list[Problem] = []
-    for index, address in enumerate(addresses):
-        endpoint = parse_endpoint(address)
-        try:
-            inherited = given.get(_key(endpoint))
-            sockets.append(inherited if inherited is not None else _bind(endpoint))
-        except OSError as error:
-            hints = {
-                errno.EADDRINUSE: "another program listens there already",
-                errno.EACCES: "ports below 1024 need CAP_NET_BIND_SERVICE, or a socket from systemd",
-                errno.EADDRNOTAVAIL: "this machine has no such address",
-            }
-            message = f"cannot listen on {address}: {reason_of(error)}"
-            problems.append(Problem(("listener", index, "address"), message, hints.get(error.errno or 0, "")))
-    if problems:
-        for opened in sockets:
-            opened.close()
-        return [], problems
-    return sockets, []
+class Ports:
+    """The listening sockets of this process, by their addresses: those that it opened, and those that systemd gave it."""
+
+    def __init__(self) -> None:
+        self._given = _from_systemd()
+        self._open: dict[tuple[str, int], socket.socket] = {}
+
+    def open(self, addresses: Sequence[str]) -> tuple[list[socket.socket], list[Problem]]:
+        """A listening socket for each listener's address, in their order, or what is wrong with each that cannot be had.
+
+        What is open already stays as it is; after a problem nothing is open that was not open before.
+        """
+        new: dict[tuple[str, int], socket.socket] = {}
+        problems: list[Problem] = []
+        for index, address in enumerate(addresses):
+            endpoint = parse_endpoint(address)
+            key = _key(endpoint)
+            try:
+                if key not in self._open and key not in new:
+                    new[key] = self._given[key] if key in self._given else _bind(endpoint)
+            except OSError as error:
+                hints = {
+                    errno.EADDRINUSE: "another program listens there already",
+                    errno.EACCES: "ports below 1024 need CAP_NET_BIND_SERVICE, or a socket from systemd",
+                    errno.EADDRNOTAVAIL: "this machine has no such address",
+                }
+                message = f"cannot listen on {address}: {reason_of(error)}"
+                problems.append(Problem(("listener", index, "address"), message, hints.get(error.errno or 0, "")))
+        if problems:
+            self._close(new)
+            return [], problems
+        self._open |= new
+        return [self._open[_key(parse_endpoint(address))] for address in addresses], []
+
+    def keep(self, addresses: Sequence[str]) -> None:
+        """Close what is open elsewhere. Whoever inherited such a socket may still accept on it."""
+        kept = {_key(parse_endpoint(address)) for address in addresses}
+        self._close({key: opened for key, opened in self._open.items() if key not in kept})
+
+    def close(self) -> None:
+        """Close them all; those of systemd are systemd's too, and stay open there."""
+        self._close(dict(self._open))
+
+    def _close(self, sockets: Mapping[tuple[str, int], socket.socket]) -> None:
+        for key, opened in sockets.items():
+            self._open.pop(key, None)
+            if key not in self._given:
+                opened.close()
 
 
 def _key(endpoint: Endpoint) -> tuple[str, int]:

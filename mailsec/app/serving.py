@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import fcntl
 import os
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 import structlog
 
 from mailsec.app.config import Configuration, gateway_settings
+from mailsec.app.config.models import Module
 from mailsec.app.config.server_certificates import doubts
 from mailsec.app.files import reason_of
 from mailsec.app.hardening import harden_process
@@ -18,7 +20,8 @@ from mailsec.app.modules import Assignments, modules_in_use
 from mailsec.app.opening import open_configuration
 from mailsec.app.output import Output
 from mailsec.app.passphrase import typed_pins
-from mailsec.app.ports import open_ports
+from mailsec.app.ports import Ports
+from mailsec.app.pseudonyms import log_key
 from mailsec.errors import ConfigurationError, MailsecError
 from mailsec.store.certdb import CertDb
 
@@ -37,37 +40,46 @@ def run_gateway(path: str, output: Output) -> int:
     database.close()
     pins = typed_pins(configuration, modules)
     lock = _make_directories(configuration)
-    sockets, problems = open_ports([listener.address for listener in gateway_settings(configuration).listeners])
+    ports = Ports()
+    sockets, problems = ports.open([listener.address for listener in gateway_settings(configuration).listeners])
     if problems:
         raise configuration.errors(problems)
-    configure_logs(configuration.log.format, configuration.log.level, configuration.log.file)
+    # Not lasting: a reload may say something else about the log.
+    configure_logs(configuration.log, data_key=data_key, lasting=False)
     watch_twisted()
     for doubt in dict.fromkeys((one.message, one.hint) for one in doubtful):
         _log.warning("server certificate in doubt", error=doubt[0], hint=doubt[1])
 
     from twisted.internet import reactor
 
-    from mailsec.app.supervisor import Supervisor, Timing
+    from mailsec.app.control_socket import ControlSocket
+    from mailsec.app.generation import Orders
+    from mailsec.app.operations import Operations
+    from mailsec.app.reloading import Reloading, timing_of, worker_count
+    from mailsec.app.supervisor import Supervisor
+    from mailsec.app.token_hosts import Pins, TokenHosts
     from mailsec.net.reactor import steady
 
     steady(reactor)
 
-    hosts = None
-    if modules:
-        from mailsec.app.token_hosts import HostTiming, Pins, TokenHosts
-
+    def make_hosts(configuration: Configuration, modules: Sequence[Module], data_key: bytes) -> TokenHosts:
         assignments = Assignments(CertDb.open(configuration.database.location, data_key=data_key))
-        hosts = TokenHosts(reactor, configuration, modules, Pins(configuration.passphrase, pins), assignments, timing=HostTiming())
+        known = Pins(configuration.passphrase, pins)
+        return TokenHosts(reactor, configuration, modules, known, assignments, log_key=log_key(data_key))
+
     supervisor = Supervisor(
         reactor,
-        path=path,
-        configuration=configuration.text,
-        data_key=data_key,
-        sockets=sockets,
-        workers=configuration.gateway.workers or len(os.sched_getaffinity(0)),
-        timing=Timing(drain=configuration.gateway.drain_timeout),
-        hosts=hosts,
+        orders=Orders(path, configuration.text, data_key, worker_count(configuration), sockets),
+        spool_directory=configuration.spool.directory,
+        timing=timing_of(configuration),
+        hosts=make_hosts(configuration, modules, data_key) if modules else None,
     )
+    reloading = Reloading(supervisor, ports, configuration, modules, make_hosts)
+    operations = Operations(reloading)
+    control = ControlSocket(reactor, configuration.gateway.run_directory, operations.answer)
+    supervisor.on_hangup = reloading.hangup
+    supervisor.on_begin.append(control.start)
+    supervisor.on_stop += [ports.close, control.stop]
     try:
         return supervisor.run()
     finally:

@@ -11,22 +11,23 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import structlog
-from twisted.internet import error
-from twisted.internet.protocol import ProcessProtocol
+from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from mailsec.app.control import FIRST_SOCKET, FROM_WORKER, START, TO_WORKER, LineReader, StartMessage, line
-from mailsec.errors import ConfigurationError
+from mailsec.app.generation import Generation, Orders, Worker
+from mailsec.app.systemd import Notifier
+from mailsec.errors import ConfigurationError, MailsecError
+from mailsec.store.spool_queue import spool_indexes
 
 if TYPE_CHECKING:
     from mailsec.app.token_hosts import TokenHosts
 
-__all__ = ["Supervisor", "Timing", "notify_systemd"]
+__all__ = ["Supervisor", "Timing"]
 
 _log = structlog.get_logger("mailsec.supervisor")
 
@@ -41,61 +42,14 @@ class Timing:
     start: float = 120.0
     """The same for a worker that is not ready yet."""
     drain: float = 30.0
+    retire: float = 60.0
+    """Sessions go on for so long after a reload; then they are drained."""
     same_stop: float = 1.0
     """A second signal to stop within so long is the first one, told twice."""
     restart_first: float = 0.05
     restart_longest: float = 30.0
     stable: float = 60.0
     """A worker that lived so long is replaced at once when it dies."""
-
-
-class Worker(ProcessProtocol):
-    """One place: the worker process that holds it, or the timer that will start the next."""
-
-    transport: Any
-
-    def __init__(self, supervisor: Supervisor, index: int) -> None:
-        self.supervisor = supervisor
-        self.index = index
-        self.ready = False
-        self.pid = 0
-        self.heard_at = 0.0
-        self.started_at = 0.0
-        self._reader = LineReader()
-
-    # -- what Twisted tells ----------------------------------------------------------------------------------------------------
-
-    def connectionMade(self) -> None:
-        self.pid = self.transport.pid or 0
-        self.started_at = self.heard_at = self.supervisor.reactor.seconds()
-        self.transport.writeToChild(START, self.supervisor.start_message(self.index).encode())
-        self.transport.closeChildFD(START)
-
-    def childDataReceived(self, childFD: int, data: bytes) -> None:
-        if childFD != FROM_WORKER:
-            return
-        self.heard_at = self.supervisor.reactor.seconds()
-        for message in self._reader.feed(data):
-            if message.get("is") == "ready" and not self.ready:
-                self.ready = True
-                self.supervisor.worker_ready(self)
-
-    def processEnded(self, reason: Failure) -> None:
-        self.supervisor.worker_ended(self, reason)
-
-    # -- what the supervisor does ----------------------------------------------------------------------------------------------
-
-    def tell(self, **message: Any) -> None:
-        try:
-            self.transport.writeToChild(TO_WORKER, line(**message))
-        except KeyError:  # its end of the pipe is closed already: processEnded follows
-            pass
-
-    def kill(self) -> None:
-        try:
-            self.transport.signalProcess("KILL")
-        except error.ProcessExitedAlready:
-            pass
 
 
 class Supervisor:
@@ -105,11 +59,8 @@ class Supervisor:
         self,
         reactor: Any,
         *,
-        path: str,
-        configuration: str,
-        data_key: bytes,
-        sockets: Sequence[socket.socket],
-        workers: int,
+        orders: Orders,
+        spool_directory: str,
         timing: Timing | None = None,
         command: Sequence[str] = (sys.executable, "-m", "mailsec.app.worker"),
         environment: Mapping[str, str] | None = None,
@@ -117,26 +68,38 @@ class Supervisor:
     ) -> None:
         self.reactor = reactor
         self.hosts = hosts
-        self.path = path
-        self.configuration = configuration
-        self.sockets = list(sockets)
-        self.count = workers
         self.timing = timing or Timing()
-        self.command = list(command)
-        self.environment = dict(os.environ if environment is None else environment)
-        self.workers: dict[int, Worker] = {}
+        self.command: Sequence[str] = list(command)
+        inherited = dict(os.environ if environment is None else environment)
+        self.environment: Mapping[str, str] = inherited
         self.stopping = False
         self.exit_code = 0
-        self._data_key = data_key
-        self._failures: dict[int, int] = {}
-        self._generation = 0
+        self.deaths = 0
+        """Workers that ended and should not have."""
+        self.started_at = reactor.seconds()
+        self.serving = Generation(self, 0, orders, range(orders.workers))
+        self.coming: Generation | None = None
+        """The generation of a reload until all of it is ready."""
+        self.leaving: list[Generation] = []
+        """Generations before, whose sessions go on, and one that came to nothing, until its processes have ended."""
+        self.on_begin: list[Callable[[], object]] = []
+        self.on_hangup: Callable[[], object] = lambda: None
+        """Called at SIGHUP."""
+        self.on_stop: list[Callable[[], object]] = []
+        self.on_told: Callable[[Worker, Mapping[str, Any]], object] = lambda worker, message: None
+        """Called with what a worker says of itself: {"is": "alive", …}."""
+        self.on_ended: Callable[[Worker], object] = lambda worker: None
+        self._spool_directory = spool_directory
+        self._arrival: Deferred[None] | None = None
+        self._coming_timing = self.timing
+        self._generations = 1
         self._was_ready = False
         self._stopped_at = 0.0
         self._ping_number = 0
         # systemd speaks to the supervisor only.
-        self._notify = self.environment.pop("NOTIFY_SOCKET", "")
+        self.systemd = Notifier(inherited.pop("NOTIFY_SOCKET", ""))
         for name in ("CREDENTIALS_DIRECTORY", "WATCHDOG_USEC", "WATCHDOG_PID"):
-            self.environment.pop(name, None)
+            inherited.pop(name, None)
 
     def run(self) -> int:
         """Start the workers and keep them until SIGTERM or SIGINT."""
@@ -148,76 +111,157 @@ class Supervisor:
         # After reactor.run has installed its own handlers.
         signal.signal(signal.SIGTERM, self._stop_signal)
         signal.signal(signal.SIGINT, self._stop_signal)
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
-        _log.info("starting", workers=self.count, configuration=self.path, pid=os.getpid())
+        signal.signal(signal.SIGHUP, lambda *_: self.reactor.callFromThread(self.on_hangup))
+        orders = self.serving.orders
+        _log.info("starting", workers=orders.workers, configuration=orders.path, pid=os.getpid())
+        for call in self.on_begin:
+            call()
         if self.hosts is not None:
             self.hosts.start()
-        for index in range(self.count):
-            self._start(index)
+        self.serving.start()
         self.reactor.callLater(self.timing.ping, self._ping)
 
-    # -- workers ---------------------------------------------------------------------------------------------------------------
+    @property
+    def generations(self) -> list[Generation]:
+        """All that have workers: the serving one first."""
+        return [self.serving, *([self.coming] if self.coming is not None else ()), *self.leaving]
 
-    def start_message(self, index: int) -> StartMessage:
-        return StartMessage(index, self.count, self._generation, self.path, self.configuration, self._data_key)
+    @property
+    def workers(self) -> list[Worker]:
+        """Every worker that lives."""
+        return [worker for generation in self.generations for worker in generation.workers.values()]
 
-    def _start(self, index: int) -> None:
-        if self.stopping:
-            return
-        worker = Worker(self, index)
-        self.workers[index] = worker
-        descriptors: dict[int, Any] = {0: "w", 1: 1, 2: 2, START: "w", TO_WORKER: "w", FROM_WORKER: "r"}
-        for offset, opened in enumerate(self.sockets):
-            descriptors[FIRST_SOCKET + offset] = opened.fileno()
-        self.reactor.spawnProcess(
-            worker, self.command[0], [*self.command, f"worker {index} of {self.path}"], env=self.environment, childFDs=descriptors
-        )
+    # -- workers (generation.Keeper) -------------------------------------------------------------------------------------------
+
+    def spools_in_use(self) -> list[int]:
+        """The numbers of spools that somebody owns, or will own in a moment."""
+        places = [*self.serving.spools, *(self.coming.spools if self.coming is not None else ())]
+        return sorted({*places, *(worker.spool for worker in self.workers)})
 
     def worker_ready(self, worker: Worker) -> None:
-        _log.info("worker is ready", worker=worker.index, pid=worker.pid)
-        if not self._was_ready and len(self.workers) == self.count and all(one.ready for one in self.workers.values()):
+        generation = worker.generation
+        _log.info("worker is ready", worker=worker.number, pid=worker.pid, generation=generation.number)
+        if generation is self.coming and generation.ready:
+            self._arrived(generation)
+        if generation is self.serving and not self._was_ready and generation.ready:
             self._was_ready = True
-            _log.info("ready", workers=self.count, ports=[_shown(opened) for opened in self.sockets], pid=os.getpid())
-            notify_systemd(self._notify, f"READY=1\nMAINPID={os.getpid()}\nSTATUS={self.count} workers")
+            ports = [_shown(opened) for opened in generation.orders.sockets]
+            _log.info("ready", workers=generation.orders.workers, ports=ports, pid=os.getpid())
+            self.systemd.tell("READY=1", f"MAINPID={os.getpid()}", f"STATUS={generation.orders.workers} workers")
+
+    def worker_told(self, worker: Worker, message: Mapping[str, Any]) -> None:
+        self.on_told(worker, message)
 
     def worker_ended(self, worker: Worker, reason: Failure) -> None:
         ended: Any = reason.value
         how = f"signal {ended.signal}" if getattr(ended, "signal", None) else f"exit code {ended.exitCode}"
-        if self.workers.get(worker.index) is worker:
-            del self.workers[worker.index]
+        generation = worker.generation
+        generation.lost(worker)
+        self.on_ended(worker)
         if self.stopping:
-            _log.info("worker ended", worker=worker.index, pid=worker.pid, how=how)
+            _log.info("worker ended", worker=worker.number, pid=worker.pid, how=how)
             if not self.workers:
                 self._end()
-            return
-        if ended.exitCode == ConfigurationError.exit_code and not worker.ready and not self._was_ready:
+        elif generation is self.coming:
+            _log.error("a worker of the new generation ended", worker=worker.number, pid=worker.pid, how=how)
+            self._came_to_nothing(f"worker {worker.number} of the new generation ended ({how})")
+            self._hand_over(worker)
+        elif generation is not self.serving:
+            _log.info("worker ended", worker=worker.number, pid=worker.pid, how=how, generation=generation.number)
+            if not generation.workers and generation in self.leaving:
+                self.leaving.remove(generation)
+            self._hand_over(worker)
+        elif ended.exitCode == ConfigurationError.exit_code and not worker.ready and not self._was_ready:
             # It has said what is wrong with the configuration, and the next one would say the same. Once all have been ready it is what
             # lies around the configuration that has changed (a nickname that was deleted): no reason to stop those that still serve.
             self.exit_code = ConfigurationError.exit_code
-            _log.error("a worker refused the configuration; stopping", worker=worker.index)
+            _log.error("a worker refused the configuration; stopping", worker=worker.number)
             self.stop()
-            return
-        lived = self.reactor.seconds() - worker.started_at
-        failures = 0 if lived > self.timing.stable else self._failures.get(worker.index, 0)
-        self._failures[worker.index] = failures + 1
-        wait = min(self.timing.restart_first * 4**failures, self.timing.restart_longest)
-        _log.error("worker died; it is replaced", worker=worker.index, pid=worker.pid, how=how, lived=round(lived, 1), wait=wait)
-        self.reactor.callLater(wait, self._start, worker.index)
+        else:
+            self.deaths += 1
+            lived = self.reactor.seconds() - worker.started_at
+            wait = generation.fill_later(worker.number, self._wait, lived_long=lived > self.timing.stable)
+            _log.error(
+                "worker died; it is replaced", worker=worker.number, pid=worker.pid, how=how, lived=round(lived, 1), wait=round(wait, 2)
+            )
+
+    def _wait(self, failures: int) -> float:
+        return float(min(self.timing.restart_first * 4**failures, self.timing.restart_longest))
+
+    def _hand_over(self, ended: Worker) -> None:
+        """What is in the spool of a worker that nobody replaces goes to one that lives."""
+        heirs = [worker for worker in self.serving.workers.values() if worker.ready]
+        if heirs:
+            heirs[ended.number % len(heirs)].tell(do="adopt", spools=self.spools_in_use())
+        # else: those that start look for orphans by themselves
 
     def _ping(self) -> None:
         now = self.reactor.seconds()
         self._ping_number += 1
-        for worker in list(self.workers.values()):
+        for worker in self.workers:
             if now - worker.heard_at > (self.timing.silence if worker.ready else self.timing.start):
-                _log.error("worker is silent; killing it", worker=worker.index, pid=worker.pid, seconds=round(now - worker.heard_at))
+                _log.error("worker is silent; killing it", worker=worker.number, pid=worker.pid, seconds=round(now - worker.heard_at))
                 worker.kill()
             else:
                 worker.tell(do="ping", number=self._ping_number)
         if self.hosts is not None:
             self.hosts.ping()
         if not self.stopping:
-            notify_systemd(self._notify, "WATCHDOG=1")
+            self.systemd.tell("WATCHDOG=1")
         self.reactor.callLater(self.timing.ping, self._ping)
+
+    # -- another generation ----------------------------------------------------------------------------------------------------
+
+    def replace(self, orders: Orders, timing: Timing | None = None) -> Deferred[None]:
+        """Begin a generation beside the one that serves, and have it take its place when all of it is ready; `timing` counts from then on.
+
+        Errback with MailsecError where one of its workers ends before that; then everything stays as it was.
+        """
+        assert self.coming is None and not self.stopping
+        used = {*self.spools_in_use(), *spool_indexes(self._spool_directory)}
+        free = (number for number in range(len(used) + orders.workers) if number not in used)
+        spools = [next(free) for _ in range(orders.workers)]
+        arrival: Deferred[None] = Deferred()
+        self._arrival, self._coming_timing = arrival, timing or self.timing
+        self.coming = Generation(self, self._generations, orders, spools)
+        self._generations += 1
+        self.coming.start()
+        return arrival
+
+    def _arrived(self, generation: Generation) -> None:
+        before, self.serving, self.coming = self.serving, generation, None
+        self._leave(before)
+        before.tell(do="retire", seconds=self.timing.retire)
+        self.reactor.callLater(self.timing.retire + self.timing.drain + 2, before.kill)
+        self.timing = self._coming_timing
+        _log.info("a new generation serves", generation=generation.number, workers=generation.orders.workers)
+        self._was_ready = True
+        self._tell_arrival(None)
+
+    def _leave(self, generation: Generation) -> None:
+        generation.cease()
+        if generation.workers:
+            self.leaving.append(generation)
+
+    def _came_to_nothing(self, why: str) -> None:
+        generation, self.coming = self.coming, None
+        if generation is not None:
+            self._leave(generation)
+            generation.kill()
+            self._tell_arrival(MailsecError(why, hint="its own lines in the log say why; the generation before goes on"))
+
+    def _tell_arrival(self, error: MailsecError | None) -> None:
+        arrival, self._arrival = self._arrival, None
+        if arrival is not None and error is None:
+            arrival.callback(None)
+        elif arrival is not None:
+            arrival.errback(error)
+
+    def pause(self) -> None:
+        """Accept nothing more, let sessions end, and go on delivering; until `replace`."""
+        self.serving.orders = replace(self.serving.orders, sockets=(), listening=False)
+        self.serving.tell(do="pause")
+        self.systemd.tell("STATUS=drained: it accepts no mail")
 
     # -- the end ---------------------------------------------------------------------------------------------------------------
 
@@ -236,19 +280,21 @@ class Supervisor:
         self.stopping = True
         self._stopped_at = self.reactor.seconds()
         _log.info("stopping", why=why or "failure")
-        notify_systemd(self._notify, "STOPPING=1")
-        for opened in self.sockets:
-            opened.close()
-        self.sockets.clear()
+        self.systemd.tell("STOPPING=1")
+        for call in self.on_stop:
+            call()
+        for generation in self.generations:
+            generation.cease()
+        self._tell_arrival(MailsecError("mailsec is stopping"))
         if not self.workers:
             self._end()
             return
-        for worker in self.workers.values():
-            worker.tell(do="drain")
+        for generation in self.generations:
+            generation.tell(do="drain")
         self.reactor.callLater(self.timing.drain + 2, self._kill_all)
 
     def _kill_all(self) -> None:
-        for worker in list(self.workers.values()):
+        for worker in self.workers:
             worker.kill()
 
     def _end(self) -> None:
@@ -268,15 +314,3 @@ def _shown(opened: socket.socket) -> str:
     """Where a socket listens."""
     name = opened.getsockname()
     return name if isinstance(name, str) else f"[{name[0]}]:{name[1]}" if ":" in name[0] else f"{name[0]}:{name[1]}"
-
-
-def notify_systemd(address: str, text: str) -> None:
-    """sd_notify(3): one datagram to the socket that systemd named; nothing without one."""
-    if not address:
-        return
-    try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
-            sender.connect("\0" + address[1:] if address.startswith("@") else address)
-            sender.send(text.encode())
-    except OSError as problem:
-        _log.warning("systemd cannot be told", error=str(problem))

@@ -52,7 +52,7 @@ def settings_of(configuration: Any, module: Module) -> dict[str, Any]:
         "state": configuration.gateway.state_directory,
         "threads": module.threads or len(os.sched_getaffinity(0)),
         "uses_per_minute": module.uses_per_minute,
-        "log": [configuration.log.format, configuration.log.level, configuration.log.file],
+        "log": configuration.log.model_dump(),
         "shared": bool(module.host),
     }
 
@@ -104,14 +104,16 @@ def _first_frame(parent: socket.socket) -> dict[str, Any]:
 
 
 def _serve(settings: Mapping[str, Any], parent: socket.socket | None, first: Mapping[str, Any]) -> int:
-    from mailsec.app.logs import configure_logs
+    from mailsec.app.config.models import Log
+    from mailsec.app.logs import configure_logs_with
     from mailsec.app.modules import known_listing, listing_path
     from mailsec.tokens.desk import Desk
     from mailsec.tokens.host import HostServer
     from mailsec.tokens.module import Module as LoadedModule
     from mailsec.tokens.state import StateDirectory
 
-    configure_logs(*settings["log"], module=settings["name"])
+    # Who has no key for pseudonyms (a host with a user of its own) writes none.
+    configure_logs_with(Log.model_validate(settings["log"]), bytes.fromhex(first.get("log_key", "")), module=settings["name"])
     _log.info("token host is starting", library=settings["library"], pid=os.getpid())
     module = LoadedModule(settings["name"], settings["library"], state=StateDirectory(settings["state"]), parameters=settings["parameters"])
     listing = listing_path(settings["state"], settings["name"])

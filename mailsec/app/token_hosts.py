@@ -25,7 +25,7 @@ from mailsec.app.config.models import Module, Passphrase
 from mailsec.app.modules import Assignments, keys_listed_before
 from mailsec.app.passphrase import pin_source
 from mailsec.app.token_host import SUPERVISOR, settings_of
-from mailsec.errors import ConfigurationError, MailsecError
+from mailsec.errors import ConfigurationError, MailsecError, TokenError
 from mailsec.keys.frames import Frame, Verb, json_field, json_frame, read_json
 from mailsec.net.runtime import as_deferred
 from mailsec.net.token_client import HostConnection, ListedToken, read_listing
@@ -116,11 +116,13 @@ class _Place(ProcessProtocol):
         self.listed = False
         self.given_again_at = float("-inf")
         self.crashed = False
+        self.left = False
+        """A reload has left the module out: its host ends, and nobody starts it again."""
 
     # -- the process -------------------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        if self.hosts.stopping:
+        if self.hosts.stopping or self.left:
             return
         reactor = self.hosts.reactor
         self.started_at = self.heard_at = reactor.seconds()
@@ -149,6 +151,8 @@ class _Place(ProcessProtocol):
         if self.hosts.stopping:
             self.hosts.ended()
             return
+        if self.left:
+            return
         self.crashed = True
         self._again(how)
 
@@ -161,6 +165,14 @@ class _Place(ProcessProtocol):
         self.failures += 1
         _log.error("token host died; it is replaced", module=self.module.name, pid=self.pid, how=how, wait=wait)
         self.hosts.reactor.callLater(wait, self.start)
+
+    def leave(self) -> None:
+        """End it: the end of its connection is the end of a host."""
+        self.left = True
+        if self.connection is not None:
+            self.connection.transport.loseConnection()
+        elif self.running:
+            self.kill()
 
     def kill(self) -> None:
         if self.running:
@@ -179,7 +191,7 @@ class _Place(ProcessProtocol):
 
     def lost(self) -> None:
         self.connection = None
-        if self.module.host and not self.hosts.stopping:
+        if self.module.host and not (self.hosts.stopping or self.left):
             self._again("the connection is gone")
 
     async def _configure(self, *, first: bool) -> None:
@@ -188,6 +200,7 @@ class _Place(ProcessProtocol):
         value: dict[str, Any] = hosts.assignments.told()
         if first:
             value["settings"] = self.settings
+            value["log_key"] = hosts.log_key.hex()
         value |= self._pins()
         assert connection is not None
         if first and not self.module.host:
@@ -311,11 +324,12 @@ class TokenHosts:
         timing: HostTiming | None = None,
         command: Sequence[str] = (sys.executable, "-m", "mailsec.app.token_host"),
         environment: Mapping[str, str] | None = None,
+        log_key: bytes = b"",
     ) -> None:
-        for module in modules:
-            # Keys that were there before: their certificates are told with the first frame.
-            assignments.listed(module.name, keys_listed_before(configuration.gateway.state_directory, module.name))
+        """`log_key` is what they make pseudonyms with in their log."""
+        _told_before(assignments, configuration, modules)
         assignments.refresh()
+        self.log_key = log_key
         self.reactor = reactor
         self.pins = pins
         self.assignments = assignments
@@ -326,19 +340,55 @@ class TokenHosts:
         for name in ("NOTIFY_SOCKET", "CREDENTIALS_DIRECTORY", "WATCHDOG_USEC", "WATCHDOG_PID"):
             self.environment.pop(name, None)
         self.stopping = False
-        self.places: list[_Place] = []
-        for module in modules:
-            try:
-                self.places.append(_Place(self, module, settings_of(configuration, module)))
-            except ConfigurationError as problem:
-                # One module that cannot be had keeps nobody else from working.
-                _log.error("a module cannot be used", module=module.name, error=problem.message, hint=problem.hint)
+        self.places: list[_Place] = [_Place(self, module, settings) for module, settings in _usable(configuration, modules)]
         self._on_ended: Callable[[], object] | None = None
 
     def start(self) -> None:
         """Start or reach every host."""
         for place in self.places:
             place.start()
+
+    def change(self, configuration: Configuration, modules: Sequence[Module]) -> None:
+        """Other modules, or others' settings (a reload): hosts of those that stay as they were go on."""
+        self.pins.settings = configuration.passphrase
+        self.pins.asked.clear()
+        known_names = {place.module.name for place in self.places}
+        _told_before(self.assignments, configuration, [module for module in modules if module.name not in known_names])
+        wanted = _usable(configuration, modules)
+        staying = [place for place in self.places if (place.module, place.settings) in wanted]
+        for place in self.places:
+            if place not in staying:
+                _log.info("token host ends", module=place.module.name, pid=place.pid)
+                place.leave()
+        known = [(place.module, place.settings) for place in staying]
+        new = [_Place(self, module, settings) for module, settings in wanted if (module, settings) not in known]
+        self.places = [*staying, *new]
+        for place in new:
+            place.start()
+
+    def status(self) -> list[dict[str, Any]]:
+        """Each module with its host."""
+        return [
+            {
+                "module": place.module.name,
+                "pid": place.pid,
+                "state": "running" if place.listed else "starting" if place.running or place.connection is not None else "out",
+            }
+            for place in self.places
+        ]
+
+    async def login(self, token: str, pin: bytes | None) -> str:
+        """A PIN that somebody has typed, for the token of that name or label; the module that has it. Raise TokenError for a wrong one."""
+        for place in self.places:
+            connection = place.connection
+            if connection is None:
+                continue
+            listed = read_listing(read_json(await connection.ask(_LOGIN_SECONDS, Verb.LIST)))
+            for one in listed:
+                if token in (one.name, one.label):
+                    await connection.ask(_LOGIN_SECONDS, Verb.LOGIN, one.name.encode(), pin or b"")
+                    return place.module.name
+        raise TokenError(f"no module has a token {token!r}", hint="mailsec token list shows them")
 
     def ping(self) -> None:
         """Called every few seconds: look after the hosts, and after the database, which says whose keys are whose."""
@@ -386,6 +436,23 @@ class TokenHosts:
         if not self.alive and self._on_ended is not None:
             ended, self._on_ended = self._on_ended, None
             ended()
+
+
+def _told_before(assignments: Assignments, configuration: Configuration, modules: Sequence[Module]) -> None:
+    """Keys that were there before: their certificates are told with the first frame."""
+    for module in modules:
+        assignments.listed(module.name, keys_listed_before(configuration.gateway.state_directory, module.name))
+
+
+def _usable(configuration: Configuration, modules: Sequence[Module]) -> list[tuple[Module, dict[str, Any]]]:
+    """Each module with what its host is started with. One that cannot be had keeps nobody else from working."""
+    found = []
+    for module in modules:
+        try:
+            found.append((module, settings_of(configuration, module)))
+        except ConfigurationError as problem:
+            _log.error("a module cannot be used", module=module.name, error=problem.message, hint=problem.hint)
+    return found
 
 
 class _Connected(HostConnection):

@@ -10,7 +10,7 @@ import gc
 import os
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import structlog
@@ -29,6 +29,7 @@ _ORPHANED_SECONDS = 2.0
 _RESUME_SECONDS = 5.0
 _COLLECT_AFTER = 20_000
 """Objects more than before, after which the collector looks at the young ones."""
+_ADOPT_AGAIN_SECONDS = 30.0
 _AT_ONCE = 8
 """Waiting rows that are processed side by side."""
 
@@ -43,12 +44,14 @@ class WorkerProcess:
         self.reactor = reactor
         self.start = start
         self.exit_code = 0
-        self._turns_file = os.path.join(configuration.gateway.run_directory, "connections")  # noqa: PTH118 - os.open takes it
+        # Each generation shares the burden among its own workers; those of the one before accept nothing any more.
+        self._turns_file = os.path.join(configuration.gateway.run_directory, f"connections-{start.generation % 2}")  # noqa: PTH118
         self.drain_timeout: float = configuration.gateway.drain_timeout
-        self.parts = assemble(reactor, configuration, start.data_key, start.index)
+        self.parts = assemble(reactor, configuration, start.data_key, start.spool)
         self.listeners: Listeners | None = None
         self.control: Any = None
         self._stopping = False
+        self._retiring = False
         self._rows = self.parts.runtime.signal()
 
     # -- life ------------------------------------------------------------------------------------------------------------------
@@ -62,7 +65,6 @@ class WorkerProcess:
         from mailsec.app.overdue import Overdue
         from mailsec.net.listeners import open_listeners
         from mailsec.net.turns import Turns
-        from mailsec.store.spool_adopt import adopt_orphans
 
         parts = self.parts
         try:
@@ -77,11 +79,11 @@ class WorkerProcess:
             parts.runtime.start(overdue.watch(), "mail on hold")
             parts.runtime.start(parts.expiry.watch(), "watch expiry")
             # Spools of workers that there are no more of: somebody has to deliver what is in them.
-            parts.runtime.start(adopt_orphans(parts.spool, self.start.workers), "adopt orphans")
-            count = len(parts.settings.listeners)
-            descriptors = range(FIRST_SOCKET, FIRST_SOCKET + count)
-            turns = Turns(self._turns_file, self.start.index, self.start.workers)
-            self.listeners = open_listeners(self.reactor, parts.settings, parts.pipeline, descriptors, parts.tls, turns)
+            parts.runtime.start(self._adopt(self.start.spools), "adopt orphans")
+            if self.start.listening:
+                descriptors = range(FIRST_SOCKET, FIRST_SOCKET + len(parts.settings.listeners))
+                turns = Turns(self._turns_file, self.start.index, self.start.workers)
+                self.listeners = open_listeners(self.reactor, parts.settings, parts.pipeline, descriptors, parts.tls, turns)
         except MailsecError as error:
             _log.error("cannot start", error=error.message, hint=error.hint)
             self.exit_code = error.exit_code
@@ -96,16 +98,44 @@ class WorkerProcess:
 
     def told(self, message: Mapping[str, Any]) -> None:
         """A message of the supervisor."""
-        if message.get("do") == "ping":
-            self.control.tell({"is": "alive", "number": message.get("number")})
-        elif message.get("do") == "drain":
-            self.drain(self.drain_timeout)
+        match message.get("do"):
+            case "ping":
+                self.control.tell({"is": "alive", "number": message.get("number")})
+            case "drain":
+                self.drain(self.drain_timeout)
+            case "retire":
+                self.retire(float(message["seconds"]))
+            case "pause":
+                if self.listeners is not None:
+                    self.listeners.drain(lambda: None)
+            case "adopt":
+                self.parts.runtime.start(self._adopt(message["spools"]), "adopt orphans")
+            case "flush":
+                self.parts.runtime.start(self._flush(), "flush")
+            case "wake":
+                self.parts.relay.wake()
+                self._rows.fire()
 
     def orphaned(self) -> None:
         """The control pipe is closed: the supervisor is gone."""
         if not self._stopping:
             _log.warning("the supervisor is gone; ending")
             self.drain(_ORPHANED_SECONDS)
+
+    def retire(self, seconds: float) -> None:
+        """Another generation accepts now. Sessions go on until they end by themselves, for `seconds` at most; then as `drain`.
+
+        What waits to be processed waits for the other generation: it goes on under the rules of that moment, which are not ours any more.
+        """
+        if self._stopping or self._retiring:
+            return
+        self._retiring = True
+        self._rows.fire()
+        if self.listeners is None:
+            self.drain(self.drain_timeout)
+            return
+        self.listeners.leave(lambda: self.drain(self.drain_timeout))
+        self.reactor.callLater(seconds, self.drain, self.drain_timeout)
 
     def drain(self, seconds: float) -> None:
         """Take no more mail, finish what has begun within `seconds`, and end."""
@@ -136,10 +166,35 @@ class WorkerProcess:
     def _rows_wait(self) -> None:
         self._rows.fire()
 
+    async def _adopt(self, owned: Collection[int]) -> None:
+        """Take over the spools that are nobody's. Where that cannot be done now (a full disk) it is tried again: somebody must deliver them."""
+        from mailsec.store.spool_adopt import adopt_orphans
+
+        while not self._stopping:
+            try:
+                adopted = await adopt_orphans(self.parts.spool, owned)
+            except MailsecError as error:
+                _log.error("mail of another worker cannot be taken over yet", error=error.message, hint=error.hint)
+                await self.parts.runtime.sleep(_ADOPT_AGAIN_SECONDS)
+                continue
+            if adopted:
+                _log.info("mail of other workers was taken over", messages=adopted)
+                self.parts.relay.wake()
+            return
+
+    async def _flush(self) -> None:
+        """Try everything now that waits for its next attempt."""
+        try:
+            await self.parts.spool.hasten()
+        except MailsecError as error:
+            _log.error("waiting mail cannot be hastened", error=error.message, hint=error.hint)
+        self.parts.relay.wake()
+        self._rows.fire()
+
     async def _resume(self) -> None:
         """Process raw rows as they become due (design §4: under the rules of that moment). Nothing but the end of the worker ends it."""
         runtime, spool = self.parts.runtime, self.parts.spool
-        while not self._stopping:
+        while not (self._stopping or self._retiring):
             self._rows = runtime.signal()
             try:
                 rows = await spool.take_raw(_AT_ONCE)
@@ -222,7 +277,7 @@ def main() -> None:
 
         reactor = install()
         configuration = load_configuration(start.path, start.configuration)
-        configure_logs(configuration.log.format, configuration.log.level, configuration.log.file, worker=start.index)
+        configure_logs(configuration.log, data_key=start.data_key, worker=start.index)
         watch_twisted()
         worker = WorkerProcess(reactor, start, configuration)
     except MailsecError as error:

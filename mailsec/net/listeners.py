@@ -205,6 +205,11 @@ class Listeners:
         self.close()
         for connection in list(self.connections):
             connection.drain()
+        self.leave(when_empty)
+
+    def leave(self, when_empty: Callable[[], None]) -> None:
+        """Accept nothing more, and call `when_empty` when the last session has ended by itself."""
+        self.close()
         if self.connections:
             self._when_empty.append(when_empty)
         else:

@@ -226,6 +226,12 @@ class SqliteSpool:
         if self.on_raw is not None:
             self.on_raw()
 
+    async def hasten(self) -> None:
+        """Everything that waits for its next attempt is due now."""
+        statement = "UPDATE entry SET next_attempt = ? WHERE state IN ('raw', 'ready') AND next_attempt > ?"
+        now = self.runtime.now().timestamp()
+        await self.writer.submit(Commit([], changes=[(statement, (now, now))], durable=False))
+
     def _raw(self, id: str) -> SpooledEntry:
         row = self._raw_in_hand.get(id)
         if row is None:

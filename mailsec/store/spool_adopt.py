@@ -1,4 +1,4 @@
-"""Orphans: spools that no worker owns any more (there are fewer workers than there were) go into a living one.
+"""Orphans: spools that no worker owns any more (there are fewer workers than there were, or their generation has ended) go into a living one.
 
 The one invariant: a row is durable in the new spool before it leaves the old one. A kill in between leaves it in both: delivered
 twice, never zero times.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 import sqlite3
+from collections.abc import Collection
 from typing import Any
 
 from mailsec.store.crashpoints import crash_point
@@ -23,11 +24,11 @@ __all__ = ["adopt_orphans"]
 _ROWS_AT_ONCE = 64
 
 
-async def adopt_orphans(spool: SqliteSpool, workers: int) -> int:
-    """Move the rows of spools with an index of `workers` or above into `spool`; return how many. Raises StoreError."""
+async def adopt_orphans(spool: SqliteSpool, owned: Collection[int]) -> int:
+    """Move the rows of spools whose index is not in `owned` into `spool`; return how many. Raises StoreError."""
     adopted = 0
     for index in spool_indexes(spool.directory):
-        if index >= workers and index != spool.index:
+        if index not in owned and index != spool.index:
             adopted += await _adopt(spool, f"{spool.directory}/spool-{index}")
     return adopted
 

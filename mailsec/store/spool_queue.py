@@ -12,6 +12,7 @@ import os
 import re
 import socket
 import sqlite3
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -25,6 +26,8 @@ __all__ = ["list_queue", "make_wish", "spool_indexes"]
 
 _NAME = re.compile(r"spool-([0-9]{1,4})\.sqlite\Z")
 _WAKE_PATH_OCTETS = 107
+_LOOKS = 10
+_LOOK_AGAIN_SECONDS = 0.02
 
 
 def spool_indexes(directory: str | os.PathLike[str]) -> list[int]:
@@ -38,12 +41,24 @@ def spool_indexes(directory: str | os.PathLike[str]) -> list[int]:
 
 def list_queue(directory: str | os.PathLike[str]) -> list[QueueEntry]:
     """Every row of every spool, oldest first."""
+    for left in reversed(range(_LOOKS)):
+        try:
+            return sorted(_rows(directory), key=lambda entry: (entry.received_at, entry.id))
+        except StoreError:
+            # A spool is being made, or was adopted while it was read: its rows are in another now, which may have been read before.
+            if not left:
+                raise
+            time.sleep(_LOOK_AGAIN_SECONDS)
+    raise AssertionError
+
+
+def _rows(directory: str | os.PathLike[str]) -> list[QueueEntry]:
     entries: list[QueueEntry] = []
     for index in spool_indexes(directory):
         with _connected(directory, index, read_only=True) as connection:
             rows = connection.execute(f"SELECT {METADATA} FROM entry").fetchall()  # noqa: S608 - column names of ours
         entries += [queue_entry(row, str(index)) for row in rows]
-    return sorted(entries, key=lambda entry: (entry.received_at, entry.id))
+    return entries
 
 
 def make_wish(directory: str | os.PathLike[str], entries: Sequence[QueueEntry], word: str, *, now: Callable[[], float]) -> tuple[int, bool]:

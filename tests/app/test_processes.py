@@ -17,9 +17,10 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 from mailsec.app.control import LineReader, StartMessage
+from mailsec.app.generation import Orders, Worker
 from mailsec.app.hardening import fitting, raise_descriptors
-from mailsec.app.ports import open_ports
-from mailsec.app.supervisor import Supervisor, Worker
+from mailsec.app.ports import Ports
+from mailsec.app.supervisor import Supervisor
 from mailsec.model.limits import DEFAULT_LIMITS
 
 from .conftest import PROJECT, Served, alive, until
@@ -204,7 +205,7 @@ def serve(configuration: Path) -> subprocess.CompletedProcess:
 
 
 def test_the_start_message_hides_its_secrets_and_reads_back():
-    message = StartMessage(1, 2, 0, "mailsec.toml", "[gateway]", b"\x00secret\xff")
+    message = StartMessage(1, 2, 0, 3, (1, 3), True, "mailsec.toml", "[gateway]", b"\x00secret\xff")
     assert "secret" not in repr(message) and "gateway" not in repr(message)
     reader, writer = os.pipe()
     os.write(writer, message.encode())
@@ -224,11 +225,11 @@ def test_control_lines_survive_any_splitting_and_garbage():
 
 def test_an_abandoned_unix_socket_is_taken_over_and_a_live_one_is_not(tmp_path):
     path = tmp_path / "smtp"
-    first, problems = open_ports([f"unix:{path}"])
+    first, problems = Ports().open([f"unix:{path}"])
     assert not problems and path.stat().st_mode & 0o777 == 0o660
-    assert open_ports([f"unix:{path}"])[1][0].hint == "another program listens there already"
+    assert Ports().open([f"unix:{path}"])[1][0].hint == "another program listens there already"
     first[0].close()
-    second, problems = open_ports([f"unix:{path}"])
+    second, problems = Ports().open([f"unix:{path}"])
     assert not problems
     second[0].close()
 
@@ -237,7 +238,7 @@ def test_ports_are_all_opened_or_none(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as held:
         taken = held.getsockname()[1]
         path = tmp_path / "s"
-        sockets, problems = open_ports([f"unix:{path}", f"127.0.0.1:{taken}", "192.0.2.1:2525"])
+        sockets, problems = Ports().open([f"unix:{path}", f"127.0.0.1:{taken}", "192.0.2.1:2525"])
     assert sockets == []
     assert [problem.path for problem in problems] == [("listener", 1, "address"), ("listener", 2, "address")]
 
@@ -245,8 +246,8 @@ def test_ports_are_all_opened_or_none(tmp_path):
 def test_a_log_line_from_outside_cannot_forge_another(tmp_path):
     file = tmp_path / "log"
     script = (
-        "import structlog, sys; from mailsec.app.logs import configure_logs\n"
-        "configure_logs(sys.argv[1], file=sys.argv[2]); log = structlog.get_logger()\n"
+        "import structlog, sys; from mailsec.app.logs import configure_logs; from mailsec.app.config.models import Log\n"
+        "configure_logs(Log(format=sys.argv[1], file=sys.argv[2])); log = structlog.get_logger()\n"
         "log.info('received', message_id='<a@b>\\n{\"event\": \"forged\"} \\x1b[31m\\u202e', n=1)\n"
     )
     for kind in ("json", "text"):
@@ -262,14 +263,14 @@ def test_a_worker_that_can_no_longer_start_does_not_stop_those_that_serve():
     # Once all were ready, what is wrong lies around the configuration: a nickname that was deleted from the database, say.
     clock = Clock()
     clock.running = False
-    supervisor = Supervisor(clock, path="x", configuration="", data_key=b"", sockets=[], workers=2, environment={})
-    worker = Worker(supervisor, 0)
-    supervisor.workers[0] = worker
+    supervisor = Supervisor(clock, orders=Orders("x", "", b"", 2, []), spool_directory="", environment={})
+    worker = Worker(supervisor, supervisor.serving, 0, 0)
+    supervisor.serving.workers[0] = worker
     supervisor._was_ready = True
     supervisor.worker_ended(worker, Failure(ProcessTerminated(78)))
     assert not supervisor.stopping and len(clock.getDelayedCalls()) == 1
     supervisor._was_ready = False
-    supervisor.workers[0] = worker
+    supervisor.serving.workers[0] = worker
     supervisor.worker_ended(worker, Failure(ProcessTerminated(78)))
     assert supervisor.stopping and supervisor.exit_code == 78
 

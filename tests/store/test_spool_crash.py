@@ -104,10 +104,10 @@ def test_orphans_are_adopted_by_a_worker_that_lives(tmp_path):
         living.open()
         held = SqliteSpool(tmp_path, 2, support.KEY, support.Runtime(), reserve=0)
         held.open()
-        assert await adopt_orphans(living, 2) == 100  # spool 2 has an owner
-        assert await adopt_orphans(living, 2) == 0
+        assert await adopt_orphans(living, range(2)) == 100  # spool 2 has an owner
+        assert await adopt_orphans(living, range(2)) == 0
         held.close()
-        assert await adopt_orphans(living, 2) == 1
+        assert await adopt_orphans(living, range(2)) == 1
         living.close()
 
     asyncio.run(play())
@@ -124,7 +124,7 @@ def test_kill_while_orphans_are_adopted(tmp_path):
         "from mailsec.store.spool import SqliteSpool\nfrom mailsec.store.spool_adopt import adopt_orphans\n"
         "async def main():\n"
         "    spool = SqliteSpool(sys.argv[1], 0, support['KEY'], support['Runtime'](), reserve=0)\n"
-        "    spool.open()\n    await adopt_orphans(spool, 1)\n"
+        "    spool.open()\n    await adopt_orphans(spool, range(1))\n"
         "asyncio.run(main())\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(PROJECT), "MAILSEC_CRASH_POINT": "adopt.copied"}
@@ -135,7 +135,7 @@ def test_kill_while_orphans_are_adopted(tmp_path):
     async def again():
         spool = SqliteSpool(tmp_path, 0, support.KEY, support.Runtime(), reserve=0)
         spool.open()
-        await adopt_orphans(spool, 1)
+        await adopt_orphans(spool, range(1))
         spool.close()
 
     asyncio.run(again())

@@ -22,7 +22,7 @@ from mailsec.app.config.semantics import find_problems
 from mailsec.app.files import reason_of
 from mailsec.errors import ConfigurationError
 
-__all__ = ["Configuration", "describe", "load_configuration", "read_configuration"]
+__all__ = ["Configuration", "describe", "load_configuration", "read_configuration", "read_text", "run_directory_of"]
 
 S = TypeVar("S", bound=models.Section)
 
@@ -92,7 +92,7 @@ def load_configuration(path: str, text: str | None = None) -> Configuration:
 def read_configuration(path: str, text: str | None = None) -> tuple[Configuration | None, list[Problem], dict[Path, int]]:
     """The configuration (None where a section cannot be read), what is wrong with it, and the lines of its keys."""
     if text is None:
-        text = _text(path)
+        text = read_text(path)
     try:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -131,7 +131,17 @@ def read_configuration(path: str, text: str | None = None) -> tuple[Configuratio
     return configuration, problems, lines
 
 
-def _text(path: str) -> str:
+def run_directory_of(path: str) -> str:
+    """The run directory that a configuration names, though something else in it may be wrong; "" where that cannot be read."""
+    try:
+        section = tomllib.loads(read_text(path)).get("gateway", {})
+        return models.Gateway.model_validate(section, context={"base": str(FilePath(path).resolve().parent)}).run_directory
+    except (ConfigurationError, tomllib.TOMLDecodeError, ValidationError):
+        return ""
+
+
+def read_text(path: str) -> str:
+    """The file as text; raise ConfigurationError where it cannot be read, or is none."""
     hint = '"mailsec init DIR" writes one'
     try:
         with FilePath(path).open("rb") as file:

@@ -88,6 +88,8 @@ class Gateway(Section):
     """What outlives a reboot: marks of logins to tokens, which keep a wrong PIN from being tried again."""
     drain_timeout: float = Field(default=30.0, ge=0, le=3600)
     """Seconds that workers may take to finish what they have begun when mailsec is stopped."""
+    retire_timeout: float = Field(default=60.0, ge=0, le=3600)
+    """Seconds for which sessions go on undisturbed, as they began, after a reload; then they are told to end as soon as they may."""
     reprocess_address: str = ""
     """An address in our domains: who is logged in and sends a message there as an attachment gets it back, opened and judged anew."""
     limits: dict[str, float] = Field(default_factory=dict)
@@ -450,7 +452,10 @@ class Log(Section):
     level: Literal["debug", "info", "warning", "error"] = "info"
     """The least important lines that are written."""
     file: File = ""
-    """A file to append to; standard error by default."""
+    """A file to append to; standard error by default. Where it was moved away (logrotate) it is made anew within a second."""
+    privacy: Literal["none", "pseudonym", "strict"] = "none"
+    """Addresses in the log: "none" (as they are), "pseudonym" (local parts and logins are replaced by a keyed hash, domains stay) or "strict"
+    (whole addresses, Message-IDs, and hosts of clients, too). `mailsec log find ADDRESS` finds the lines of a person in each of them."""
 
 
 class Plugins(Section):
