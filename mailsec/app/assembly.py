@@ -11,17 +11,22 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import structlog
+
 from mailsec.app.authenticators import AuthenticatorsPlugin
 from mailsec.app.config import Configuration, gateway_settings
 from mailsec.app.database_plugin import DatabasePlugin
+from mailsec.app.descriptors import DescriptorWatch
 from mailsec.app.evidence_cache import DatabaseEvidence
 from mailsec.app.evidence_refresh import EvidenceRefresh
 from mailsec.app.expiry import ExpiryWatch
 from mailsec.app.hardening import fitting, raise_descriptors
 from mailsec.app.own_certificates import OwnCertificates
+from mailsec.app.plugin_marks import PluginMarks
 from mailsec.app.seal_keys import DatabaseSealKeys
 from mailsec.app.token_keys import TokenKeysPlugin, module_of, token_clients
 from mailsec.app.truststore import ConfiguredTrust
+from mailsec.app.watchdog import Watchdog
 from mailsec.app.wiring import compile_rules, load_plugins, plugin_settings
 from mailsec.builtin.log import LogPlugin
 from mailsec.builtin.mailbox import MailboxPlugin
@@ -42,6 +47,8 @@ from mailsec.store.certdb import CertDb
 from mailsec.store.evidence import EvidenceStore
 from mailsec.store.seal_keys import SealKeyStore
 from mailsec.store.spool import SqliteSpool
+
+_log = structlog.get_logger("mailsec.plugins")
 
 __all__ = ["BUILT_IN", "Parts", "assemble", "fetch_rules", "make_pipeline"]
 
@@ -75,6 +82,18 @@ class Parts:
     tls: dict[str, ServerTls]
     """What each listener with TLS shows, by its name."""
 
+    marks: PluginMarks
+
+    def watch_plugins(self, reactor: Any) -> None:
+        """Have a thread see who blocks the reactor, and look after who leaks descriptors. Called once, when the reactor runs."""
+        origins = self.plugins.origins()
+        for plugin, why in self.plugins.standing().items():
+            _log.error("plugin is off", plugin=plugin, error=why, hint=f"mend it; `mailsec plugins --on {plugin}` switches it on again")
+        # It has been busy from the start on, and has not waited for anything yet.
+        reactor.busy_since = self.runtime.monotonic() or 1.0
+        Watchdog(lambda: getattr(reactor, "busy_since", 0.0), origins, self.marks, self.settings.limits.reactor_blocked).start()
+        self.runtime.start(DescriptorWatch(self.runtime, origins, self.plugins.record).watch(), "watch descriptors")
+
     def close(self) -> None:
         """Give back what is held; call it when nothing runs any more."""
         self.spool.close()
@@ -104,7 +123,8 @@ def assemble(reactor: Any, configuration: Configuration, data_key: bytes, index:
     relay = pipeline.forwarder = Relay(spool, runtime, settings)
     shown = certificates.load(runtime)
     expiry = ExpiryWatch(certificates, EvidenceStore(database), runtime, plugins.record)
-    return Parts(settings, runtime, database, spool, plugins, pipeline, relay, certificates, expiry, shown)
+    marks = PluginMarks(configuration.gateway.state_directory)
+    return Parts(settings, runtime, database, spool, plugins, pipeline, relay, certificates, expiry, shown, marks)
 
 
 def make_pipeline(
@@ -134,7 +154,8 @@ def make_pipeline(
         LogPlugin(),
         SoftwarePlugin(),
     )
-    plugins = load_plugins(configuration, list(zip(BUILT_IN, objects, strict=True)), runtime)
+    off = PluginMarks(configuration.gateway.state_directory).off(runtime.now())
+    plugins = load_plugins(configuration, list(zip(BUILT_IN, objects, strict=True)), runtime, off)
     settings = replace(settings, plugins=plugin_settings(configuration, plugins))
     trust = ConfiguredTrust(database_plugin, configuration.trust.anchor_files, configuration.tls.client_anchor_files)
     evidence = DatabaseEvidence(store, runtime, grace=timedelta(days=settings.revocation.grace_days))

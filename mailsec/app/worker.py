@@ -67,6 +67,7 @@ class WorkerProcess:
         from mailsec.net.turns import Turns
 
         parts = self.parts
+        parts.watch_plugins(self.reactor)
         try:
             for answer in await parts.plugins.call_each("startup", parts.runtime, parts.settings.limits, gateway=parts.pipeline):
                 if answer.failure is not None:

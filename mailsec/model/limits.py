@@ -165,6 +165,8 @@ class Limits:
     """Findings that one plugin may report on one message."""
     hook_timeout: float = 30.0
     """Seconds that a plugin may take to answer one awaited hook."""
+    reactor_blocked: float = 10.0
+    """Seconds that a plugin may block a worker in which nothing else can happen meanwhile: then the worker is ended."""
     attempts_before_hold: int = 3
     """How often a row may take its worker down before it is held: poison messages."""
 

@@ -14,6 +14,7 @@ import errno
 import sys
 import time
 from select import EPOLLIN
+from time import monotonic
 from typing import Any
 
 from twisted.internet import main
@@ -27,13 +28,19 @@ class _Reactor(EPollReactor):
     _poller: Any
     _selectables: dict[int, Any]
 
+    busy_since = 0.0
+    """When it began what it does now, on the monotonic clock; 0.0 while it waits for events. Read by whoever watches it from a thread."""
+
     def doPoll(self, timeout: float | None) -> None:
+        self.busy_since = 0.0
         try:
             events = self._poller.poll(-1 if timeout is None else timeout, len(self._selectables))
         except OSError as problem:
             if problem.errno == errno.EINTR:
                 return
             raise
+        finally:
+            self.busy_since = monotonic()
         selectables = self._selectables
         for descriptor, event in events:
             selectable = selectables.get(descriptor)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from mailsec.plugins.answers import Answer, Implementation, is_cancellation
+from mailsec.plugins.files import find_files
 from mailsec.plugins.loading import ENTRY_POINT_GROUP, HOOKS
 from mailsec.plugins.manager import PluginManager
 
-__all__ = ["ENTRY_POINT_GROUP", "HOOKS", "Answer", "Implementation", "PluginManager", "is_cancellation"]
+__all__ = ["ENTRY_POINT_GROUP", "HOOKS", "Answer", "Implementation", "PluginManager", "find_files", "is_cancellation"]

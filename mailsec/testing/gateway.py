@@ -67,7 +67,7 @@ class MemoryGateway:
         self.runtime = runtime or FakeRuntime()
         self.spool = MemorySpool()
         self.events: list[Event] = []
-        self.plugins = PluginManager()
+        self.plugins = PluginManager(self.runtime)
         for number, plugin in enumerate(plugins):
             self.plugins.add(plugin, f"p{number}", built_in=False)
         for number, plugin in enumerate(built_in):
