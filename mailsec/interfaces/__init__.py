@@ -7,6 +7,7 @@ is an exception with `.temporary`.
 
 from __future__ import annotations
 
+from mailsec.interfaces.commands import CommandOutput
 from mailsec.interfaces.evidence import Evidence, EvidenceRequest, RevocationSource
 from mailsec.interfaces.gateway import Gateway, Outcome
 from mailsec.interfaces.keys import CryptoBackend, Hash, KeyHandle, KeyStore
@@ -30,6 +31,7 @@ __all__ = [
     "Authenticator",
     "CertificateDatabase",
     "CertificateDirectory",
+    "CommandOutput",
     "Conversation",
     "Credentials",
     "CryptoBackend",
