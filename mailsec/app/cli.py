@@ -1,7 +1,8 @@
 """The command line: `mailsec GROUP COMMAND …`, loaded lazily, with the exit codes that every command shares.
 
 Commands are rows of `COMMANDS`: name, where it is, and its line in `--help`. Nothing is imported before a command is called, so
-`mailsec smime verify` starts fast and a broken plugin cannot break it. A command is a click command that takes the `Output` with
+`mailsec smime verify` starts fast and a broken plugin cannot break it. A plugin's commands stand under its own name, and only that plugin is
+imported. A command is a click command that takes the `Output` with
 `@click.pass_obj`, gives its answer through `Output.result`, and returns its exit code (None is 0) or raises a MailsecError.
 
 The one invariant: whatever happens, the exit code is one of `EXIT_*`, and with `--json` standard output holds exactly one object on every
@@ -170,7 +171,20 @@ class LazyGroup(click.Group):
             return command
         if not self.prefix and any(known.startswith(name + " ") for known in COMMANDS):
             return LazyGroup(name, help=GROUPS.get(name, ""))
+        if not self.prefix and name not in self.commands:
+            self._add_commands_of(name)
         return super().get_command(ctx, name)
+
+    def _add_commands_of(self, plugin: str) -> None:
+        """The commands of the installed plugin that is called as what was typed: no other is imported, enabled or not."""
+        from importlib.metadata import entry_points
+
+        from mailsec.plugins import ENTRY_POINT_GROUP, PluginManager
+
+        if entry_points(group=ENTRY_POINT_GROUP, name=plugin):
+            manager = PluginManager()
+            manager.load([plugin])
+            manager.providers("register_commands", cli=self)
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
         try:

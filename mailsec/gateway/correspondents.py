@@ -127,7 +127,8 @@ class Correspondents:
         local, remote = self._directories.local, self._directories.remote
         answers: list[tuple[FoundCertificate, ...]] = []
         asked = [await self._ask(directory, address, answers) for directory in local]
-        answer = await self._judged(address, tuple(answers))
+        here = len(answers)
+        answer = await self._judged(address, tuple(answers), here)
         for directory in remote:
             if answer.chosen:
                 asked.append(Asked(directory.name, why="not asked: one before it has a certificate that can be used"))
@@ -135,7 +136,7 @@ class Correspondents:
                 asked.append(Asked(directory.name, why="not asked: it is not on this machine"))
             else:
                 asked.append(await self._ask(directory, address, answers))
-                answer = await self._judged(address, tuple(answers))
+                answer = await self._judged(address, tuple(answers), here)
         answer = replace(answer, asked=tuple(asked))
         unasked = bool(remote) and not everywhere
         out = [one.directory for one in asked if one.failed]
@@ -161,13 +162,13 @@ class Correspondents:
         answers.append(found)
         return Asked(directory.name, len(found))
 
-    async def _judged(self, address: Address, answers: tuple[tuple[FoundCertificate, ...], ...]) -> Correspondent:
+    async def _judged(self, address: Address, answers: tuple[tuple[FoundCertificate, ...], ...], local: int) -> Correspondent:
         now = self._runtime.now()
         trust = await self._evidence.trusted()
         kept = self._kept.get(address.key)
         if kept is not None and now < kept.until and _same(kept.found, answers) and _same(kept.trust, trust):
             return kept.answer
-        judged = [await self._judge(found, address, now) for found in _different(answers)]
+        judged = [await self._judge(found, address, now) for found in _different(answers, local)]
         answer = _choose(address, judged)
         if not any(one.wait for one in judged):
             if len(self._kept) >= _MOST:
@@ -206,14 +207,22 @@ class Correspondents:
         return replace(judged, reason=first or Reason("no-anchor", "path", "no trust anchor is known", "see `mailsec cert trust`"))
 
 
-def _different(answers: Sequence[Sequence[FoundCertificate]]) -> Iterator[FoundCertificate]:
-    """Each certificate once; again where a directory that is asked later vouches for it and none before did, or spoke against it."""
-    settled: dict[bytes, bool] = {}
-    for found in (one for answer in answers for one in answer):
-        vouched = found.trusted_binding or found.bound
-        if found.der not in settled or (vouched and not settled[found.der]):
-            settled[found.der] = vouched or found.against is not None
-            yield found
+def _different(answers: Sequence[Sequence[FoundCertificate]], local: int) -> Iterator[FoundCertificate]:
+    """Each certificate once, unless what a later directory says of it counts for more: the first `local` answers are of this machine.
+
+    Doubt of a directory elsewhere about its own answer is less than a plain answer, and that less than one that vouches. What a person decided
+    here stands against all of them.
+    """
+    weights: dict[bytes, int] = {}
+    for number, answer in enumerate(answers):
+        for found in answer:
+            if found.against is not None:
+                weight = 3 if number < local else 1
+            else:
+                weight = 3 if found.trusted_binding or found.bound else 2
+            if weight > weights.get(found.der, 0):
+                weights[found.der] = weight
+                yield found
 
 
 def _alone(certificate: Certificate, found: FoundCertificate, address: Address, now: datetime) -> Reason | None:

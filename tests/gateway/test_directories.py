@@ -172,3 +172,13 @@ def test_attack_a_directory_elsewhere_vouches_for_what_a_person_rejected():
     gate = MemoryGateway(database, smimea, trust=MemoryTrust(AUTHORITY.anchor))
     known = asked_of(gate, "bob@example.net")
     assert not known.chosen and [one.reason.code for one in known.others] == ["recipient-rejected"]
+
+
+def test_attack_forged_answers_of_one_directory_keep_the_same_certificate_of_another_out():
+    unsigned = Reason("smimea-unsigned", "policy", "DNSSEC does not vouch for the record")
+    smimea = MemoryDirectory(FoundCertificate(BOB.certificate, "smimea", against=unsigned), name="smimea", local=False)
+    ldap = MemoryDirectory(FoundCertificate(BOB.certificate, "ldap"), name="ldap", local=False)
+    gate = MemoryGateway(smimea, ldap, trust=MemoryTrust(AUTHORITY.anchor))
+    known = asked_of(gate, "bob@example.net")
+    assert [one.found.source for one in known.chosen] == ["ldap"]
+    assert [one.reason.code for one in known.others] == ["smimea-unsigned"]

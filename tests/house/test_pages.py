@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import click
@@ -12,6 +13,7 @@ import pytest
 from mailsec.app.cli import COMMANDS, GROUPS, SECTIONS, root
 from mailsec.app.config.page import page
 from mailsec.app.output import Output
+from mailsec.plugins import ENTRY_POINT_GROUP
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
 PAGES = [PROJECT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")] + sorted((PROJECT / "docs").glob("*.md"))
@@ -43,7 +45,8 @@ def test_a_command_of_our_pages_exists_with_its_options(source: str, line: str):
 @pytest.mark.parametrize("mention", sorted(set(re.findall(r"`mailsec ([a-z0-9]+(?: [a-z]+)?)", "".join(one.read_text() for one in PAGES)))))
 def test_a_command_that_our_pages_mention_exists(mention: str):
     first = mention.split(" ")[0]
-    assert mention in COMMANDS or first in COMMANDS or mention in GROUPS, f"there is no mailsec {mention}"
+    plugins = {point.name for point in entry_points(group=ENTRY_POINT_GROUP)}
+    assert mention in COMMANDS or first in COMMANDS or mention in GROUPS or first in plugins, f"there is no mailsec {mention}"
 
 
 @pytest.mark.parametrize("name", [*COMMANDS, *GROUPS])
