@@ -24,12 +24,13 @@ def run_online(function: Callable[[Runtime], Coroutine[Any, Any, T]], revocation
     from twisted.internet.defer import Deferred
     from twisted.python.failure import Failure
 
+    from mailsec.app.config.models import Log
     from mailsec.app.logs import configure_logs
     from mailsec.net.fetcher import FetchRules
     from mailsec.net.runtime import TwistedRuntime
 
     # What is worth a line in a log is told by the command; standard output is for its answer.
-    configure_logs(level="error")
+    configure_logs(Log(level="error"), lasting=False)
     anyreactor: Any = reactor
     networks = tuple(map(read_network, revocation.allow_networks))
     rules = FetchRules(networks, frozenset(revocation.allow_ports), revocation.proxy, anywhere=typed)
