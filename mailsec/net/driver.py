@@ -25,7 +25,7 @@ from mailsec.model.session import TlsInfo
 from mailsec.net.alarm import Alarm
 from mailsec.net.asked import Asked, deferred_of, deferred_of_any
 from mailsec.net.handshake import Handshake, Judge, why_ended
-from mailsec.net.straight import say_last, start_tls
+from mailsec.net.tls_layer import say_last, start_tls
 
 __all__ = ["WireProtocol"]
 
@@ -428,7 +428,7 @@ class WireProtocol(Protocol):
         self._keep = getattr(creator, "keep", None)
         self._handshake = Handshake(request, self._judge, self._secured, self._tls_refused)
         self._direct = False
-        start_tls(self.transport, creator)
+        start_tls(self, creator)
 
     def _close(self, abort: bool) -> None:
         if abort:

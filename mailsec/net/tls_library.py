@@ -1,7 +1,7 @@
-"""What pyOpenSSL has no words for, asked of the library below it; nothing else reaches below.
+"""What pyOpenSSL has no words for, asked of the library below it; nothing but this and `net.tls_memory` reaches below.
 
 The one invariant: where a newer pyOpenSSL does not have these names any more, a context without them is made, or nothing is said; what
-depends on them (`set_groups`, `choose_by_name`, `waits_to_leave`) says so.
+depends on them (`set_groups`, `choose_by_name`) says so.
 """
 
 from __future__ import annotations
@@ -16,18 +16,14 @@ from OpenSSL._util import ffi, lib
 __all__ = [
     "GROUPS_CAN_BE_SET",
     "choose_by_name",
-    "has_input",
     "known_groups",
     "library_name",
     "set_groups",
-    "waits_to_leave",
     "was_resumed",
 ]
 
 GROUPS_CAN_BE_SET: Final = hasattr(lib, "SSL_CTX_set1_curves_list")
 _HAS_REUSED: Final = hasattr(lib, "SSL_session_reused")
-_SEES_BUFFERS: Final = hasattr(lib, "BIO_get_mem_data") and hasattr(lib, "SSL_pending")
-_ANYWHERE: Final = ffi.new("char **")
 _HOST_NAME: Final = 0
 # RFC 8446 §6.2: unrecognized_name.
 _UNRECOGNIZED_NAME: Final = 112
@@ -63,19 +59,6 @@ def set_groups(context: SSL.Context, names: Iterable[str]) -> bool:
 def was_resumed(connection: SSL.Connection) -> bool:
     """True where the handshake took up an earlier session."""
     return bool(_HAS_REUSED and lib.SSL_session_reused(connection._ssl))
-
-
-def waits_to_leave(connection: SSL.Connection) -> int:
-    """How many octets a connection in memory has for its socket; -1 where the library does not say.
-
-    To ask costs a tenth of being told by an exception that there are none.
-    """
-    return lib.BIO_get_mem_data(connection._from_ssl, _ANYWHERE) if _SEES_BUFFERS else -1
-
-
-def has_input(connection: SSL.Connection) -> bool:
-    """False where everything that a connection in memory was given has been read from it."""
-    return not _SEES_BUFFERS or lib.BIO_get_mem_data(connection._into_ssl, _ANYWHERE) > 0 or lib.SSL_pending(connection._ssl) > 0
 
 
 def choose_by_name(context: SSL.Context, choose: Callable[[bytes | None], SSL.Context | None]) -> object:
