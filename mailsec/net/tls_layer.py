@@ -192,10 +192,11 @@ def start_tls(above: Any, creator: Any) -> None:
 
     On anything but a socket of Twisted it is `transport.startTLS(creator)`.
     """
-    socket: Any = above.transport
-    if not (REACHES and isinstance(socket, Connection)):
-        socket.startTLS(creator)
+    transport = above.transport
+    if not (REACHES and isinstance(transport, Connection)):
+        transport.startTLS(creator)
         return
+    socket: Any = transport
     client = socket._tlsClientDefault
     connection = creator.clientConnectionForTLS(above) if client else creator.serverConnectionForTLS(above)
     if client:
