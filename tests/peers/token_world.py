@@ -64,8 +64,8 @@ class World:
                 self.certificates[name] = self.authority.certify(key.public_key, f"{name}@example.org")
                 making.import_certificate("HSM 1", self.certificates[name], f"{name}-2026")
             # As on most cards: a key, and nothing that says whose it is.
-            bare = making.generate_key("HSM 1", "rsa-2048", "frank's")
-            self.certificates["frank"] = self.authority.certify(bare.public_key, "frank@example.org")
+            bare = making.generate_key("HSM 1", "rsa-2048", "judith's")
+            self.certificates["judith"] = self.authority.certify(bare.public_key, "judith@example.org")
         rules = [
             {"name": "by name", "match": {"subject": "^by name"}, "sign": "required", "signer": "HSM 1:dave-2026"},
             {"name": "by URI", "match": {"subject": "^by URI"}, "sign": "required", "signer": "pkcs11:token=HSM%201;object=dave-2026"},
@@ -77,7 +77,7 @@ class World:
         secret = directory / "gateway" / "passphrase"
         own = secret.read_text().removesuffix("\n").removeprefix("internal:")
         with CertDb.open(str(directory / "gateway" / "mailsec.db"), password=own.encode()) as database:
-            database.add(self.certificates["frank"], "frank of the database", at=datetime.now(UTC))
+            database.add(self.certificates["judith"], "judith of the database", at=datetime.now(UTC))
         secret.write_text(f"internal:{own}\nHSM 10:other\nHSM 1:{pin}\n")
 
     def start(self) -> World:
