@@ -23,6 +23,7 @@ from mailsec.app.expiry import ExpiryWatch
 from mailsec.app.hardening import fitting, raise_descriptors
 from mailsec.app.own_certificates import OwnCertificates
 from mailsec.app.plugin_marks import PluginMarks
+from mailsec.app.recipients import RecipientsPlugin
 from mailsec.app.seal_keys import DatabaseSealKeys
 from mailsec.app.token_keys import TokenKeysPlugin, module_of, token_clients
 from mailsec.app.truststore import ConfiguredTrust
@@ -33,6 +34,7 @@ from mailsec.builtin.mailbox import MailboxPlugin
 from mailsec.builtin.revocation import RevocationPlugin
 from mailsec.builtin.rules import RulesPlugin
 from mailsec.builtin.software import SoftwarePlugin
+from mailsec.gateway.login_guard import LoginGuard
 from mailsec.gateway.pipeline import Pipeline
 from mailsec.gateway.services import Surroundings
 from mailsec.interfaces import Runtime, Spool
@@ -47,6 +49,7 @@ from mailsec.store.certdb import CertDb
 from mailsec.store.evidence import EvidenceStore
 from mailsec.store.seal_keys import SealKeyStore
 from mailsec.store.spool import SqliteSpool
+from mailsec.store.tallies import Tally
 
 _log = structlog.get_logger("mailsec.plugins")
 
@@ -55,6 +58,7 @@ __all__ = ["BUILT_IN", "Parts", "assemble", "fetch_rules", "make_pipeline"]
 BUILT_IN: dict[str, type] = {
     "database": DatabasePlugin,
     "authenticators": AuthenticatorsPlugin,
+    "recipients": RecipientsPlugin,
     "tokens": TokenKeysPlugin,
     "rules": RulesPlugin,
     "revocation": RevocationPlugin,
@@ -101,8 +105,8 @@ class Parts:
         self.runtime.close()
 
 
-def assemble(reactor: Any, configuration: Configuration, data_key: bytes, index: int) -> Parts:
-    """Make the parts of worker `index`. Raise MailsecError for what cannot be opened."""
+def assemble(reactor: Any, configuration: Configuration, data_key: bytes, index: int, sharing: tuple[int, int] = (0, 1)) -> Parts:
+    """Make the parts of the worker with spool `index`, which shares counts as such a one of so many. Raise MailsecError for what cannot be opened."""
     settings = gateway_settings(configuration)
     settings = replace(settings, limits=fitting(settings.limits, raise_descriptors()))
     roots = Path(configuration.relay.ca_file).read_bytes() if configuration.relay.ca_file else None
@@ -119,7 +123,10 @@ def assemble(reactor: Any, configuration: Configuration, data_key: bytes, index:
     )
     spool = SqliteSpool(configuration.spool.directory, index, data_key, runtime, settings.limits)
     spool.open()
-    plugins, pipeline = make_pipeline(configuration, settings, database, runtime, spool, reactor, spool.wake)
+    shared = (configuration.gateway.run_directory, *sharing, data_key)
+    guard = LoginGuard(_tally("logins", 900.0, *shared), settings.limits)
+    sent = _tally("sent", 3600.0, *shared)
+    plugins, pipeline = make_pipeline(configuration, settings, database, runtime, spool, reactor, spool.wake, guard, sent)
     relay = pipeline.forwarder = Relay(spool, runtime, settings)
     shown = certificates.load(runtime)
     expiry = ExpiryWatch(certificates, EvidenceStore(database), runtime, plugins.record)
@@ -135,6 +142,8 @@ def make_pipeline(
     spool: Spool,
     reactor: Any = None,
     wake: Callable[[str], Awaitable[None]] | None = None,
+    guard: LoginGuard | None = None,
+    sent: Tally | None = None,
 ) -> tuple[PluginManager, Pipeline]:
     """The plugins in their order, the built-in ones last, and the pipeline that asks them.
 
@@ -146,6 +155,7 @@ def make_pipeline(
     objects = (
         database_plugin,
         AuthenticatorsPlugin(configuration.authenticators, database_plugin.authenticator),
+        RecipientsPlugin(configuration.recipients),
         TokenKeysPlugin(clients, runtime, wake, (rule.signer for rule in configuration.rules if rule.signer != "from")),
         RulesPlugin(compile_rules(configuration)),
         RevocationPlugin(),
@@ -170,6 +180,8 @@ def make_pipeline(
         partners=database_plugin,
         learner=database_plugin if configuration.trust.learn_certificates else None,
         seals=seals,
+        guard=guard,
+        sent=sent,
         surroundings=Surroundings(database_plugin.register, module_of(configuration, database)),
     )
 
@@ -178,6 +190,10 @@ def fetch_rules(revocation: RevocationSettings) -> FetchRules:
     """Where evidence may be fetched from."""
     networks = tuple(map(read_network, revocation.allow_networks))
     return FetchRules(networks, frozenset(revocation.allow_ports), revocation.proxy)
+
+
+def _tally(name: str, period: float, directory: str, index: int, workers: int, key: bytes) -> Tally:
+    return Tally(str(Path(directory) / name), index, workers, key, period=period)
 
 
 def _made(spool: SqliteSpool | None) -> SqliteSpool:

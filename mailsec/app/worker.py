@@ -47,7 +47,8 @@ class WorkerProcess:
         # Each generation shares the burden among its own workers; those of the one before accept nothing any more.
         self._turns_file = os.path.join(configuration.gateway.run_directory, f"connections-{start.generation % 2}")  # noqa: PTH118
         self.drain_timeout: float = configuration.gateway.drain_timeout
-        self.parts = assemble(reactor, configuration, start.data_key, start.spool)
+        self.parts = assemble(reactor, configuration, start.data_key, start.spool, (start.index, start.workers))
+        self._addresses_file = os.path.join(configuration.gateway.run_directory, f"addresses-{start.generation % 2}")  # noqa: PTH118
         self.listeners: Listeners | None = None
         self.control: Any = None
         self._stopping = False
@@ -65,6 +66,7 @@ class WorkerProcess:
         from mailsec.app.overdue import Overdue
         from mailsec.net.listeners import open_listeners
         from mailsec.net.turns import Turns
+        from mailsec.store.tallies import Gauges
 
         parts = self.parts
         parts.watch_plugins(self.reactor)
@@ -84,7 +86,8 @@ class WorkerProcess:
             if self.start.listening:
                 descriptors = range(FIRST_SOCKET, FIRST_SOCKET + len(parts.settings.listeners))
                 turns = Turns(self._turns_file, self.start.index, self.start.workers)
-                self.listeners = open_listeners(self.reactor, parts.settings, parts.pipeline, descriptors, parts.tls, turns)
+                addresses = Gauges(self._addresses_file, self.start.index, self.start.workers, self.start.data_key)
+                self.listeners = open_listeners(self.reactor, parts.settings, parts.pipeline, descriptors, parts.tls, turns, addresses)
         except MailsecError as error:
             _log.error("cannot start", error=error.message, hint=error.hint)
             self.exit_code = error.exit_code

@@ -15,10 +15,12 @@ from mailsec.interfaces import Scratch
 from mailsec.model.octets import Octets
 from mailsec.model.session import Envelope, Identity, Session
 from mailsec.wire.smtp.questions import (
+    Announced,
     Authenticate,
     ClientState,
     Connected,
     FindVerifier,
+    Forwarded,
     MailFrom,
     MessageAbandoned,
     MessageComplete,
@@ -28,6 +30,8 @@ from mailsec.wire.smtp.questions import (
 from mailsec.wire.smtp.words import AUTH_UNAVAILABLE
 
 __all__ = ["SmtpConversation"]
+
+_NO_SUCH_LOGIN = Reply(550, "5.7.1", "this login is nobody's here")
 
 
 class SmtpConversation:
@@ -60,6 +64,11 @@ class SmtpConversation:
         if isinstance(question, FindVerifier):
             self._know(question.client)
             return self._find_verifier(question)
+        if isinstance(question, Announced):
+            return self._announced(question)
+        if isinstance(question, Forwarded):
+            self.session = replace(self.session, client=question.address)
+            return None
         if isinstance(question, Connected):
             if question.tls is not None:
                 self.session = replace(self.session, tls=question.tls)
@@ -106,6 +115,22 @@ class SmtpConversation:
         except MailsecError as error:
             # RFC 4954 §6: 454 4.7.0, temporary authentication failure
             return AUTH_UNAVAILABLE if error.temporary else None
+
+    async def _announced(self, question: Announced) -> Identity | Reply | None:
+        """A server in front says who its client is: from now on that is whom we speak with."""
+        session = self.session
+        if question.address:
+            session = replace(session, peer=question.address, peer_port=question.port)
+        identity = None
+        if question.login:
+            try:
+                identity = await self._pipeline.identity(question.login)
+            except MailsecError:
+                return AUTH_UNAVAILABLE
+            if identity is None:
+                return _NO_SUCH_LOGIN
+        self.session = replace(session, helo=question.helo, identity=identity)
+        return identity
 
     async def _find_verifier(self, question: FindVerifier) -> Verifying | Reply:
         try:

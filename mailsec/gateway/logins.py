@@ -12,6 +12,7 @@ from dataclasses import replace
 from mailsec.errors import MailsecError, Unavailable
 from mailsec.gateway.admission import Admission
 from mailsec.gateway.identity import certified
+from mailsec.gateway.login_guard import LoginGuard
 from mailsec.interfaces import PEER, Authenticator, Credentials, Runtime, ScramAuthenticator, ScramVerifier
 from mailsec.model.session import Identity, Session
 from mailsec.model.verdict import Event
@@ -29,12 +30,20 @@ _NOT_FOR_CLIENTS = frozenset({PEER, "UPSTREAM"})
 class Logins:
     """One for each worker."""
 
-    def __init__(self, authenticators: Sequence[Authenticator], admission: Admission, runtime: Runtime, plugins: PluginManager) -> None:
+    def __init__(
+        self,
+        authenticators: Sequence[Authenticator],
+        admission: Admission,
+        runtime: Runtime,
+        plugins: PluginManager,
+        guard: LoginGuard | None = None,
+    ) -> None:
         self._authenticators = tuple(authenticators)
         self._scram: tuple[ScramAuthenticator, ...] = tuple(one for one in authenticators if SCRAM in one.mechanisms)  # type: ignore[misc]
         self._admission = admission
         self._runtime = runtime
         self._plugins = plugins
+        self._guard = guard
         self._records = bool(plugins.implementations("record_event"))
 
     @property
@@ -56,11 +65,43 @@ class Logins:
             return None
         if credentials.mechanism == "EXTERNAL":
             return certified(session, credentials)
+        self._wait_for_turn(credentials.login, credentials.mechanism, session)
+        identity, doubt = await self._asked(credentials, session, proven)
+        if self._guard is not None:
+            if identity is not None:
+                self._guard.succeeded(session.peer, credentials.login)
+            elif doubt is None:
+                self._guard.failed(session.peer, credentials.login, self._runtime.now().timestamp())
+        if identity is not None:
+            return identity
+        self._record(session, credentials.mechanism, doubt.message if doubt is not None else "")
+        if doubt is not None:
+            raise doubt
+        return None
+
+    def _wait_for_turn(self, login: str, mechanism: str, session: Session) -> None:
+        """Raise Unavailable for who has to wait: no password is looked at before."""
+        wait = self._guard.wait(session.peer, login, self._runtime.now().timestamp()) if self._guard is not None else 0.0
+        if wait:
+            why = f"too many wrong passwords: {wait:.0f} s to wait"
+            self._record(session, mechanism, why)
+            raise Unavailable(why, stage="login")
+
+    def _record(self, session: Session, mechanism: str, reason: str) -> None:
+        if self._records:
+            # the login is left out: people type their password there
+            fields = {"listener": session.listener, "peer": session.peer, "mechanism": mechanism}
+            self._plugins.record(Event("login refused", self._runtime.now(), fields | {"reason": reason} if reason else fields))
+
+    async def _asked(
+        self, credentials: Credentials, session: Session, proven: Identity | None
+    ) -> tuple[Identity | None, MailsecError | None]:
+        """Who that is, or why it cannot be said."""
         doubt: MailsecError | None = None
         if credentials.mechanism == SCRAM:
             # RFC 5802 §5.1: an authorisation identity says as whom to act; nobody acts as somebody else here.
             if proven is not None and credentials.authorisation in ("", credentials.login):
-                return replace(proven, mechanism=SCRAM)
+                return replace(proven, mechanism=SCRAM), None
         else:
             # The same question, asked in two steps.
             asked = replace(credentials, mechanism="PLAIN") if credentials.mechanism == "LOGIN" else credentials
@@ -73,19 +114,12 @@ class Logins:
                     doubt = doubt or error
                     continue
                 if identity is not None:
-                    return identity
-        if self._records:
-            # the login is left out: people type their password there
-            fields = {"listener": session.listener, "peer": session.peer, "mechanism": credentials.mechanism}
-            self._plugins.record(
-                Event("login refused", self._runtime.now(), fields if doubt is None else fields | {"reason": doubt.message})
-            )
-        if doubt is not None:
-            raise doubt
-        return None
+                    return identity, None
+        return None, doubt
 
     async def verifying(self, login: str, session: Session) -> Verifying:
         """What a SCRAM login is checked against. Raise MailsecError where it cannot be said."""
+        self._wait_for_turn(login, SCRAM, session)
         nobody: ScramVerifier | None = None
         doubt: MailsecError | None = None
         for authenticator in self._scram:

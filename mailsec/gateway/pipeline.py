@@ -22,12 +22,14 @@ from mailsec.gateway.inbound import handle_inbound
 from mailsec.gateway.inquiry import EvidenceCache
 from mailsec.gateway.keyring import KeyRing, need_of
 from mailsec.gateway.learning import Learner, Learning
+from mailsec.gateway.login_guard import LoginGuard, Recent
 from mailsec.gateway.logins import Logins
 from mailsec.gateway.mailbox import Copy, handle_mailbox, retrieve, retrieved
 from mailsec.gateway.notices import Notices
 from mailsec.gateway.outbound import handle_outbound
 from mailsec.gateway.outcomes import Receipt, is_told, must_report, receipt_of, rows_of, waiting_on
 from mailsec.gateway.passing import Forwarder, pass_on
+from mailsec.gateway.rates import Rates
 from mailsec.gateway.reprocess import Reprocessing
 from mailsec.gateway.services import Services, Surroundings
 from mailsec.gateway.settling import DELIVER, decision_of, plain_text
@@ -82,6 +84,8 @@ class Pipeline(Services):
         partners: PartnerBook | None = None,
         seals: SealKeys | None = None,
         learner: Learner | None = None,
+        guard: LoginGuard | None = None,
+        sent: Recent | None = None,
         surroundings: Surroundings | None = None,
     ) -> None:
         self.settings = settings
@@ -102,7 +106,8 @@ class Pipeline(Services):
         lent = {"settings": settings, "runtime": runtime}
         self.admission = Admission(settings, plugins.providers("register_recipient_directories", **lent), runtime.now)
         self.authenticators: tuple[Authenticator, ...] = tuple(plugins.providers("register_authenticators", **lent))
-        self.logins = Logins(self.authenticators, self.admission, runtime, plugins)
+        self.logins = Logins(self.authenticators, self.admission, runtime, plugins, guard)
+        self._rates = Rates(settings, sent)
         self.directories: tuple[CertificateDirectory, ...] = tuple(plugins.providers("register_certificate_directories", **lent))
         desk = EvidenceDesk(
             engine,
@@ -195,6 +200,7 @@ class Pipeline(Services):
         if refused is None:
             # RFC 1870 §6.1: 452 before the octets are sent, where there is no room for them now
             self.spool.check_room(size)
+            refused = self._rates.admit(session, reverse_path, self.runtime.now())
         return refused
 
     def admit_recipient(self, session: Session, reverse_path: Address | None, recipient: Address) -> Reply | Awaitable[Reply | None] | None:
@@ -243,6 +249,8 @@ class Pipeline(Services):
                 self._record_failure(session, envelope, len(octets), error, decision.reply)
             return Receipt((), decision.reply, (decision.reply,) * len(envelope.recipients))
         self._learning.take(outcomes)
+        if receipt.reply.positive:
+            self._rates.count(session, envelope.reverse_path, len(envelope.recipients), transaction.received_at)
         if self._records:
             self._record(transaction, outcomes, receipt.reply)
         return receipt
@@ -411,6 +419,7 @@ class Pipeline(Services):
                     "listener": session.listener,
                     "origin": session.origin.value,
                     "peer": session.peer,
+                    **({"client": session.client} if session.client else {}),
                     "user": session.identity.name if session.identity is not None else "",
                     **(tls_fields(session.tls, transaction.received_at) if session.tls is not None else {}),
                     "rule": first.rule if len(outcomes) == 1 else ", ".join(dict.fromkeys(one.rule for one in outcomes if one.rule)),

@@ -33,6 +33,14 @@ class Limits:
     """Messages on one connection: nothing lives for ever."""
     auth_failures: int = 3
     """Failed AUTH attempts on one connection: guessing of passwords."""
+    login_failures_per_address: int = 20
+    """Wrong passwords from one address (one /64) in a quarter of an hour, to all workers, before each further login waits: guessing."""
+    login_failures_per_account: int = 10
+    """The same for one login, from wherever: guessing from many addresses."""
+    login_wait_of_address: float = 300.0
+    """Seconds that an address waits at most until its next login is looked at; each wrong one doubles its wait."""
+    login_wait_of_account: float = 60.0
+    """The same for a login. Short: who guesses keeps its owner out no longer (and not at all from where they logged in before)."""
     command_timeout: float = 300.0
     """Seconds without a command (RFC 5321 §4.5.3.2.7): stalled sessions."""
     data_timeout: float = 180.0
@@ -44,7 +52,7 @@ class Limits:
     connections: int = 2000
     """Connections of one worker at once: descriptors that run out."""
     connections_per_address: int = 200
-    """Connections of one address (one /64) to one worker at once: one client that takes all."""
+    """Connections of one address (one /64) to all workers at once: one client that takes all."""
     outgoing_connections: int = 1000
     """Connections of one worker to next hops at once: reports to thousands of domains whose servers never answer."""
     received_headers: int = 50

@@ -5,9 +5,10 @@ The one invariant: an address that carries another one inside it (mapped, 6to4, 
 
 from __future__ import annotations
 
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
-__all__ = ["Network", "is_public", "lies_in", "read_network"]
+__all__ = ["Network", "client_of", "is_public", "lies_in", "read_network"]
 
 Network = IPv4Network | IPv6Network
 
@@ -72,3 +73,14 @@ def lies_in(text: str, networks: tuple[Network, ...]) -> bool:
 def read_network(text: str) -> Network:
     """ "192.0.2.0/24", or one address; raise ValueError."""
     return ip_network(text, strict=False)
+
+
+@lru_cache(maxsize=4096)
+def client_of(peer: str) -> str:
+    """What counts as one client: an IPv4 address, an IPv6 /64; "" for ourselves and for unix sockets, who are no strangers."""
+    if not peer or peer.startswith("unix:"):
+        return ""
+    address = ip_address(peer.partition("%")[0])
+    if address.is_loopback:
+        return ""
+    return peer if address.version == 4 else f"{IPv6Address(int(address) >> 64 << 64)}/64"

@@ -110,6 +110,8 @@ class Session:
     identity: Identity | None = None
     behind_own_mta: bool = False
     """An `internet` listener that only our own MTA can reach: it has added results of its own already."""
+    client: str = ""
+    """Who spoke to the mail server before us, as that one says (XFORWARD): for logs, and for nothing else."""
     upstream: str = ""
     """`mailbox`: the mailbox's server as "HOST:PORT"; with `identity`, whose addresses are the mailbox owner's."""
     in_passing: bool = False

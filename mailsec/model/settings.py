@@ -13,6 +13,7 @@ from mailsec.model.session import Origin
 from mailsec.model.tls import TlsPeer, TlsPolicy
 
 __all__ = [
+    "FrontSettings",
     "GatewaySettings",
     "ListenerSettings",
     "MailboxSettings",
@@ -67,6 +68,18 @@ class MailboxSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class FrontSettings:
+    """Who may say that a client is somebody else than it seems."""
+
+    proxies: tuple[str, ...] = ()
+    """Networks of proxies that send a PROXY header; nobody else may connect then."""
+    xclient: bool = False
+    xclient_uids: tuple[int, ...] = ()
+    """Users of this machine who may send XCLIENT over a unix socket."""
+    xclient_login: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class ListenerSettings:
     """One `[[listener]]`."""
 
@@ -90,6 +103,9 @@ class ListenerSettings:
     """The name of a plugin's TcpService, for protocols that are neither smtp nor pop3."""
     mailbox: MailboxSettings | None = None
     """For the protocol "pop3"."""
+    front: FrontSettings = field(default_factory=FrontSettings)
+    recipients_per_hour: int = 0
+    """Recipients to whom one identity may send in an hour; 0: without limit."""
     certificates: tuple[str, ...] = ()
     """Nicknames and "file:DIR" of server certificates; the first is shown to who asks for no name. `certificate` is the first, too."""
     tls_policy: TlsPolicy = field(default_factory=TlsPolicy)

@@ -59,6 +59,9 @@ def spoken_on(listener: ListenerSettings, settings: GatewaySettings, pipeline: P
         dsn=True,
         chunking=True,
         lmtp=listener.protocol == "lmtp",
+        xclient=listener.front.xclient,
+        xclient_certificates=not listener.address.startswith("unix:"),
+        xclient_login=listener.front.xclient_login,
         limits=settings.limits,
     )
     told = b"" if listener.tls == "implicit" else b"421 4.7.0 too many connections from your address\r\n"

@@ -47,7 +47,7 @@ class WireProtocol(Protocol):
     although something arrives again and again, counted anew after each message. `cancel`: whether an open question is cancelled when the
     peer goes; without it the answer is awaited and thrown away, so that what was begun (a commit) is finished. `judge` is given what a
     handshake came to before the core is, and returns what may be believed of it, or raises: then a core that has `tls_refused(reply)` says
-    its last words, and the connection is closed.
+    its last words, and the connection is closed. `met` sees the transport before anything is said.
     """
 
     transport: Any
@@ -64,6 +64,7 @@ class WireProtocol(Protocol):
         cancel: bool = False,
         judge: Judge | None = None,
         on_lost: Callable[[WireProtocol], None] | None = None,
+        met: Callable[[Any], None] | None = None,
     ) -> None:
         self.core = core
         self.conversation = conversation
@@ -79,6 +80,7 @@ class WireProtocol(Protocol):
         self.handshake_failed = ""
         """Why no TLS session came of a handshake that was begun."""
         self._on_lost = on_lost
+        self._met = met
         self._out: list[bytes] = []
         self._input: list[bytes] = []
         self._input_size = 0
@@ -115,6 +117,8 @@ class WireProtocol(Protocol):
             except OSError:  # a unix socket, or a peer that is gone already
                 pass
         self._alarm.begin_session()
+        if self._met is not None:
+            self._met(self.transport)
         self._run(self.core.connection_made)
 
     def dataReceived(self, data: bytes) -> None:

@@ -9,8 +9,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache, partial
-from ipaddress import ip_address
+from functools import partial
 from typing import Any
 
 import structlog
@@ -20,12 +19,15 @@ from twisted.internet.protocol import Factory, Protocol
 
 from mailsec.errors import MailsecError
 from mailsec.gateway.pipeline import Pipeline
+from mailsec.model.networks import client_of
 from mailsec.model.session import Session
 from mailsec.model.settings import GatewaySettings, ListenerSettings
 from mailsec.net.conversations import spoken_on
 from mailsec.net.driver import WireProtocol
+from mailsec.net.proxied import Proxied, Proxies, is_user
 from mailsec.net.services import Foreign, factory_of
 from mailsec.net.turns import GIVE_WAY, Turn, Turns
+from mailsec.store.tallies import Gauges
 
 __all__ = ["Listeners", "open_listeners"]
 
@@ -39,9 +41,10 @@ def open_listeners(
     descriptors: Sequence[int],
     tls: Mapping[str, Callable[..., Any]],
     turns: Turns,
+    gauges: Gauges | None = None,
 ) -> Listeners:
     """Listen on inherited sockets, one for each of `settings.listeners`; `tls` gives each listener's `net.tls.ServerTls`, by its name."""
-    listeners = Listeners(reactor, settings, pipeline, turns)
+    listeners = Listeners(reactor, settings, pipeline, turns, gauges)
     for listener, descriptor in zip(settings.listeners, descriptors, strict=True):
         listeners.adopt(listener, descriptor, tls.get(listener.name))
     return listeners
@@ -50,18 +53,20 @@ def open_listeners(
 class Listeners:
     """All ports of one worker, and the connections that came in by them."""
 
-    def __init__(self, reactor: Any, settings: GatewaySettings, pipeline: Pipeline, turns: Turns) -> None:
+    def __init__(self, reactor: Any, settings: GatewaySettings, pipeline: Pipeline, turns: Turns, gauges: Gauges | None = None) -> None:
+        """`gauges`: how many connections each client has, to all workers."""
         self.reactor = reactor
         self.turns = turns
         self.settings = settings
         self.pipeline = pipeline
         self.services = pipeline.services()
-        self.connections: set[WireProtocol | Foreign] = set()
+        self.connections: set[WireProtocol | Foreign | Proxied] = set()
         self.accepted = 0
         """Connections since the start."""
         self._ports: list[Any] = []
         self._factories: list[Any] = []
-        self._per_address: dict[object, int] = {}
+        self._gauges = gauges
+        self._per_address: dict[str, int] = {}
         self._full = False
         self._closed = False
         self._prefix = pipeline.runtime.random(5).hex()
@@ -84,15 +89,33 @@ class Listeners:
 
     # -- one connection -------------------------------------------------------------------------------------------------------
 
-    def connect(self, accept: _Accept, peer: Any) -> Protocol | None:
+    def accepted_from(self, accept: _Accept, peer: Any) -> Protocol | None:
         """The protocol of a new connection; None closes it."""
+        if accept.proxies is None:
+            return self.connect(accept, peer)
+        if self._closed or _peer(peer, accept.listener)[0] not in accept.proxies:
+            _log.warning("not a proxy", peer=_peer(peer, accept.listener)[0], listener=accept.listener.name)
+            return None
+        waiting = Proxied(peer, partial(self.connect, accept), self.reactor, self._proxy_gone)
+        self.connections.add(waiting)
+        return waiting
+
+    def _proxy_gone(self, waiting: Proxied) -> None:
+        """Its header has come, or it went away."""
+        self.connections.discard(waiting)
+        self._tell_if_empty()
+
+    def connect(self, accept: _Accept, peer: Any) -> Protocol | None:
+        """The protocol of a connection whose client is known; None closes it."""
         listener, spoken = accept.listener, accept.spoken
         if self._closed:
             return None
         host, port = _peer(peer, listener)
-        group = _group(host)
+        group = client_of(host)
         limits = self.settings.limits
-        held = self._per_address.get(group, 0) if group is not None else 0
+        held = self._per_address.get(group, 0) if group else 0
+        if group and self._gauges is not None:
+            held = max(held, self._gauges.total(group))
         if held >= limits.connections_per_address:
             _log.warning("too many connections", peer=host, listener=listener.name, held=held)
             return _TooMany(spoken.too_many) if spoken.too_many else None
@@ -133,8 +156,10 @@ class Listeners:
             return None
         self.connections.add(connection)
         self.turns.opened()
-        if group is not None:
-            self._per_address[group] = held + 1
+        if group:
+            self._per_address[group] = self._per_address.get(group, 0) + 1
+            if self._gauges is not None:
+                self._gauges.change(group, 1)
         if len(self.connections) >= limits.connections and not self._full:
             self._pause()
         return connection
@@ -152,12 +177,15 @@ class Listeners:
             session_timeout=accept.spoken.session_timeout,
             judge=partial(self.pipeline.admit_tls, session),
             on_lost=lost,
+            met=partial(accept.met, core) if accept.listener.front.xclient_uids else None,
         )
 
-    def _lost(self, connection: WireProtocol | Foreign, group: object) -> None:
+    def _lost(self, connection: WireProtocol | Foreign, group: str) -> None:
         self.connections.discard(connection)
         self.turns.ended()
-        if group is not None:
+        if group:
+            if self._gauges is not None:
+                self._gauges.change(group, -1)
             held = self._per_address.get(group, 1) - 1
             if held > 0:
                 self._per_address[group] = held
@@ -165,6 +193,9 @@ class Listeners:
                 self._per_address.pop(group, None)
         if self._full and len(self.connections) < self.settings.limits.connections * 0.9:
             self._resume()
+        self._tell_if_empty()
+
+    def _tell_if_empty(self) -> None:
         if not self.connections:
             waiting, self._when_empty = self._when_empty, []
             for call in waiting:
@@ -273,9 +304,15 @@ class _Accept(Factory):
         service = self.spoken.reactor_service
         self.factory = None if service is None else factory_of(service, listener, tls)
         """Twisted's, where a plugin brings one."""
+        self.proxies = Proxies(listener.front.proxies) if listener.front.proxies else None
+
+    def met(self, core: Any, transport: Any) -> None:
+        """Who is at the other end of a unix socket: a server in front of us is told from others by its user."""
+        if is_user(transport, self.listener.front.xclient_uids):
+            core.trust_peer()
 
     def buildProtocol(self, addr: Any) -> Protocol | None:
-        return self.listeners.connect(self, addr)
+        return self.listeners.accepted_from(self, addr)
 
 
 class _TooMany(Protocol):
@@ -297,14 +334,3 @@ def _peer(peer: Any, listener: ListenerSettings) -> tuple[str, int]:
     host: str = peer.host
     # RFC 4291 §2.5.5.2: how IPv4 looks on a socket for both (systemd opens such). One /64 would hold all of it.
     return host.removeprefix("::ffff:") if "." in host else host, peer.port
-
-
-@lru_cache(maxsize=4096)
-def _group(host: str) -> object:
-    """What counts as one client: an IPv4 address, an IPv6 /64; None for ourselves, who are no strangers."""
-    if host.startswith("unix:"):
-        return None
-    address = ip_address(host.partition("%")[0])
-    if address.is_loopback:
-        return None
-    return host if address.version == 4 else address.packed[:8]

@@ -6,6 +6,7 @@ from datetime import timedelta
 
 import pytest
 
+from mailsec.app.authenticators import AuthenticatorsPlugin
 from mailsec.app.database_plugin import CHECKED_EVERY, DatabasePlugin
 from mailsec.errors import KeyUnavailable, Tampered, Unavailable
 from mailsec.gateway.pipeline import Pipeline
@@ -46,6 +47,7 @@ class World:
         plugin = DatabasePlugin(self.db, self.runtime)
         plugins = PluginManager()
         plugins.add(plugin, "database")
+        plugins.add(AuthenticatorsPlugin((), plugin.authenticator), "authenticators")
         plugins.load()
         self.gateway = Pipeline(
             settings(),

@@ -478,6 +478,18 @@ def test_lmtp_answers_a_chunk_for_each_recipient():
     assert [reply.code for reply in hop.results[0].replies] == [250, 452]
 
 
+@pytest.mark.parametrize("hello", [HELLO, CHUNKING, "250 x\r\n"], ids=["pipelined", "chunking", "one by one"])
+def test_message_that_only_asks_sends_nothing_and_gives_the_reply_of_each(hello):
+    hop = Hop([outgoing("bob@example.org", "carol@example.org", body=b"", sender=None, only_asks=True), outgoing()])
+    hop.hear("220 x\r\n").hear(hello)
+    for reply in ("250 ok\r\n", "250 2.1.5 here\r\n", "550 5.1.1 nobody\r\n"):
+        hop.hear(reply)
+    (result,) = hop.results
+    assert result.replies == (Reply(250, "2.1.5", "here"), Reply(550, "5.1.1", "nobody")) and not result.local
+    assert b"DATA" not in hop.said.partition(b"RSET")[0] and b"BDAT" not in hop.said
+    assert b"RSET\r\n" in hop.said, "the transaction is given up before the next"
+
+
 def to_dsn(*to: Recipient, offer: str = "250-DSN\r\n", **more: Any) -> Hop:
     message = OutgoingMessage(Address.parse("a@b.example"), to, Segments.of(b"Subject: x\r\n\r\n"), **more)
     return Hop([message]).hear("220 x\r\n").hear(HELLO.replace("250 ", offer + "250 "))

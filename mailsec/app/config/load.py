@@ -33,6 +33,7 @@ SECTIONS: dict[str, type[models.Section]] = {
     "database": models.Database,
     "listener": models.Listener,
     "authenticator": people.Authenticator,
+    "recipients": people.Recipients,
     "tls": models.Tls,
     "module": models.Module,
     "passphrase": models.Passphrase,
@@ -71,6 +72,7 @@ class Configuration:
     plugins: models.Plugins
     modules: tuple[models.Module, ...] = ()
     authenticators: tuple[people.Authenticator, ...] = ()
+    recipients: people.Recipients = field(default_factory=people.Recipients)
     plugin_tables: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     lines: Mapping[Path, int] = field(default_factory=dict, repr=False)
     text: str = field(default="", repr=False)

@@ -6,13 +6,16 @@ relative to the directory of the configuration file. Secrets are never in it: a 
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
+from pydantic import BeforeValidator, Field, model_validator
+
+from mailsec.app.config.base import File, Section, Several, several
+from mailsec.app.config.front import Front
 
 __all__ = [
     "Database",
+    "File",
     "Gateway",
     "Hop",
     "Listener",
@@ -26,22 +29,12 @@ __all__ = [
     "Revocation",
     "Rule",
     "Section",
+    "Several",
     "Spool",
     "Tls",
     "Trust",
     "Upstream",
 ]
-
-
-def _beside(value: str, info: ValidationInfo) -> str:
-    """A path relative to the configuration file; an URL, "nss:DIR" and the empty string stay."""
-    base = (info.context or {}).get("base")
-    return value if base is None or not value or "://" in value or value.startswith("nss:") else str(Path(base) / Path(value).expanduser())
-
-
-def _several(value: Any) -> Any:
-    """One string stands for a list of it."""
-    return [value] if isinstance(value, str) else value
 
 
 def _upstream(value: Any) -> Any:
@@ -57,16 +50,6 @@ def _upstreams(value: Any) -> Any:
 def _hop(value: Any) -> Any:
     """A string, or a list of them, stands for `{ to = … }`."""
     return {"to": value} if isinstance(value, str | list) else value
-
-
-File = Annotated[str, AfterValidator(_beside)]
-Several = Annotated[list[str], BeforeValidator(_several)]
-
-
-class Section(BaseModel):
-    """What all sections share: unknown names are errors, nothing is converted silently, nothing changes afterwards."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True, validate_default=True)
 
 
 class Gateway(Section):
@@ -203,6 +186,10 @@ class Listener(Section):
     proxy: bool = False
     """Proxy mode: what stays one copy, waits for nothing and is not decrypted is passed on while its client waits, who is told what the next
     hop says; if that is away, the client keeps the mail. Everything else goes by the spool, as without it."""
+    front: Front = Front()
+    """What stands in front of it and speaks for its clients: a proxy, or a mail server with XCLIENT."""
+    recipients_per_hour: int = Field(default=0, ge=0)
+    """To how many recipients somebody may send in an hour; 0 means without limit. On "submission" who logged in, on "trusted" each sender."""
     normalise: bool = False
     """Make CRLF of a bare CR or LF, where peers send such; otherwise mail with one is refused."""
     upstream: AnyUpstream = Upstream()
@@ -263,7 +250,7 @@ class Module(Section):
     """How logs and commands call it. One of the same name that `mailsec module add` made is not used."""
     library: File = ""
     """The PKCS#11 library: "/usr/lib/softhsm/libsofthsm2.so". `mailsec module list` shows those that the system knows."""
-    nss: Annotated[list[File], BeforeValidator(_several)] = Field(default_factory=list)
+    nss: Annotated[list[File], BeforeValidator(several)] = Field(default_factory=list)
     """Instead of `library`: directories of NSS databases (cert9.db, key4.db), each of which is a token."""
     parameters: str = ""
     """What the library is initialised with, where it wants a string (NSS's own "module spec" instead of `nss`)."""
@@ -335,9 +322,7 @@ class Match(Section):
 
     listener: Several = Field(default_factory=list)
     """Names of listeners."""
-    origin: Annotated[list[Literal["submission", "trusted", "internet", "mailbox"]], BeforeValidator(_several)] = Field(
-        default_factory=list
-    )
+    origin: Annotated[list[Literal["submission", "trusted", "internet", "mailbox"]], BeforeValidator(several)] = Field(default_factory=list)
     """Origins of listeners."""
     user: Several = Field(default_factory=list)
     """Logins."""
@@ -345,7 +330,7 @@ class Match(Section):
     """Addresses in From."""
     recipient: Several = Field(default_factory=list)
     """Addresses of the recipient."""
-    kind: Annotated[list[Literal["report", "calendar"]], BeforeValidator(_several)] = Field(default_factory=list)
+    kind: Annotated[list[Literal["report", "calendar"]], BeforeValidator(several)] = Field(default_factory=list)
     """Mail that programs read: "report" (delivery and disposition notifications), "calendar" (invitations and answers to them). Such mail is
     signed, or encrypted "if-possible", only by rules that name its kind; "required" encryption holds for it, too."""
     subject: str = ""
@@ -393,7 +378,7 @@ class Rule(Section):
 class Hop(Peer):
     """A next hop, where it needs more than its address."""
 
-    to: Annotated[list[str], BeforeValidator(_several)] = Field(min_length=1)
+    to: Annotated[list[str], BeforeValidator(several)] = Field(min_length=1)
     """ "smtp://HOST:PORT", "lmtp://HOST:PORT", "smtp:unix:PATH", "lmtp:unix:PATH", or "mx" (what DNS says of the recipient's domain). Of
     several in a list the first that can be reached gets the mail."""
     connections: int = Field(default=0, ge=0, le=1000)

@@ -10,11 +10,11 @@ from typing import Literal
 from pydantic import Field
 
 from mailsec.app.config.addresses import is_domain
+from mailsec.app.config.base import File, Section, Several
 from mailsec.app.config.lines import Path
-from mailsec.app.config.models import File, Section, Several
 from mailsec.app.config.problems import Problem
 
-__all__ = ["Authenticator", "find_authenticator_problems", "parse_server"]
+__all__ = ["Authenticator", "Recipients", "find_authenticator_problems", "find_recipient_problems", "parse_server"]
 
 _SERVER = re.compile(r"(smtps?)://(\[[^\]]+\]|[^\[\]:/]+)(?::(\d{1,5}))?/?")
 
@@ -36,6 +36,20 @@ class Authenticator(Section):
     domains: Several = Field(default_factory=list)
     """For "dovecot" and "upstream": the domains whose addresses its logins are. A login "alice" is an address in the first; a login that is
     an address must be in one of them. Name only domains that this server keeps apart."""
+
+
+class Recipients(Section):
+    """Whether recipients of mail from "internet" exist, so that mail for nobody is refused at once instead of returned later."""
+
+    check: Literal["none", "next-hop", "file"] = "none"
+    """ "none" (whoever is in our domains), "next-hop" (the next hop of their domain is asked by RCPT; while it is away, mail for those that
+    are not remembered waits at its sender) or "file". Plugins are asked in any case (`register_recipient_directories`)."""
+    file: File = ""
+    """For "file": lines "name@domain", "@domain" (everybody there) or "@.domain" (and below it). It is read again when it changes."""
+    remember_known: float = Field(default=3600.0, ge=0, le=86400)
+    """For "next-hop": seconds for which somebody who exists is remembered."""
+    remember_unknown: float = Field(default=300.0, ge=0, le=86400)
+    """For "next-hop": seconds for which somebody who does not exist is remembered."""
 
 
 _NEEDED = {"database": (), "dovecot": ("socket", "domains"), "upstream": ("server", "domains"), "passwd-file": ("file",)}
@@ -92,6 +106,15 @@ def find_authenticator_problems(authenticators: Sequence[Authenticator | None]) 
         if one.kind == "database" and any(other is not None and other.kind == "database" for other in authenticators[:index]):
             problems.append(Problem((*here, "kind"), "the database is asked already"))
     return problems
+
+
+def find_recipient_problems(recipients: Recipients) -> list[Problem]:
+    """All contradictions in `[recipients]`."""
+    if recipients.check == "file" and not recipients.file:
+        return [Problem(("recipients", "file"), 'is missing for check = "file"', 'for example file = "recipients"')]
+    if recipients.file and recipients.check != "file":
+        return [Problem(("recipients", "file"), f'is not read with check = "{recipients.check}"', 'set check = "file"')]
+    return []
 
 
 def _socket(path: Path, text: str) -> list[Problem]:

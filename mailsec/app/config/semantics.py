@@ -15,9 +15,10 @@ from mailsec.algorithms.profiles import PROFILES
 from mailsec.app.config import models
 from mailsec.app.config.addresses import Endpoint, is_domain, parse_endpoint, parse_hop
 from mailsec.app.config.evidence import find_revocation_problems
+from mailsec.app.config.front import find_front_problems
 from mailsec.app.config.lines import Path
 from mailsec.app.config.mailboxes import find_mailbox_problems
-from mailsec.app.config.people import find_authenticator_problems
+from mailsec.app.config.people import find_authenticator_problems, find_recipient_problems
 from mailsec.app.config.problems import Problem, near
 from mailsec.app.config.tenants import find_tenant_problems
 from mailsec.app.config.tls import find_tls_problems
@@ -64,6 +65,8 @@ def find_problems(sections: Mapping[str, Any], plugin_tables: Mapping[str, Any])
         problems.extend(find_revocation_problems(sections["revocation"]))
     problems.extend(find_token_problems(sections))
     problems.extend(find_authenticator_problems(sections["authenticator"]))
+    if sections["recipients"] is not None:
+        problems.extend(find_recipient_problems(sections["recipients"]))
     plugins = sections["plugins"]
     if plugins is not None:
         for name in plugin_tables:
@@ -160,14 +163,17 @@ def _listener(index: int, listener: models.Listener, problems: list[Problem]) ->
             networks_are_named = False
             if listener.origin == "trusted":
                 problems.append(Problem(path, f'open relay: "{text}" trusts strangers', "name the addresses of your own servers"))
-    reached_by_us = networks_are_named or (endpoint is not None and endpoint.local)
+    # Behind a proxy whoever connects is near, and strangers are announced by it.
+    near = endpoint is not None and endpoint.local and not listener.front.proxies
+    reached_by_us = networks_are_named or near
+    problems.extend(find_front_problems(index, listener, endpoint is not None and bool(endpoint.path)))
     # A certificate that some authority gave to somebody is no name: strangers have certificates, too.
     known_by_name = listener.client_certificates == "required" and bool(listener.client_names)
     if listener.tls != "none" and not listener.certificate:
         problem("tls", f'"{listener.tls}" needs a certificate', 'certificate = "NICKNAME" of an entry of the database')
     if listener.tls == "none" and listener.certificate:
         problem("certificate", "is not used without tls", 'set tls = "starttls"')
-    if listener.origin == "submission" and listener.tls == "none":
+    if listener.origin == "submission" and listener.tls == "none" and not listener.front.xclient_login:
         problem("origin", "submission without tls: nobody could authenticate", 'set tls = "starttls-required" or "implicit"')
     if listener.origin == "trusted":
         if not listener.senders:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import fields, replace
 
 from mailsec.app.config.addresses import parse_hop
+from mailsec.app.config.front import front_settings
 from mailsec.app.config.load import Configuration
 from mailsec.app.config.mailboxes import mailbox_settings
 from mailsec.app.config.models import Gateway, Hop, Revocation
@@ -56,6 +57,8 @@ def _listeners(configuration: Configuration) -> tuple[ListenerSettings, ...]:
             behind_own_mta=listener.behind == "own-mta",
             authenticate=listener.origin == "submission",
             normalise=listener.normalise,
+            front=front_settings(listener.front),
+            recipients_per_hour=listener.recipients_per_hour,
             secret_header=listener.secret_header,
             secrets=read_secrets(listener.secret_file) if listener.secret_file else (),
             mailbox=mailbox_settings(configuration.tls, listener),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from mailsec.app.config.problems import Problem, near
 from mailsec.app.config.tenants import read_secrets
 from mailsec.app.files import reason_of
 from mailsec.builtin.passwd_file import read_passwd
+from mailsec.builtin.recipients_file import read_recipients
 from mailsec.errors import CertificateError, ConfigurationError, MailsecError
 from mailsec.keys.reference import parse_reference
 from mailsec.store.certdb import CertDb
@@ -138,6 +139,8 @@ def _files(configuration: Configuration, problems: list[Problem]) -> None:
     for index, one in enumerate(configuration.authenticators):
         if one.file:
             _passwd_file(("authenticator", index, "file"), one.file, problems)
+    if configuration.recipients.file:
+        _lines(("recipients", "file"), configuration.recipients.file, read_recipients, problems)
     if relay.ca_file:
         _certificates(("relay", "ca_file"), relay.ca_file, problems)
 
@@ -146,12 +149,18 @@ def _passwd_file(place: Place, path: str, problems: list[Problem]) -> None:
     before = len(problems)
     _secret_file(place, path, problems)
     if len(problems) == before:
-        try:
-            read_passwd(Path(path).read_text("utf-8"))
-        except MailsecError as error:
-            problems.append(Problem(place, f"{path}: {error.message}", error.hint))
-        except (OSError, UnicodeDecodeError):
-            problems.append(Problem(place, f"{path} cannot be read as UTF-8"))
+        _lines(place, path, read_passwd, problems)
+
+
+def _lines(place: Place, path: str, read: Callable[[str], object], problems: list[Problem]) -> None:
+    try:
+        read(Path(path).read_text("utf-8"))
+    except MailsecError as error:
+        problems.append(Problem(place, f"{path}: {error.message}", error.hint))
+    except OSError as error:
+        problems.append(Problem(place, f"cannot read {path}: {reason_of(error)}"))
+    except UnicodeDecodeError:
+        problems.append(Problem(place, f"{path} is not UTF-8"))
 
 
 def _secret_file(place: Place, path: str, problems: list[Problem]) -> None:

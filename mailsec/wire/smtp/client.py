@@ -348,7 +348,10 @@ class SmtpClient:
         if self._dirty:
             commands.insert(0, (b"RSET\r\n", self._reset_answered))
             self._dirty = False
-        if chunked:
+        if message.only_asks:
+            line, answered = commands.pop()
+            commands.append((line, self._and_no_more(answered)))
+        elif chunked:
             # RFC 3030 §4.2 lets a chunk follow at once; it waits for the last RCPT, so that nothing is sent for nobody.
             line, answered = commands.pop()
             commands.append((line, self._before_chunk(answered)))
@@ -362,6 +365,13 @@ class SmtpClient:
         else:
             self._todo.extend((line, self._one_by_one(answered)) for line, answered in commands)
             self._next_command()
+
+    def _and_no_more(self, answered: Callable[[Reply], None]) -> Callable[[Reply], None]:
+        def and_give_up(reply: Reply) -> None:
+            answered(reply)
+            self._give_up_transaction()
+
+        return and_give_up
 
     def _before_chunk(self, answered: Callable[[Reply], None]) -> Callable[[Reply], None]:
         def and_send(reply: Reply) -> None:

@@ -100,6 +100,8 @@ class Delivery:
             return
         if reply.positive:
             self.accepted.append(index)
+            if self.message.only_asks:
+                self._replies[index] = reply
         else:
             self._note(reply)
             self._replies[index] = reply

@@ -7,7 +7,12 @@ from dataclasses import dataclass, field
 from mailsec.model.limits import DEFAULT_LIMITS, Limits
 from mailsec.model.session import TlsInfo
 
-__all__ = ["ServerSettings", "ehlo_reply", "mechanisms_of"]
+__all__ = ["XCLIENT", "XFORWARD", "ServerSettings", "ehlo_reply", "mechanisms_of"]
+
+# Postfix's XCLIENT_README and XFORWARD_README
+XCLIENT = ("NAME", "ADDR", "PORT", "PROTO", "HELO", "DESTADDR", "DESTPORT")
+"""And LOGIN, where a listener takes it."""
+XFORWARD = ("NAME", "ADDR", "PORT", "PROTO", "HELO", "IDENT", "SOURCE")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,10 +31,16 @@ class ServerSettings:
     dsn: bool = False
     chunking: bool = False
     """BDAT (RFC 3030). BINARYMIME is never offered: the rules for lines are those of DATA."""
+    xclient: bool = False
+    """XCLIENT and XFORWARD, for who is trusted by `SmtpServer.trust_peer`, or by `xclient_certificates`."""
+    xclient_certificates: bool = False
+    """Who showed a certificate that was accepted may send them."""
+    xclient_login: bool = False
+    """The LOGIN of XCLIENT is believed."""
     lmtp: bool = False
     """LMTP (RFC 2033) instead of SMTP."""
     limits: Limits = field(default=DEFAULT_LIMITS)
-    kept: dict[tuple[bool, bool], bytes] = field(default_factory=dict, init=False, repr=False, compare=False)
+    kept: dict[tuple[bool, bool, bool], bytes] = field(default_factory=dict, init=False, repr=False, compare=False)
     """Replies to EHLO that were made before."""
 
     @property
@@ -45,10 +56,10 @@ def mechanisms_of(settings: ServerSettings, tls: TlsInfo | None) -> tuple[str, .
     return (*settings.mechanisms, "EXTERNAL")
 
 
-def ehlo_reply(settings: ServerSettings, tls: TlsInfo | None) -> bytes:
-    """The whole reply to EHLO."""
+def ehlo_reply(settings: ServerSettings, tls: TlsInfo | None, *, in_front: bool = False) -> bytes:
+    """The whole reply to EHLO. `in_front`: it is a server that may speak for its clients."""
     under_tls = tls is not None
-    key = (under_tls, tls is not None and tls.peer_identity is not None)
+    key = (under_tls, tls is not None and tls.peer_identity is not None, in_front)
     known = settings.kept.get(key)
     if known is not None:
         return known
@@ -61,6 +72,9 @@ def ehlo_reply(settings: ServerSettings, tls: TlsInfo | None) -> bytes:
     if under_tls and settings.authenticate and (mechanisms := mechanisms_of(settings, tls)):
         lines.append("AUTH " + " ".join(mechanisms))
     lines += ["8BITMIME", "ENHANCEDSTATUSCODES"]
+    if in_front:
+        lines.append("XCLIENT " + " ".join((*XCLIENT, "LOGIN") if settings.xclient_login else XCLIENT))
+        lines.append("XFORWARD " + " ".join(XFORWARD))
     if settings.smtputf8:
         lines.append("SMTPUTF8")
     if settings.chunking:

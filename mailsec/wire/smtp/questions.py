@@ -22,12 +22,14 @@ from mailsec.model.octets import Segments
 from mailsec.model.session import Envelope, Identity, Recipient, TlsInfo
 
 __all__ = [
+    "Announced",
     "Authenticate",
     "ClientState",
     "Connected",
     "DeliveryResult",
     "Ended",
     "FindVerifier",
+    "Forwarded",
     "MailFrom",
     "MessageAbandoned",
     "MessageComplete",
@@ -88,6 +90,27 @@ class Verifying:
 
 
 @dataclass(frozen=True, slots=True)
+class Announced:
+    """XCLIENT, from who may say so: the client is somebody else. Answer: None (believed), an `Identity` (and logged in as that), or a Reply."""
+
+    address: str
+    """ "" where the server in front does not know it."""
+    port: int
+    helo: str
+    login: str
+    """ "" where nobody logged in there, or where LOGIN is not taken here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Forwarded:
+    """XFORWARD, from who may say so: who spoke to the server in front. For logs only; there is no answer."""
+
+    address: str
+    port: int
+    helo: str
+
+
+@dataclass(frozen=True, slots=True)
 class MailFrom:
     """MAIL FROM: may a message with this reverse path begin? `envelope` has no recipients yet."""
 
@@ -143,6 +166,8 @@ class OutgoingMessage:
     envid: str = ""
     quiet: bool = False
     """True where its sender may learn nothing of what becomes of it: the next hop is asked for silence (RFC 3461 §4.1)."""
+    only_asks: bool = False
+    """Nothing is sent: each recipient gets the reply to its RCPT, and the transaction is given up."""
     tag: object = field(default=None, repr=False, compare=False)
     """Whatever the caller wants back with the result."""
 
@@ -158,7 +183,7 @@ class DeliveryResult:
 
     message: OutgoingMessage
     replies: tuple[Reply, ...]
-    """The reply that decided for each recipient: positive (delivered), temporary or permanent."""
+    """The reply that decided for each recipient: positive (delivered; where the message `only_asks`: welcome), temporary or permanent."""
     local: bool = False
     """True where a reply's words are ours, not the next hop's: it went away, or could not carry this message."""
     dsn: bool = False

@@ -16,6 +16,7 @@ from mailsec.errors import Reply
 from mailsec.model.requests import Request, Send
 from mailsec.model.session import Identity, TlsInfo
 from mailsec.wire.smtp import questions, words
+from mailsec.wire.smtp.announced import read_forwarded, read_xclient
 from mailsec.wire.smtp.commands import CommandError, client_name
 from mailsec.wire.smtp.login import Login, Step
 from mailsec.wire.smtp.offers import ServerSettings, ehlo_reply
@@ -46,6 +47,11 @@ class SmtpServer(Transactions):
         self._commands = _LMTP_COMMANDS if settings.lmtp else _COMMANDS
         self._after_auth = State.READY
         self._login = Login(settings)
+        self._trusted = False
+
+    def trust_peer(self) -> None:
+        """Who has connected is a server in front of us: it may say who its clients are (called before anything is said)."""
+        self._trusted = True
 
     # -- what the driver calls ------------------------------------------------------------------------------------------------
 
@@ -251,7 +257,35 @@ class SmtpServer(Transactions):
         if not extended:
             self._requests.append(Send(f"250 {self.settings.hostname}\r\n".encode("ascii", "replace")))
             return
-        self._requests.append(Send(ehlo_reply(self.settings, self.client.tls)))
+        self._requests.append(Send(ehlo_reply(self.settings, self.client.tls, in_front=self._in_front)))
+
+    # -- a server in front of us ----------------------------------------------------------------------------------------------
+
+    @property
+    def _in_front(self) -> bool:
+        settings, tls = self.settings, self.client.tls
+        return settings.xclient and (self._trusted or (settings.xclient_certificates and tls is not None and tls.peer_verified))
+
+    def _xclient(self, argument: bytes) -> None:
+        if not self._in_front:
+            raise CommandError(words.NOT_IN_FRONT if self.settings.xclient else words.UNKNOWN)
+        self._ask(read_xclient(argument, login=self.settings.xclient_login), self._announced)
+
+    def _announced(self, value: Identity | Reply | None) -> None:
+        if isinstance(value, Reply):
+            self._say(value)
+            self._close()
+            return
+        # XCLIENT_README: the session begins anew. Whose certificate it was that was shown, it is not the client's.
+        self.client = questions.ClientState(tls=self.client.tls, identity=value)
+        self._greet()
+
+    def _xforward(self, argument: bytes) -> None:
+        if not self._in_front:
+            raise CommandError(words.NOT_IN_FRONT if self.settings.xclient else words.UNKNOWN)
+        self._ask(read_forwarded(argument), lambda _: self._say(words.OK))
+
+    # -- STARTTLS and AUTH ----------------------------------------------------------------------------------------------------
 
     def _starttls(self, argument: bytes) -> None:
         if self.settings.tls not in ("starttls", "starttls-required"):
@@ -355,6 +389,8 @@ _COMMANDS: Mapping[bytes, _Command] = {
     b"QUIT": _Command(SmtpServer._quit, _ANY, before_tls=True),
     b"STARTTLS": _Command(SmtpServer._starttls, (State.NEW, State.READY), before_tls=True),
     b"AUTH": _Command(SmtpServer._auth, (State.READY,)),
+    b"XCLIENT": _Command(SmtpServer._xclient, (State.READY,)),
+    b"XFORWARD": _Command(SmtpServer._xforward, (State.READY,)),
 }
 
 # RFC 2033 §4.1: LHLO instead of HELO and EHLO, which an LMTP server does not know.

@@ -1,0 +1,76 @@
+"""Guessing passwords gets slow: after some wrong ones, an address and an account have to wait, longer each time.
+
+The one invariant: while somebody has to wait no password is looked at, so a right one is told from a wrong one no sooner than the wait
+allows. Who logged in from an address before does not wait there for what others do to the account elsewhere.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from typing import Protocol
+
+from mailsec.model.limits import DEFAULT_LIMITS, Limits
+from mailsec.model.networks import client_of
+
+__all__ = ["LoginGuard", "Recent"]
+
+_MOST_KNOWN = 10_000
+
+
+class Recent(Protocol):
+    """How often something happened of late (`store.tallies.Tally`)."""
+
+    def add(self, name: str, at: float, by: int = 1) -> None: ...
+
+    def recent(self, name: str, at: float) -> tuple[float, float]:
+        """(how often, when last)."""
+        ...
+
+
+class LoginGuard:
+    """One for each worker; `failures` is shared by all."""
+
+    def __init__(self, failures: Recent, limits: Limits = DEFAULT_LIMITS) -> None:
+        self._failures = failures
+        self._limits = limits
+        self._known: OrderedDict[bytes, None] = OrderedDict()
+
+    def wait(self, peer: str, login: str, at: float) -> float:
+        """Seconds until this login is looked at; 0: now. `at`: seconds since the epoch."""
+        limits = self._limits
+        client = client_of(peer)
+        waits = [0.0]
+        if client:
+            waits.append(self._left(f"address {client}", limits.login_failures_per_address, limits.login_wait_of_address, at))
+        if login and _pair(client, login) not in self._known:
+            waits.append(self._left(f"login {login.lower()}", limits.login_failures_per_account, limits.login_wait_of_account, at))
+        return max(waits)
+
+    def failed(self, peer: str, login: str, at: float) -> None:
+        """A wrong password, or a login that does not exist."""
+        client = client_of(peer)
+        if client:
+            self._failures.add(f"address {client}", at)
+        if login:
+            self._failures.add(f"login {login.lower()}", at)
+
+    def succeeded(self, peer: str, login: str) -> None:
+        """The right one."""
+        pair = _pair(client_of(peer), login)
+        self._known[pair] = None
+        self._known.move_to_end(pair)
+        if len(self._known) > _MOST_KNOWN:
+            self._known.popitem(last=False)
+
+    def _left(self, name: str, free: int, longest: float, at: float) -> float:
+        often, last = self._failures.recent(name, at)
+        if often < free:
+            return 0.0
+        # 1, 2, 4 … seconds behind the last failure
+        wait: float = min(longest, 2.0 ** min(often - free, 30.0))
+        return max(0.0, last + wait - at)
+
+
+def _pair(client: str, login: str) -> bytes:
+    return hashlib.blake2b(f"{client} {login.lower()}".encode("utf-8", "surrogatepass"), digest_size=16).digest()

@@ -1,0 +1,48 @@
+"""How many recipients one identity may send to in an hour, where a listener says so: an account that was taken over, a program that runs wild.
+
+The one invariant: only mail that was taken counts; a message that has begun is taken whole.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from mailsec.errors import Reply
+from mailsec.gateway.login_guard import Recent
+from mailsec.model.address import Address
+from mailsec.model.session import Origin, Session
+from mailsec.model.settings import GatewaySettings
+
+__all__ = ["Rates"]
+
+# RFC 3463 §3.8: X.7.1, delivery not authorised; 450: not now
+_TOO_MANY = Reply(450, "4.7.1", "too many recipients in an hour, try again later")
+
+
+class Rates:
+    """One for each worker; `sent` is shared by all."""
+
+    def __init__(self, settings: GatewaySettings, sent: Recent | None) -> None:
+        self._most = {one.name: one.recipients_per_hour for one in settings.listeners if one.recipients_per_hour}
+        self._sent = sent
+
+    def admit(self, session: Session, reverse_path: Address | None, at: datetime) -> Reply | None:
+        """At MAIL. None: welcome."""
+        most = self._most.get(session.listener)
+        name = _name(session, reverse_path)
+        if most is None or not name or self._sent is None:
+            return None
+        return _TOO_MANY if self._sent.recent(name, at.timestamp())[0] >= most else None
+
+    def count(self, session: Session, reverse_path: Address | None, recipients: int, at: datetime) -> None:
+        """A message was taken for so many recipients."""
+        name = _name(session, reverse_path)
+        if session.listener in self._most and name and self._sent is not None:
+            self._sent.add(name, at.timestamp(), recipients)
+
+
+def _name(session: Session, reverse_path: Address | None) -> str:
+    """Who answers for it; nobody for a null path on `trusted`, and for what comes from outside."""
+    if session.origin is Origin.SUBMISSION:
+        return session.identity.name.lower() if session.identity is not None else ""
+    return reverse_path.key if session.origin is Origin.TRUSTED and reverse_path is not None else ""

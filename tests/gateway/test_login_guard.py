@@ -1,0 +1,141 @@
+"""Guessing passwords gets slow, and sending to many has a limit where a listener says so."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+
+from mailsec.gateway.login_guard import LoginGuard
+from mailsec.gateway.logins import Logins
+from mailsec.model.limits import Limits
+from mailsec.model.session import Origin
+from mailsec.store.tallies import Tally
+from mailsec.testing import values
+
+from .test_conversation import MESSAGE, Client, Users, plain
+
+LIMITS = Limits(login_failures_per_address=6, login_failures_per_account=3)
+ALICE = "alice@example.org"
+
+
+@pytest.fixture
+def guard() -> LoginGuard:
+    return LoginGuard(Tally(None, 0, 1, b"k", period=900.0), LIMITS)
+
+
+def test_account_that_is_guessed_waits_longer_each_time_and_not_for_ever(guard):
+    now = 10_000.0
+    for number in range(3):
+        assert guard.wait(f"192.0.2.{number}", ALICE, now) == 0
+        guard.failed(f"192.0.2.{number}", ALICE, now)
+    waits = []
+    for number in range(10):
+        wait = guard.wait(f"198.51.100.{number}", ALICE, now)
+        waits.append(wait)
+        now += wait
+        assert guard.wait(f"198.51.100.{number}", ALICE, now) == 0
+        guard.failed(f"198.51.100.{number}", ALICE, now)
+    assert waits[:6] == [1, 2, 4, 8, 16, 32] and set(waits[6:]) == {60.0}
+    assert guard.wait("203.0.113.1", "bob@example.org", now) == 0, "others log in"
+    assert guard.wait("203.0.113.1", ALICE, now + 1800) == 0, "it is forgotten"
+
+
+def test_who_logged_in_from_there_before_is_not_kept_out_by_who_guesses_elsewhere(guard):
+    guard.succeeded("192.0.2.9", ALICE)
+    for number in range(10):
+        guard.failed(f"198.51.100.{number}", ALICE, 10_000.0)
+    assert guard.wait("192.0.2.9", ALICE, 10_000.0) == 0
+    assert guard.wait("192.0.2.8", ALICE, 10_000.0) > 0
+    assert guard.wait("192.0.2.8", ALICE.upper(), 10_000.0) > 0
+
+
+@pytest.mark.parametrize("addresses", [["192.0.2.1"], ["2001:db8::1", "2001:db8::2", "2001:db8::ffff:1"]])
+def test_address_that_tries_many_names_waits(guard, addresses):
+    for number in range(6):
+        guard.failed(addresses[number % len(addresses)], f"user{number}", 10_000.0)
+    assert all(guard.wait(address, "somebody", 10_000.0) > 0 for address in addresses)
+    assert guard.wait("203.0.113.1", "somebody", 10_000.0) == 0
+
+
+def test_web_mail_on_this_machine_is_no_guesser_for_all_its_users(guard):
+    for number in range(100):
+        guard.failed("127.0.0.1", f"user{number}", 10_000.0)
+        guard.failed("unix:/run/x", f"other{number}", 10_000.0)
+    assert guard.wait("127.0.0.1", "somebody", 10_000.0) == guard.wait("unix:/run/x", "somebody", 10_000.0) == 0
+
+
+class Asked(Users):
+    def __init__(self) -> None:
+        super().__init__()
+        self.questions = 0
+
+    async def authenticate(self, credentials, session):
+        self.questions += 1
+        return await super().authenticate(credentials, session)
+
+
+def test_while_somebody_waits_no_password_is_looked_at(kit, guard):
+    users = Asked()
+    gate = kit.Gate(users)
+    pipeline = gate.pipeline
+    pipeline.logins = Logins([users], pipeline.admission, gate.runtime, pipeline.plugins, guard)
+
+    def login(password: str) -> str:
+        client = Client(gate, Origin.SUBMISSION, peer="192.0.2.50")
+        client.say("EHLO x", "STARTTLS", "EHLO x")
+        return client.say(plain("alice", password))[-1]
+
+    for _ in range(3):
+        assert login("guess").startswith("535 5.7.8")
+    assert users.questions == 3
+    assert login("secret").startswith("454 4.7.0"), "the right one is told from a wrong one no sooner"
+    assert login("guess").startswith("454 4.7.0")
+    assert users.questions == 3
+    gate.runtime.advance(61)
+    assert login("secret").startswith("235")
+    assert users.questions == 4
+    users.away = True
+    for _ in range(20):
+        assert login("secret").startswith("454")
+    users.away = False
+    assert login("secret").startswith("235"), "what could not be said counts against nobody"
+
+
+def test_one_identity_sends_to_so_many_in_an_hour(kit):
+    users = Users()
+    gate = kit.Gate(users)
+    listeners = tuple(replace(one, recipients_per_hour=3) for one in gate.pipeline.settings.listeners)
+    gate.pipeline._rates = type(gate.pipeline._rates)(
+        replace(gate.pipeline.settings, listeners=listeners), Tally(None, 0, 1, b"k", period=3600.0)
+    )
+    client = Client(gate, Origin.SUBMISSION)
+    client.say("EHLO x", "STARTTLS", "EHLO x", plain("alice", "secret"))
+    mail = MESSAGE.replace("carol@example.net", "alice@example.org")
+    for _ in range(2):
+        assert client.say("MAIL FROM:<alice@example.org>")[-1].startswith("250")
+        client.say("RCPT TO:<a@example.net>", "RCPT TO:<b@example.net>")
+        assert client.message(mail).startswith("250")
+    assert client.say("MAIL FROM:<alice@example.org>")[-1].startswith("450 4.7.1")
+    gate.runtime.advance(7200)
+    assert client.say("MAIL FROM:<alice@example.org>")[-1].startswith("250")
+
+
+def test_sending_is_counted_for_each_identity():
+    from mailsec.gateway.rates import Rates
+    from mailsec.model.address import Address
+    from mailsec.model.settings import GatewaySettings, ListenerSettings, NextHop, RelaySettings
+
+    listener = ListenerSettings("trusted", "", "smtp", Origin.TRUSTED, senders=("*",), recipients_per_hour=2)
+    settings = GatewaySettings("gw", ("example.org",), "gw", "p@example.org", (listener,), RelaySettings(NextHop("mx")))
+    rates = Rates(settings, Tally(None, 0, 1, b"k", period=3600.0))
+    session = replace(values.session(Origin.TRUSTED), listener="trusted", identity=None)
+    at = datetime(2026, 1, 1, tzinfo=UTC)
+    alice, bob = Address.parse("alice@example.org"), Address.parse("bob@example.org")
+    rates.count(session, alice, 5, at)
+    assert rates.admit(session, alice, at).code == 450
+    assert rates.admit(session, Address.parse("ALICE@example.org"), at).code == 450
+    assert rates.admit(session, bob, at) is None
+    assert rates.admit(session, None, at) is None, "a bounce is nobody's"
+    assert rates.admit(replace(session, listener="other"), alice, at) is None
