@@ -158,7 +158,7 @@ class Correspondents:
             found = await self._directories.look_up(directory, address)
         except MailsecError as error:
             _log.warning("a directory cannot say", directory=directory.name, error=error.message, hint=error.hint)
-            return Asked(directory.name, why=error.message, failed=True)
+            return Asked(directory.name, why=error.message.removeprefix(f"the directory {directory.name} "), failed=True)
         answers.append(found)
         return Asked(directory.name, len(found))
 

@@ -252,16 +252,20 @@ class FakeRuntime:
         return at_once()
 
     async def resolve(self, name: str, kind: str) -> Sequence[Any]:
-        return (await self.look_up(name, kind)).records
-
-    async def look_up(self, name: str, kind: str, *, resolver: str = "") -> DnsAnswer:
         answer: Sequence[Any] | DnsAnswer | Exception = self.records.get((name, kind), ())
         if isinstance(answer, Exception):
             raise answer
-        return answer if isinstance(answer, DnsAnswer) else DnsAnswer(tuple(answer))
+        return answer.records if isinstance(answer, DnsAnswer) else answer
+
+    async def look_up(self, name: str, kind: str, *, resolver: str = "") -> DnsAnswer:
+        answer = self.records.get((name, kind))
+        return answer if isinstance(answer, DnsAnswer) else DnsAnswer(tuple(await self.resolve(name, kind)))
 
     async def public_addresses(self, host: str) -> Sequence[str]:
-        return tuple(one for one in await self.resolve(host, "A") if is_public(one))
+        found = tuple(one for one in await self.resolve(host, "A") if is_public(one))
+        if not found:
+            raise Unavailable(f"{host} has no public address", stage="fetch")
+        return found
 
     async def fetch(self, url: str, *, body: bytes | None = None, content_type: str = "", limit: int = 0, timeout: float = 0.0) -> bytes:
         page = self.pages.get(url, Unavailable(f"no page at {url}"))

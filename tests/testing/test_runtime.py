@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mailsec.errors import LocalProtocolError, Unavailable
+from mailsec.interfaces import DnsAnswer
 from mailsec.testing.memory import MemoryScratch
 from mailsec.testing.runtime import CancelledError, FakeRuntime
 
@@ -87,8 +88,15 @@ def test_network_is_what_the_test_says():
     runtime = FakeRuntime(records={("example.org", "MX"): [(10, "mx.example.org")], ("down.example", "MX"): Unavailable("no answer")})
     assert runtime.run(runtime.resolve("example.org", "MX")) == [(10, "mx.example.org")]
     assert runtime.run(runtime.resolve("other.example", "MX")) == ()
+    for ask in (runtime.resolve, runtime.look_up):
+        with pytest.raises(Unavailable):
+            runtime.run(ask("down.example", "MX"))
+    runtime.records |= {("s.example", "TXT"): DnsAnswer((b"x",), True), ("s.example", "A"): ["10.0.0.1", "8.8.8.8"], ("t.example", "A"): []}
+    assert runtime.run(runtime.look_up("s.example", "TXT")).authentic and runtime.run(runtime.resolve("s.example", "TXT")) == (b"x",)
+    assert not runtime.run(runtime.look_up("example.org", "MX")).authentic
+    assert runtime.run(runtime.public_addresses("s.example")) == ("8.8.8.8",)
     with pytest.raises(Unavailable):
-        runtime.run(runtime.resolve("down.example", "MX"))
+        runtime.run(runtime.public_addresses("t.example"))
     with pytest.raises(Unavailable):
         runtime.run(runtime.fetch("http://example.org/"))
 

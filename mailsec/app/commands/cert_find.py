@@ -141,7 +141,7 @@ def _source(one: Judged) -> str:
 
 def _given(one: Asked) -> str:
     if one.found is None:
-        return f"cannot say: {one.why}" if one.failed else one.why
+        return one.why
     return plural(one.found, "certificate") if one.found else "nothing"
 
 

@@ -28,7 +28,7 @@ class LdapPlugin:
     @hookimpl
     def register_certificate_directories(self, settings: GatewaySettings, runtime: Runtime) -> Iterable[CertificateDirectory]:
         chosen = _chosen(settings)
-        return [LdapDirectory(chosen, runtime, self._shared(chosen, runtime))] if chosen.servers else []
+        return [LdapDirectory(chosen, runtime, self._shared(chosen, runtime))] if chosen.servers and chosen.base else []
 
     @hookimpl
     def register_recipient_directories(self, settings: GatewaySettings, runtime: Runtime) -> Iterable[RecipientDirectory]:

@@ -32,7 +32,7 @@ class LdapSettings(BaseModel):
     password_file: str = ""
     """The password: the first line of a file, or of a systemd credential's path."""
     base: str = ""
-    """The entry below which people are, as "ou=people,dc=example,dc=org"."""
+    """The entry below which people are, as "ou=people,dc=example,dc=org"; empty: the servers are not asked for people."""
     filter: str = "(mail={address})"
     """The filter (RFC 4515) that finds a correspondent by address."""
     domains: list[str] = Field(default=[])
@@ -84,6 +84,8 @@ class LdapSettings(BaseModel):
             raise ValueError("bind_dn and password_file belong together")
         if (self.recipients or self.lists) and not self.servers:
             raise ValueError("recipients and lists need servers")
+        if self.recipients and not self.base:
+            raise ValueError("recipients need a base")
         if self.bind_dn and self.tls == "none":
             for one in map(ServerAddress.of_setting, self.servers):
                 if not one.implicit_tls and not _is_here(one.host):

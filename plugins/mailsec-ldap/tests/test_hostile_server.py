@@ -11,6 +11,7 @@ import pytest
 from mailsec.errors import LimitExceeded, MailsecError, Unavailable
 from mailsec.testing.runtime import FakeRuntime
 from mailsec_ldap.client import Login, Query
+from mailsec_ldap.guarded import Allowance, GuardedSocket
 from mailsec_ldap.places import ServerAddress
 from mailsec_ldap.servers import Servers
 
@@ -44,6 +45,26 @@ class Hostile:
                     pass
 
 
+def test_a_socket_ends_with_its_allowance_and_a_new_question_has_a_new_one():
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        allowance = Allowance()
+        guarded = GuardedSocket(ours, allowance)
+        theirs.sendall(b"x" * 2000)
+        allowance.renew(1000, 10)
+        with pytest.raises(OSError, match="too long"):
+            guarded.recv(4096)
+        theirs.sendall(b"y" * 500)
+        # Its time is over, although there is something to read.
+        allowance.renew(1000, -1)
+        with pytest.raises(TimeoutError):
+            guarded.recv(4096)
+        with pytest.raises(TimeoutError):
+            guarded.sendall(b"z")
+        allowance.renew(1000, 10)
+        assert guarded.recv(1).endswith(b"y")
+
+
 @pytest.fixture
 def hostile() -> Iterator[Hostile]:
     server = Hostile()
@@ -59,15 +80,19 @@ def ask(hostile: Hostile, seconds: float = 0.5, login: Login = NOBODY, tls: bool
 
 
 def test_attack_an_answer_without_end(hostile):
+    sent: list[int] = []
+
     def flood(connection: socket.socket) -> None:
         # A message of 2 GiB, of which we take 100 KB.
         connection.sendall(b"\x30\x84\x7f\xff\xff\xff\x02\x01\x01")
         for _ in range(10_000):
             connection.sendall(b"x" * 65536)
+            sent.append(65536)
 
     hostile.speak = flood
     with pytest.raises(LimitExceeded, match="100000 octets"):
         ask(hostile, 20)
+    assert sum(sent) < 50_000_000, "it is cut off, and what it goes on sending is not taken"
 
 
 def test_attack_entries_without_end(hostile):
@@ -84,15 +109,19 @@ def test_attack_entries_without_end(hostile):
 
 
 def test_attack_an_octet_now_and_then(hostile):
+    sent = bytearray()
+
     def trickle(connection: socket.socket) -> None:
         for octet in b"\x30\x84\x00\x00\xff\xff" + b"\x02" * 1000:
             connection.sendall(bytes([octet]))
+            sent.append(octet)
             if hostile.ended.wait(0.02):
                 return
 
     hostile.speak = trickle
     with pytest.raises(Unavailable):
         ask(hostile, 0.3)
+    assert len(sent) < 500, "the time is that of the whole answer, not of each piece"
 
 
 def test_a_server_that_says_nothing(hostile):

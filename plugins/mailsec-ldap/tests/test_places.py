@@ -103,7 +103,8 @@ def test_attack_a_certificate_sends_us_to_a_machine_of_ours():
 def test_attack_a_known_name_that_leads_to_a_machine_of_ours():
     runtime = FakeRuntime(records={("ca.example", "A"): ["10.0.0.1"]})
     one = source(runtime, list_servers=["ca.example"])
-    with pytest.raises(Unavailable):
+    one._servers.ask = lambda *arguments, **named: pytest.fail("it is connected to")
+    with pytest.raises(Unavailable, match="no public address"):
         runtime.run(one.evidence(EvidenceRequest("crl", b"", urls=("ldap://ca.example/cn=CA",))))
 
 
@@ -128,6 +129,7 @@ def test_what_is_asked_of_nobody_is_no_failure():
         ({"servers": ["ldap://h"], "bind_dn": "cn=x", "password_file": "/p", "tls": "none"}, "in clear"),
         ({"recipients": ["example.org"]}, "need servers"),
         ({"lists": True}, "need servers"),
+        ({"servers": ["ldap://h"], "recipients": ["example.org"]}, "need a base"),
         ({"timeout": 0.0}, "greater than 0"),
     ],
 )

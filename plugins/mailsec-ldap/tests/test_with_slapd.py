@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
@@ -24,15 +24,21 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 
 from mailsec.errors import Unavailable
-from mailsec.interfaces import EvidenceRequest
+from mailsec.interfaces import EvidenceRequest, FoundCertificate
 from mailsec.keys.files import pem
 from mailsec.model.address import Address
-from mailsec.testing.authority import Authority
+from mailsec.model.settings import RevocationSettings
+from mailsec.model.trust import IssuedCertificate
+from mailsec.testing.authority import Authority, MemoryDirectory, MemoryTrust
 from mailsec.testing.contracts import check_certificate_directory, check_recipient_directory
+from mailsec.testing.gateway import MemoryGateway
 from mailsec.testing.runtime import FakeRuntime
 from mailsec.x509.certificate import load_certificate
+from mailsec.x509.issue import issue_mail, make_key, public_key_of
+from mailsec.x509.issue_crl import issue_crl
 from mailsec_ldap.directory import LdapDirectory
 from mailsec_ldap.lists import LdapLists
+from mailsec_ldap.plugin import LdapPlugin
 from mailsec_ldap.servers import Servers
 from mailsec_ldap.settings import LdapSettings
 
@@ -69,16 +75,20 @@ def bundle(*certificates: bytes) -> bytes:
     return pkcs7.serialize_certificates([x509.load_der_x509_certificate(one) for one in certificates], Encoding.DER)
 
 
-def crl() -> bytes:
-    issuer = load_certificate(AUTHORITY.certificate)
-    key = ec.generate_private_key(ec.SECP256R1())
-    now = datetime.now(UTC)
-    name = x509.load_der_x509_certificate(issuer.der).subject
-    made = x509.CertificateRevocationListBuilder().issuer_name(name).last_update(now).next_update(now + timedelta(days=7))
-    return made.sign(key, hashes.SHA256()).public_bytes(Encoding.DER)
+NOW = datetime.now(UTC)
+ADDRESS = f"ldap:///{LIST}?certificateRevocationList;binary"
 
 
-CRL = crl()
+def listed(name: str, url: str = ADDRESS) -> bytes:
+    """A certificate that says that its list is at `url`."""
+    issuer = replace(AUTHORITY.issuer, crl_urls=(url,))
+    public = public_key_of(make_key("ec-p256"))
+    return issue_mail(issuer, addresses=[Address.parse(f"{name}@example.net")], public_key=public, at=AUTHORITY.at, random=os.urandom)
+
+
+FRANK, GRACE, HEIDI = listed("frank"), listed("grace"), listed("heidi", "ldap:///cn=None,dc=example,dc=net")
+REVOKED = IssuedCertificate(AUTHORITY.certificate, load_certificate(GRACE).serial, GRACE, NOW, revoked_at=NOW - timedelta(hours=1))
+CRL = issue_crl(AUTHORITY.issuer, [REVOKED], number=1, at=NOW)
 
 
 def write_server_certificate(place: Path) -> None:
@@ -373,6 +383,26 @@ def test_a_list_of_our_own_server(slapd):
     for entry in (f"cn=Empty,{PEOPLE}", "cn=None,dc=example,dc=net", f"uid=bob,{PEOPLE}"):
         with pytest.raises(Unavailable):
             lists(slapd.settings(), f"ldap:///{entry}")
+
+
+def test_whoever_is_on_the_list_gets_no_mail_and_a_list_that_cannot_be_had_is_waited_for(slapd):
+    people = MemoryDirectory(*(FoundCertificate(one, "memory") for one in (FRANK, GRACE, HEIDI)))
+    gate = MemoryGateway(
+        people,
+        LdapPlugin(),
+        trust=MemoryTrust(AUTHORITY.anchor),
+        runtime=FakeRuntime(datetime.now(UTC)),
+        revocation=RevocationSettings(),
+        plugins={"ldap": slapd.settings(base="", recipients=[])},
+    )
+
+    def ask(who: str) -> tuple[bool, list[str]]:
+        known = gate.runtime.run(gate.pipeline.correspondent(Address.parse(who)))
+        return bool(known.chosen), [one.reason.code for one in known.others]
+
+    assert ask("frank@example.net") == (True, [])
+    assert ask("grace@example.net") == (False, ["recipient-revoked"])
+    assert ask("heidi@example.net") == (False, ["revocation-unknown"])
 
 
 def test_a_list_of_another_server_comes_from_the_address_that_was_checked(slapd):
