@@ -141,6 +141,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "queue show": ("mailsec.app.commands.queue:show", "show all that is known of a message"),
     "queue hold": ("mailsec.app.commands.queue:hold", "keep messages from going on"),
     "queue release": ("mailsec.app.commands.queue:release", "let held messages go on"),
+    "queue retry": ("mailsec.app.commands.queue:retry", "begin anew with messages, held ones too"),
     "queue flush": ("mailsec.app.commands.queue:flush", "try messages now that wait for their next attempt"),
     "queue delete": ("mailsec.app.commands.queue:delete", "throw messages away"),
 }

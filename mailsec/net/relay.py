@@ -138,7 +138,8 @@ class Relay:
                 if set_back or self._clock.look() < 0:
                     await self._spool.come_back(longest)
                     set_back = False
-                await self._spool.carry_out_wishes()
+                while await self._spool.carry_out_wishes():
+                    await self.runtime.sleep(0)
                 await self._give_back()
                 while not self._stopping and self._octets < _BACKLOG_OCTETS // 2 and len(self._rows) < _BACKLOG_ROWS // 2:
                     taken = await self._spool.take_ready()

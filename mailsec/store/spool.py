@@ -345,7 +345,7 @@ class SqliteSpool:
     # -- wishes -------------------------------------------------------------------------------------------------------
 
     async def carry_out_wishes(self) -> int:
-        """Do what `mailsec queue` wrote down; return how many wishes there were."""
+        """Do what `mailsec queue` wrote down, some of it where that is much; return how many wishes were carried out."""
         if not self._any("SELECT 1 FROM entry WHERE wish IS NOT NULL LIMIT 1"):
             return 0
         now = self.runtime.now().timestamp()
@@ -360,7 +360,7 @@ class SqliteSpool:
         files = [file for file in removed if file is not None]
         if files:
             await self.runtime.in_thread(self.files.remove, files, lane="spool")
-        if any(wish.word in ("release", "flush") for wish in wishes) and self.on_raw is not None:
+        if any(wish.word in ("release", "retry", "flush") for wish in wishes) and self.on_raw is not None:
             self.on_raw()
         return len(wishes)
 

@@ -20,7 +20,7 @@ from mailsec.errors import StoreError
 from mailsec.model.queue import QueueEntry
 from mailsec.store.spool_faults import storage_fault
 from mailsec.store.spool_rows import METADATA, SCHEMA_VERSION, queue_entry
-from mailsec.store.spool_wishes import WISHES, carry_out
+from mailsec.store.spool_wishes import WISHES, Wish, carry_out
 
 __all__ = ["list_queue", "make_wish", "spool_indexes"]
 
@@ -28,6 +28,7 @@ _NAME = re.compile(r"spool-([0-9]{1,4})\.sqlite\Z")
 _WAKE_PATH_OCTETS = 107
 _LOOKS = 10
 _LOOK_AGAIN_SECONDS = 0.02
+_AT_ONCE = 5000
 
 
 def spool_indexes(directory: str | os.PathLike[str]) -> list[int]:
@@ -39,11 +40,11 @@ def spool_indexes(directory: str | os.PathLike[str]) -> list[int]:
     return sorted(int(match[1]) for match in map(_NAME.match, names) if match)
 
 
-def list_queue(directory: str | os.PathLike[str]) -> list[QueueEntry]:
-    """Every row of every spool, oldest first."""
+def list_queue(directory: str | os.PathLike[str], told: Callable[[int], object] = lambda found: None) -> list[QueueEntry]:
+    """Every row of every spool, oldest first. `told`: how many were found so far."""
     for left in reversed(range(_LOOKS)):
         try:
-            return sorted(_rows(directory), key=lambda entry: (entry.received_at, entry.id))
+            return sorted(_rows(directory, told), key=lambda entry: (entry.received_at, entry.id))
         except StoreError:
             # A spool is being made, or was adopted while it was read: its rows are in another now, which may have been read before.
             if not left:
@@ -52,27 +53,44 @@ def list_queue(directory: str | os.PathLike[str]) -> list[QueueEntry]:
     raise AssertionError
 
 
-def _rows(directory: str | os.PathLike[str]) -> list[QueueEntry]:
+def _rows(directory: str | os.PathLike[str], told: Callable[[int], object]) -> list[QueueEntry]:
     entries: list[QueueEntry] = []
     for index in spool_indexes(directory):
         with _connected(directory, index, read_only=True) as connection:
             rows = connection.execute(f"SELECT {METADATA} FROM entry").fetchall()  # noqa: S608 - column names of ours
         entries += [queue_entry(row, str(index)) for row in rows]
+        told(len(entries))
     return entries
 
 
-def make_wish(directory: str | os.PathLike[str], entries: Sequence[QueueEntry], word: str, *, now: Callable[[], float]) -> tuple[int, bool]:
-    """Write `word` into the rows of `entries`; (how many there still were, whether a running owner carries it out)."""
+def make_wish(
+    directory: str | os.PathLike[str],
+    entries: Sequence[QueueEntry],
+    word: str,
+    *,
+    now: Callable[[], float],
+    told: Callable[[int], object] = lambda done: None,
+) -> tuple[int, bool]:
+    """Write `word` into the rows of `entries`; (how many there still were, whether a running owner carries it out). `told`: how far it is."""
     assert word in WISHES
     written = 0
     owned = False
+    done = 0
     for index in sorted({int(entry.worker) for entry in entries}):
         ids = [entry.id for entry in entries if entry.worker == str(index)]
         with _connected(directory, index) as connection:
-            connection.execute("BEGIN IMMEDIATE")
-            for id in ids:
-                written += connection.execute("UPDATE entry SET wish = ? WHERE id = ?", (word, id)).rowcount
-            connection.execute("COMMIT")
+            for start in range(0, len(ids), _AT_ONCE):
+                # One look through the rows for all of these (ids have no index: a row that is delivered at once should touch none), and
+                # a transaction that is short enough for the owner to wait for.
+                some = ids[start : start + _AT_ONCE]
+                connection.execute("BEGIN IMMEDIATE")
+                connection.execute("CREATE TEMP TABLE IF NOT EXISTS wished (id TEXT PRIMARY KEY)")
+                connection.execute("DELETE FROM wished")
+                connection.executemany("INSERT OR IGNORE INTO wished VALUES (?)", [(id,) for id in some])
+                written += connection.execute("UPDATE entry SET wish = ? WHERE id IN (SELECT id FROM wished)", (word,)).rowcount
+                connection.execute("COMMIT")
+                done += len(some)
+                told(done)
             if _carry_out_alone(directory, index, connection, now):
                 continue
         owned = True
@@ -107,12 +125,14 @@ def _carry_out_alone(directory: str | os.PathLike[str], index: int, connection: 
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
-        connection.execute("BEGIN IMMEDIATE")
-        wishes = carry_out(connection, now())
-        connection.execute("COMMIT")
-        for wish in wishes:
-            if wish.word == "delete" and wish.file is not None:
-                Path(f"{base}.bodies/{Path(wish.file).name}").unlink(missing_ok=True)
+        wishes = [Wish(0, "", None)]
+        while wishes:
+            connection.execute("BEGIN IMMEDIATE")
+            wishes = carry_out(connection, now())
+            connection.execute("COMMIT")
+            for wish in wishes:
+                if wish.word == "delete" and wish.file is not None:
+                    Path(f"{base}.bodies/{Path(wish.file).name}").unlink(missing_ok=True)
         return True
     finally:
         os.close(lock)

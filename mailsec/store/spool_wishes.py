@@ -14,7 +14,10 @@ from mailsec.store.spool_due import OPERATOR
 
 __all__ = ["WISHES", "Wish", "carry_out"]
 
-WISHES = ("hold", "release", "flush", "delete")
+WISHES = ("hold", "release", "retry", "flush", "delete")
+
+_AT_ONCE = 2000
+"""Wishes that are carried out in one transaction: a hundred thousand at once would keep the mail waiting."""
 
 
 class Wish(NamedTuple):
@@ -26,9 +29,10 @@ class Wish(NamedTuple):
 
 
 def carry_out(connection: sqlite3.Connection, now: float, in_hand: Collection[int] = ()) -> list[Wish]:
-    """Carry out every wish, but those for rows `in_hand` (raw rows that are being processed: they are replaced in a moment)."""
+    """Carry out wishes, some at a time, but those for rows `in_hand` (raw rows that are being processed: they are replaced in a moment)."""
     done: list[Wish] = []
-    for row, state, word, file in connection.execute("SELECT row, state, wish, file FROM entry WHERE wish IS NOT NULL").fetchall():
+    query = "SELECT row, state, wish, file FROM entry WHERE wish IS NOT NULL LIMIT ?"
+    for row, state, word, file in connection.execute(query, (_AT_ONCE + len(in_hand),)).fetchall():
         if row in in_hand:
             continue
         if word == "delete":
@@ -40,6 +44,17 @@ def carry_out(connection: sqlite3.Connection, now: float, in_hand: Collection[in
             connection.execute("UPDATE entry SET paused = 1, reason = ? WHERE row = ?", (OPERATOR, row))
         elif word == "hold" and state == "raw":
             connection.execute("UPDATE entry SET state = 'held', next_attempt = NULL, reason = ? WHERE row = ?", (OPERATOR, row))
+        elif word == "retry" and state == "ready":
+            # As if it had just come in; what is under way is not begun a second time.
+            connection.execute(
+                "UPDATE entry SET paused = 0, next_attempt = ?, attempts = 0, begun = 0, reason = '', "
+                "progress = replace(progress, '[\"failed\"', '[\"waiting\"') WHERE row = ? AND (paused = 1 OR next_attempt IS NOT NULL)",
+                (now, row),
+            )
+        elif word == "retry" and state == "raw":
+            connection.execute(
+                "UPDATE entry SET next_attempt = ?, attempts = 0, begun = 0 WHERE row = ? AND next_attempt IS NOT NULL", (now, row)
+            )
         elif word == "release" and state == "ready":
             # Recipients that nobody could be told about are tried again; inside a reply the pattern would be escaped.
             connection.execute(
@@ -47,7 +62,7 @@ def carry_out(connection: sqlite3.Connection, now: float, in_hand: Collection[in
                 "WHERE row = ? AND paused = 1",
                 (now, row),
             )
-        elif word == "release" and state == "held":
+        elif word in ("release", "retry") and state == "held":
             # Released means processed again, under the rules of that moment; nothing that is held ever becomes ready by itself.
             connection.execute(
                 "UPDATE entry SET state = 'raw', begun = 0, next_attempt = ?, need = '', reason = '' WHERE row = ?", (now, row)

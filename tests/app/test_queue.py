@@ -149,7 +149,85 @@ def test_the_list_prints_what_the_page_says(spool):
     page = (Path(__file__).resolve().parents[2] / "docs" / "json.md").read_text()
     section = page.partition("\n## queue list\n")[2].partition("\n## ")[0]
     entry = entries(spool)["t1.1"]
-    row, recipient = re.findall(r"`\{([^}]*)\}`", section)
+    row, recipient, domain = re.findall(r"`\{([^}]*)\}`", section)
+    summary = json.loads(call(spool, "list", "--summary", "--json")[1])
+    assert set(re.findall(r'"([a-z_]+)"', domain)) == set(summary["domains"][0])
     assert set(re.findall(r'"([a-z_]+)"', row)) == set(entry)
     assert set(re.findall(r'"([a-z_]+)"', recipient)) == set(entry["recipients"][0])
     assert {one["state"] for one in entries(spool).values()} == set(re.findall(r"`(raw|ready|held)`", section))
+
+
+@pytest.mark.parametrize(
+    ("filters", "ids"),
+    [
+        (["--listener", "submission"], {"t1.1", "t1.2", "t2", "t3"}),
+        (["--listener", "other"], set()),
+        (["--origin", "internet"], set()),
+        (["--reason", "later"], {"t1.1"}),
+        (["--reason", "token:hsm"], {"t2"}),
+        (["--newer", "1s"], set()),
+        (["--older", "1s", "--state", "raw"], {"t2"}),
+        (["--message-id", "nothing"], set()),
+        (["--limit", "2"], {"t1.1", "t1.2"}),
+    ],
+)
+def test_every_filter_that_is_given_must_fit(spool, filters, ids):
+    assert set(entries(spool, *filters)) == ids
+
+
+def test_a_summary_says_for_which_domains_mail_waits_and_mostly_why(spool):
+    code, out, _ = call(spool, "list", "--summary")
+    assert code == 0 and re.search(r"example\.com +1 .*450 4\.2\.1 later", out), out
+    assert "4 messages: 1 held, 1 raw, 2 ready" in out
+    code, out, _ = call(spool, "list", "--summary", "--json")
+    found = json.loads(out)
+    assert found["states"] == {"held": 1, "raw": 1, "ready": 2} and found["count"] == 4
+    # bob@example.net has t1.1 already; the other three rows are for him
+    assert {row["domain"]: row["messages"] for row in found["domains"]} == {"example.net": 3, "example.com": 1}
+
+
+def test_retry_begins_anew_with_what_waits_and_with_what_is_held(spool):
+    code, out, _ = call(spool, "retry", "t1.1", "t3")
+    assert code == 0 and "2 messages tried again in a moment" in out
+    asyncio.run(spool.carry_out_wishes())
+    found = entries(spool)
+    assert found["t1.1"]["attempts"] == 0 and found["t3"]["state"] == "raw"
+
+    async def due():
+        return [row.entry.id for row in await spool.take_ready()]
+
+    assert "t1.1" in asyncio.run(due())
+    # nothing is tried twice at once: what is under way stays so
+    assert call(spool, "retry", "t1.1")[0] == 0
+    asyncio.run(spool.carry_out_wishes())
+    assert "t1.1" not in asyncio.run(due())
+
+
+def test_what_is_meant_must_be_said(spool):
+    code, _, err = call(spool, "retry")
+    assert code == 2 and "retry what?" in err
+    code, _, err = call(spool, "retry", "t9")
+    assert code == 1 and "no message t9" in err
+
+
+def test_wishes_for_ten_thousand_messages_are_carried_out(tmp_path):
+    spool = SqliteSpool(tmp_path, 0, support.KEY, support.Runtime(), reserve=0)
+    spool.open()
+
+    async def fill():
+        for start in range(0, 10_000, 1000):
+            await spool.commit([support.entry(f"m{number}") for number in range(start, start + 1000)])
+
+    async def carry_out():
+        while await spool.carry_out_wishes():
+            pass
+
+    asyncio.run(fill())
+    code, out, _ = call(spool, "hold", "--all")
+    assert code == 0 and "10000 messages held in a moment" in out
+    asyncio.run(carry_out())
+    assert len(entries(spool, "--state", "paused")) == 10_000
+    spool.close()
+    code, out, _ = call(spool, "delete", "--all")
+    assert code == 0 and "10000 messages deleted" in out
+    assert "the queue is empty" in call(spool, "list")[1]

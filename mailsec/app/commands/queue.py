@@ -1,4 +1,4 @@
-"""`mailsec queue list|show|hold|release|flush|delete`: mail that waits, and what people want done with it.
+"""`mailsec queue list|show|hold|release|retry|flush|delete`: mail that waits, and what people want done with it.
 
 The spools are read as they are, whether mailsec runs or not. A wish is written into the row and carried out by the worker that owns
 it, at once or within a second; where nothing runs it is carried out here.
@@ -6,99 +6,43 @@ it, at once or within a second; where nothing runs it is carried out here.
 
 from __future__ import annotations
 
-import re
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
 from mailsec.app.options import config_option
 from mailsec.app.output import Output, json_option, plural
-from mailsec.errors import MailsecError, UsageError
+from mailsec.app.queue_selection import Selection, missing, read_queue, selection_options, why
+from mailsec.errors import UsageError
 from mailsec.model.queue import QueueEntry, RecipientState, State
-from mailsec.store.spool_queue import list_queue, make_wish
 
-__all__ = ["delete", "flush", "hold", "list_entries", "release", "show"]
+__all__ = ["delete", "flush", "hold", "list_entries", "release", "retry", "show"]
 
-F = TypeVar("F", bound=Callable[..., Any])
-
-_AGE = re.compile(r"([0-9]+)([smhd])\Z")
-_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
-
-
-def _selection(command: F) -> F:
-    """Options that choose rows: all that are given must fit."""
-    for option in reversed(
-        [
-            config_option,
-            click.option("--spool", "spool", metavar="DIR", default="", help="The spool's directory, instead of the configuration's."),
-            click.option(
-                "--state", type=click.Choice(["raw", "ready", "held", "paused", "waiting"]), help="Only these; waiting: tried before."
-            ),
-            click.option("--recipient", metavar="TEXT", default="", help="Part of a recipient's address."),
-            click.option("--sender", metavar="TEXT", default="", help="Part of the sender's address; <> is the null sender."),
-            click.option("--older", metavar="AGE", default="", help="Received longer ago than 90s, 30m, 4h, 2d."),
-            json_option,
-        ]
-    ):
-        command = option(command)
-    return command
-
-
-def _entries(configuration: str, spool: str) -> tuple[str, list[QueueEntry]]:
-    if not spool:
-        from mailsec.app.config import load_configuration
-
-        spool = load_configuration(configuration).spool.directory
-    return spool, list_queue(spool)
-
-
-def _chosen(
-    entries: Sequence[QueueEntry], ids: Sequence[str], state: str | None, recipient: str, sender: str, older: str
-) -> list[QueueEntry]:
-    """The entries that every filter lets through; an id may be that of the transaction, for all its rows."""
-    before = datetime.now(UTC) - _age(older) if older else None
-    chosen = []
-    for entry in entries:
-        if ids and not any(entry.id == id or entry.id.startswith(id + ".") for id in ids):
-            continue
-        if state is not None and not _is(entry, state):
-            continue
-        if recipient and not any(recipient.lower() in address.lower() for address, _, _ in entry.recipients):
-            continue
-        if sender and not (entry.reverse_path == "" if sender == "<>" else sender.lower() in entry.reverse_path.lower()):
-            continue
-        if before is not None and entry.received_at > before:
-            continue
-        chosen.append(entry)
-    return chosen
-
-
-def _is(entry: QueueEntry, state: str) -> bool:
-    if state == "paused":
-        return entry.paused
-    if state == "waiting":
-        return entry.attempts > 0 and entry.state is not State.HELD and not entry.paused
-    return entry.state.value == state
-
-
-def _age(text: str) -> timedelta:
-    match = _AGE.match(text)
-    if match is None:
-        raise UsageError(f"not an age: {text!r}", hint="write a number and s, m, h or d: 30m")
-    return timedelta(**{_UNITS[match[2]]: int(match[1])})
+_spool_option = click.option("--spool", "spool", metavar="DIR", default="", help="The spool's directory, instead of the configuration's.")
 
 
 @click.command()
-@_selection
+@config_option
+@_spool_option
+@selection_options
+@click.option("--summary", is_flag=True, help="Count them by state and by recipients' domain.")
+@click.option("--limit", metavar="N", type=click.IntRange(min=1), default=None, help="Only the N oldest.")
+@json_option
 @click.pass_obj
-def list_entries(output: Output, configuration: str, spool: str, state: str | None, recipient: str, sender: str, older: str) -> None:
+def list_entries(output: Output, *, configuration: str, spool: str, selection: Selection, summary: bool, limit: int | None) -> None:
     """List the mail that waits, oldest first."""
-    _, entries = _entries(configuration, spool)
-    chosen = _chosen(entries, (), state, recipient, sender, older)
+    _, entries = read_queue(output, configuration, spool)
+    chosen = selection.of(entries)
     now = datetime.now(UTC)
+    empty = "the queue is empty" if not entries else "nothing in the queue is like that"
+    if summary:
+        _summarise(output, chosen, now, empty)
+        return
+    shown = chosen[:limit]
 
     def draw() -> None:
         output.table(
@@ -113,28 +57,58 @@ def list_entries(output: Output, configuration: str, spool: str, state: str | No
                     _several([address for address, progress, _ in entry.recipients if progress is not RecipientState.DELIVERED]),
                     _why(entry, now),
                 )
-                for entry in chosen
+                for entry in shown
             ],
-            empty="the queue is empty" if not entries else "nothing in the queue is like that",
+            empty=empty,
         )
         if chosen:
-            output.text(plural(len(chosen), "message"))
+            output.text(plural(len(chosen), "message") + (f", {len(shown)} shown" if len(shown) < len(chosen) else ""))
 
-    output.result({"entries": [_json(entry) for entry in chosen]}, draw)
+    output.result({"entries": [_json(entry) for entry in shown], "count": len(chosen)}, draw)
+
+
+def _summarise(output: Output, chosen: Sequence[QueueEntry], now: datetime, empty: str) -> None:
+    domains: dict[str, list[QueueEntry]] = {}
+    for entry in chosen:
+        left = {address.rpartition("@")[2].lower() for address, state, _ in entry.recipients if state is not RecipientState.DELIVERED}
+        for domain in left:
+            domains.setdefault(domain, []).append(entry)
+    states = Counter("paused" if entry.paused else entry.state.value for entry in chosen)
+    rows: list[dict[str, Any]] = [
+        {
+            "domain": domain,
+            "messages": len(found),
+            "octets": sum(entry.size for entry in found),
+            "oldest": min(entry.received_at for entry in found),
+            "why": Counter(map(why, found)).most_common(1)[0][0],
+        }
+        for domain, found in sorted(domains.items(), key=lambda item: (-len(item[1]), item[0]))
+    ]
+
+    def draw() -> None:
+        output.table(
+            ("domain", "messages", "size", "oldest", "mostly why"),
+            [(row["domain"], row["messages"], _size(row["octets"]), _span(now - row["oldest"]), row["why"]) for row in rows],
+            empty=empty,
+        )
+        if chosen:
+            output.text(f"{plural(len(chosen), 'message')}: " + ", ".join(f"{count} {state}" for state, count in sorted(states.items())))
+
+    output.result({"domains": rows, "states": dict(states), "count": len(chosen)}, draw)
 
 
 @click.command()
 @click.argument("id")
 @config_option
-@click.option("--spool", "spool", metavar="DIR", default="", help="The spool's directory, instead of the configuration's.")
+@_spool_option
 @json_option
 @click.pass_obj
-def show(output: Output, id: str, configuration: str, spool: str) -> None:
+def show(output: Output, *, id: str, configuration: str, spool: str) -> None:
     """Show all that is known of a message; ID may be a transaction's, for all its rows."""
-    _, entries = _entries(configuration, spool)
-    chosen = _chosen(entries, (id,), None, "", "", "")
-    if not chosen:
-        raise MailsecError(f"there is no message {id} in the queue", hint="it may be delivered already: see the log")
+    _, entries = read_queue(output, configuration, spool)
+    if (error := missing(entries, (id,))) is not None:
+        raise error
+    chosen = Selection().of(entries, (id,))
     now = datetime.now(UTC)
 
     def draw() -> None:
@@ -164,25 +138,18 @@ def show(output: Output, id: str, configuration: str, spool: str) -> None:
 def _wisher(word: str, done: str, help: str, *, everything: bool = False) -> click.Command:
     """The command that writes the wish `word`."""
 
-    def command(
-        output: Output,
-        ids: tuple[str, ...],
-        configuration: str,
-        spool: str,
-        state: str | None,
-        recipient: str,
-        sender: str,
-        older: str,
-        all: bool,
-    ) -> int | None:
-        if not (ids or state or recipient or sender or older or all or everything):
+    def command(output: Output, *, ids: tuple[str, ...], configuration: str, spool: str, selection: Selection, all: bool) -> int | None:
+        from mailsec.app.progress import progressing
+        from mailsec.store.spool_queue import make_wish
+
+        if not (ids or selection or all or everything):
             raise UsageError(f"{word} what?", hint="name ids, choose with --state, --recipient, --sender, --older, or say --all")
-        directory, entries = _entries(configuration, spool)
-        chosen = _chosen(entries, ids, state, recipient, sender, older)
-        missing = [id for id in ids if not any(entry.id == id or entry.id.startswith(id + ".") for entry in entries)]
-        if missing:
-            raise MailsecError(f"there is no message {missing[0]} in the queue", hint="it may be delivered already: see the log")
-        written, owned = make_wish(directory, chosen, word, now=time.time)
+        directory, entries = read_queue(output, configuration, spool)
+        chosen = selection.of(entries, ids)
+        if (error := missing(entries, ids)) is not None:
+            raise error
+        with progressing(output, word, len(chosen)) as told:
+            written, owned = make_wish(directory, chosen, word, now=time.time, told=lambda so_many: told(so_many, ""))
         output.result(
             {"messages": [entry.id for entry in chosen], "count": written, "carried_out": not owned},
             f"{plural(written, 'message')} {done}{' in a moment' if owned and written else ''}",
@@ -190,14 +157,17 @@ def _wisher(word: str, done: str, help: str, *, everything: bool = False) -> cli
         return None
 
     command.__doc__ = help
-    wrapped = click.pass_obj(command)
+    wrapped = selection_options(json_option(click.pass_obj(command)))
     wrapped = click.option("--all", is_flag=True, help="Every message in the queue.")(wrapped)
-    return click.command(word)(click.argument("ids", nargs=-1, metavar="[ID]...")(_selection(wrapped)))
+    return click.command(word)(click.argument("ids", nargs=-1, metavar="[ID]...")(config_option(_spool_option(wrapped))))
 
 
 hold = _wisher("hold", "held", "Keep messages from going on until they are released.")
 release = _wisher(
     "release", "released", "Let held messages go on: those held before they were processed are processed by the rules of now."
+)
+retry = _wisher(
+    "retry", "tried again", "Begin anew with messages: tried now, held ones too, and then as often as those that have just come in."
 )
 flush = _wisher("flush", "tried", "Try messages that wait for their next attempt now.", everything=True)
 delete = _wisher("delete", "deleted", "Throw messages away; their senders are not told.")
@@ -209,10 +179,7 @@ def _state(entry: QueueEntry) -> str:
 
 def _why(entry: QueueEntry, now: datetime) -> str:
     """Why it is still here, and when it is tried again."""
-    reason = entry.reason or next(
-        (reply for _, state, reply in entry.recipients if reply and state is RecipientState.WAITING),
-        f"needs {entry.need}" if entry.need else "",
-    )
+    reason = why(entry)
     if entry.state is State.HELD or entry.paused:
         return reason
     if entry.next_attempt is None:
