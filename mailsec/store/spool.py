@@ -28,7 +28,16 @@ from mailsec.store.scratch import FileScratch
 from mailsec.store.spool_due import begin_raw, begin_ready, come_back, expired_held, recover
 from mailsec.store.spool_faults import storage_fault
 from mailsec.store.spool_files import BodyFiles
-from mailsec.store.spool_rows import SCHEMA_VERSION, connect, create_schema, insert_statement, pack_progress, pack_row, spooled_entry
+from mailsec.store.spool_rows import (
+    SCHEMA_VERSION,
+    connect,
+    create_schema,
+    file_of,
+    insert_statement,
+    pack_progress,
+    pack_row,
+    spooled_entry,
+)
 from mailsec.store.spool_seal import Sealer
 from mailsec.store.spool_wishes import carry_out
 from mailsec.store.spool_writer import Commit, GroupWriter
@@ -39,6 +48,7 @@ _INLINE_OCTETS = 256 * 1024
 _RESERVE_OCTETS = 64 * 1024 * 1024
 _ROOM_CHECK_SECONDS = 0.5
 _UNREADABLE_SECONDS = 300.0
+_BROKEN_SECONDS = 1.0
 
 
 def retry_delay(attempts: int, first: float, longest: float) -> float:
@@ -377,6 +387,7 @@ class SqliteSpool:
         ready: list[SpooledEntry] = []
         files: list[str] = []
         raw = False
+        commit: Commit | None = None
         if entries and changes is None:
             # What takes the place of something else may use the reserve: it is what makes room again.
             self.check_room()
@@ -407,15 +418,31 @@ class SqliteSpool:
                     due = self.runtime.now().timestamp()
                     raw = raw or state is State.RAW
                 rows.append(pack_row(number, entry, next_attempt=due, size=size, file=file, body=body, sealer=sealer))
-            await self.writer.submit(Commit(rows, ready=ready or None, changes=changes))
+            commit = Commit(rows, ready=ready or None, changes=changes)
+            await self.writer.submit(commit)
         except BaseException:
-            for entry_in_hand in ready:
-                self._in_hand.pop(entry_in_hand.row, None)
-            if files:
+            in_hand = {entry_in_hand.row: self._in_hand.pop(entry_in_hand.row, None) for entry_in_hand in ready}
+            if commit is None or not commit.written:
                 self.files.remove(files)
+            elif changes is None:
+                # Its sync failed, and whoever sent it is told so and sends it again: the row goes away, and only then its file.
+                for row in rows:
+                    self.writer.discard(row[0], file_of(row))
+            else:
+                # What it takes the place of is gone from the database: this is now all there is of it.
+                self.runtime.start(self._bring_back(list(in_hand)), "spool")
             raise
         if raw and self.on_raw is not None:
             self.on_raw()
+
+    async def _bring_back(self, rows: Sequence[int]) -> None:
+        """Have rows tried that were written by a commit whose sync failed, as soon as that is mended."""
+        while True:
+            try:
+                await self.give_back(rows)
+                return
+            except StoreError:
+                await self.runtime.sleep(_BROKEN_SECONDS)
 
     def _take(self, taken: list[tuple[SpooledEntry, str | None]]) -> list[SpooledEntry]:
         self._in_hand.update((entry.row, file) for entry, file in taken)

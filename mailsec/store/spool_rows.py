@@ -28,6 +28,7 @@ __all__ = [
     "connect",
     "create_schema",
     "delete_statement",
+    "file_of",
     "insert_statement",
     "pack_progress",
     "pack_row",
@@ -178,6 +179,12 @@ def pack_row(
         private if sealer is None else sealer.seal_small(f"{entry.id} private", private),
         body,
     )
+
+
+def file_of(row: tuple[Any, ...]) -> str | None:
+    """The file that a row of `pack_row` names."""
+    name: str | None = row[_INSERTED.index("file")]
+    return name
 
 
 def _pack_recipients(recipients: Sequence[Recipient]) -> str:

@@ -40,7 +40,7 @@ _SQLITE_BUSY = 5
 class Commit:
     """What one caller wants in a transaction: rows to insert, changes as (statement, values), and a job that reads and writes."""
 
-    __slots__ = ("changes", "durable", "fault", "job", "ready", "result", "rows")
+    __slots__ = ("changes", "durable", "fault", "job", "ready", "result", "rows", "written")
 
     def __init__(
         self,
@@ -58,6 +58,8 @@ class Commit:
         self.durable = durable
         """False where a loss of power may undo it without harm: the fsync then waits for somebody who needs it."""
         self.fault: Exception | None = None
+        self.written = False
+        """True once its transaction has ended well: where it fails behind that, nobody knows whether it is durable, and it is in the database."""
         self.result: Any = None
 
 
@@ -313,6 +315,8 @@ class GroupWriter:
             self._delete(discarded)
             crash_point("spool.commit.before")
             connection.execute("COMMIT")
+            for commit in commits:
+                commit.written = True
         except (sqlite3.OperationalError, sqlite3.DatabaseError) as fault:
             self._roll_back()
             if isinstance(fault, sqlite3.OperationalError) or len(commits) < 2:
@@ -333,6 +337,7 @@ class GroupWriter:
                 self._insert(commit.rows)
                 self._change(commit)
                 connection.execute("COMMIT")
+                commit.written = True
             except Exception as fault:
                 self._roll_back()
                 commit.fault = storage_fault(fault, "writing a row of the spool")

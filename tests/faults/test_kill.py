@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
+import sqlite3
 import time
 
 import pytest
 
 from mailsec.store.crashpoints import CRASH_POINTS
-from tests.faults.sender import Senders, check_promise
+from tests.faults.sender import Senders, check_promise, letter
 from tests.peers.gateway import Gateway, until
 from tests.peers.inbox import Inbox
 
@@ -49,6 +51,31 @@ def test_kill_of_a_worker_at(gateway, inbox, point):
     one.kill()
     one.start()
     check_promise(one, inbox, acknowledged)
+
+
+def test_a_message_that_takes_its_worker_down_again_and_again_is_held_and_keeps_no_other_waiting(gateway, inbox):
+    """The delivery begins, and the worker dies, once more than often enough; what came before is in tests/store/test_spool_due.py."""
+    one = gateway(workers=1).start()
+    inbox.stop()
+    octets = letter("carol@partner.example", "poison@example.org")
+    with one.client() as client:
+        assert client.sendmail("carol@partner.example", ["poison@example.org"], octets) == {}
+    one.kill()
+    inbox.start()
+    with contextlib.closing(sqlite3.connect(one.directory / "spool" / "spool-0.sqlite")) as connection:
+        connection.execute("UPDATE entry SET begun = 5")
+        connection.commit()
+    one.start(crash="relay.delivery.before", ready=False)
+    until(lambda: any(entry["paused"] for entry in one.queue()), 60, "the message on hold")
+    (held,) = one.queue()
+    assert "never ended" in held["reason"] and one.deaths() == 1
+    one.kill()
+    one.start()
+    with one.client() as client:
+        other = letter("carol@partner.example", "other@example.org")
+        assert client.sendmail("carol@partner.example", ["other@example.org"], other) == {}
+    until(lambda: any("other@example.org" in message.recipients for message in list(inbox.messages)))
+    assert [entry["id"] for entry in one.queue()] == [held["id"]]
 
 
 def test_kill_while_the_queue_of_a_worker_that_is_gone_is_adopted(gateway, inbox, tmp_path):
