@@ -67,7 +67,8 @@ class SmtpConversation:
         if isinstance(question, Announced):
             return self._announced(question)
         if isinstance(question, Forwarded):
-            self.session = replace(self.session, client=question.address)
+            if question.address is not None:
+                self.session = replace(self.session, client=question.address)
             return None
         if isinstance(question, Connected):
             if question.tls is not None:

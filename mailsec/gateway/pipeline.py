@@ -107,7 +107,7 @@ class Pipeline(Services):
         self.admission = Admission(settings, plugins.providers("register_recipient_directories", **lent), runtime.now)
         self.authenticators: tuple[Authenticator, ...] = tuple(plugins.providers("register_authenticators", **lent))
         self.logins = Logins(self.authenticators, self.admission, runtime, plugins, guard)
-        self._rates = Rates(settings, sent)
+        self._rates = Rates(settings, sent, runtime.now)
         self.directories: tuple[CertificateDirectory, ...] = tuple(plugins.providers("register_certificate_directories", **lent))
         desk = EvidenceDesk(
             engine,
@@ -200,7 +200,7 @@ class Pipeline(Services):
         if refused is None:
             # RFC 1870 §6.1: 452 before the octets are sent, where there is no room for them now
             self.spool.check_room(size)
-            refused = self._rates.admit(session, reverse_path, self.runtime.now())
+            refused = self._rates.admit(session, reverse_path)
         return refused
 
     def admit_recipient(self, session: Session, reverse_path: Address | None, recipient: Address) -> Reply | Awaitable[Reply | None] | None:
@@ -250,7 +250,7 @@ class Pipeline(Services):
             return Receipt((), decision.reply, (decision.reply,) * len(envelope.recipients))
         self._learning.take(outcomes)
         if receipt.reply.positive:
-            self._rates.count(session, envelope.reverse_path, len(envelope.recipients), transaction.received_at)
+            self._rates.count(session, envelope.reverse_path, len(envelope.recipients))
         if self._records:
             self._record(transaction, outcomes, receipt.reply)
         return receipt

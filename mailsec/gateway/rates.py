@@ -5,6 +5,7 @@ The one invariant: only mail that was taken counts; a message that has begun is 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 
 from mailsec.errors import Reply
@@ -22,23 +23,22 @@ _TOO_MANY = Reply(450, "4.7.1", "too many recipients in an hour, try again later
 class Rates:
     """One for each worker; `sent` is shared by all."""
 
-    def __init__(self, settings: GatewaySettings, sent: Recent | None) -> None:
+    def __init__(self, settings: GatewaySettings, sent: Recent | None, now: Callable[[], datetime]) -> None:
+        self._now = now
         self._most = {one.name: one.recipients_per_hour for one in settings.listeners if one.recipients_per_hour}
         self._sent = sent
 
-    def admit(self, session: Session, reverse_path: Address | None, at: datetime) -> Reply | None:
+    def admit(self, session: Session, reverse_path: Address | None) -> Reply | None:
         """At MAIL. None: welcome."""
         most = self._most.get(session.listener)
-        name = _name(session, reverse_path)
-        if most is None or not name or self._sent is None:
+        if most is None or self._sent is None or not (name := _name(session, reverse_path)):
             return None
-        return _TOO_MANY if self._sent.recent(name, at.timestamp())[0] >= most else None
+        return _TOO_MANY if self._sent.recent(name, self._now().timestamp())[0] >= most else None
 
-    def count(self, session: Session, reverse_path: Address | None, recipients: int, at: datetime) -> None:
+    def count(self, session: Session, reverse_path: Address | None, recipients: int) -> None:
         """A message was taken for so many recipients."""
-        name = _name(session, reverse_path)
-        if session.listener in self._most and name and self._sent is not None:
-            self._sent.add(name, at.timestamp(), recipients)
+        if session.listener in self._most and self._sent is not None and (name := _name(session, reverse_path)):
+            self._sent.add(name, self._now().timestamp(), recipients)
 
 
 def _name(session: Session, reverse_path: Address | None) -> str:

@@ -53,8 +53,8 @@ def received(session: Session, transaction_id: str, at: datetime, recipients: tu
     RFC 5321 §4.4: from, by, with, id and for; `for` only where there is one recipient, so that a hidden one stays hidden (§7.2).
     """
     tls = session.tls
-    # RFC 6531 §4.3: UTF8SMTP, UTF8SMTPS, UTF8SMTPA, UTF8SMTPSA for a transaction with SMTPUTF8
-    protocol = session.protocol.replace("ESMTP", "UTF8SMTP") if smtputf8 else session.protocol
+    # RFC 6531 §4.3: UTF8SMTP or UTF8LMTP, with S and A as without, for a transaction with SMTPUTF8
+    protocol = "UTF8" + session.protocol.removeprefix("E") if smtputf8 else session.protocol
     begin = _begin(session.helo, session.peer, session.hostname, protocol, tls_comment(tls, at) if tls is not None else "")
     ends = ""
     if len(recipients) == 1 and recipients[0].is_ascii:

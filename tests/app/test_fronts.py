@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import shutil
 import smtplib
 import socket
 import ssl
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.peers import postfix as postfixes
 from tests.peers.gateway import Gateway, until
 from tests.peers.inbox import Inbox
 from tests.peers.postfix import free_port, wait_for_port
@@ -44,7 +46,11 @@ def gateway(tmp_path_factory, inbox):
             {"name": "front", "front": {"xclient": True, "xclient_users": [own]}, "peers": ["192.0.2.0/24"]},
             {"name": "login", "origin": "submission", "front": {"xclient": True, "xclient_users": [own], "xclient_login": True}},
             {"name": "stranger", "front": {"xclient": True, "xclient_users": ["4294000000"]}},
-            {"name": "lmtp", "protocol": "lmtp"},
+            {
+                "name": "lmtp",
+                "protocol": "lmtp",
+                "front": {"xclient": True, "xclient_users": ["postfix"] if postfixes.why_not() is None else [own]},
+            },
         ],
     )
     text = made.configuration.read_text()
@@ -200,6 +206,30 @@ def test_lmtp_over_a_unix_socket(gateway):
 
     with smtplib.LMTP(str(gateway.sockets / "lmtp")) as lmtp:
         assert lmtp.sendmail("carol@example.net", ["alice@example.org"], MESSAGE) == {}
+
+
+def test_postfix_speaks_lmtp_to_us_and_says_who_its_client_was(gateway, inbox, tmp_path):
+    if why := postfixes.why_not():
+        pytest.skip(why)
+    # Postfix's processes are of another user: the socket is for its group, too.
+    shutil.chown(gateway.sockets / "lmtp", group="postfix")
+    main = {
+        "mydestination": "",
+        "relay_domains": "example.org",
+        "relay_transport": f"lmtp:unix:{gateway.sockets}/lmtp",
+        "smtpd_relay_restrictions": "permit_mynetworks, reject",
+        "lmtp_send_xforward_command": "yes",
+        "lmtp_destination_recipient_limit": "50",
+    }
+    before = len(inbox.messages)
+    (tmp_path / "postfix").mkdir()
+    with postfixes.Postfix(tmp_path / "postfix", main=main) as postfix, smtplib.SMTP("127.0.0.1", postfix.port, timeout=30) as smtp:
+        smtp.ehlo("client.example")
+        smtp.sendmail("carol@example.net", ["alice@example.org", "bob@example.org"], MESSAGE, ["SMTPUTF8", "RET=HDRS", "ENVID=x1"])
+        everybody = {"alice@example.org", "bob@example.org"}
+        until(lambda: {one for message in inbox.messages[before:] for one in message.recipients} == everybody, 60, "the message")
+    until(lambda: any(event.get("client") == "127.0.0.1" for event in gateway.events()), 10, "the client in the log")
+    assert b"with LMTP" in inbox.messages[-1].octets or b"with UTF8LMTP" in inbox.messages[-1].octets
 
 
 def test_check_refuses_who_would_let_strangers_speak_for_others(tmp_path):

@@ -307,3 +307,41 @@ def test_idle_connection_that_the_next_hop_closes_ends_the_session(loop, runtime
 
     loop.call(session)
     assert isinstance(asked[-1], Ended) and cancelled == [True]
+
+
+def test_attack_next_hop_that_floods_us_while_we_have_nothing_to_say_fills_no_memory(loop, runtime):
+    """Between two messages nothing is awaited: what it says then waits in the kernel, and it with it."""
+    listening = socket.create_server(("127.0.0.1", 0))
+    sent: list[int] = []
+
+    def flood() -> None:
+        opened, _ = listening.accept()
+        with opened:
+            opened.settimeout(2)
+            opened.sendall(b"220 x\r\n")
+            opened.recv(100)
+            opened.sendall(HELLO)
+            try:
+                while sum(sent) < 200 * 1024 * 1024:
+                    sent.append(opened.send(b"250 and another\r\n" * 4096))
+            except OSError:
+                pass
+
+    thread = threading.Thread(target=flood)
+    thread.start()
+    connections: list[object] = []
+
+    async def session() -> None:
+        def ask(question: object) -> object:
+            return None if isinstance(question, Ended) else Deferred(lambda _: None)
+
+        core = SmtpClient(ClientSettings("gw.example.org", tls="none"))
+        connections.append(await runtime.connect(f"127.0.0.1:{listening.getsockname()[1]}", core, ask, timeout=5))
+
+    loop.call(session)
+    thread.join(60)
+    # What the kernel keeps for both ends is some MiB.
+    assert sum(sent) < 50 * 1024 * 1024
+    assert loop.call(lambda: connections[0].received) < 1024 * 1024
+    loop.call(connections[0].abort)
+    listening.close()

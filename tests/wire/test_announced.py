@@ -128,5 +128,8 @@ def test_forwarded_is_told_and_changes_nothing():
     front.say(b"EHLO mx")
     before = front.core.client
     assert front.say(b"XFORWARD NAME=c ADDR=192.0.2.1 PORT=[UNAVAILABLE] PROTO=SMTP HELO=h IDENT=4abc SOURCE=REMOTE") == b"250 2.0.0 ok\r\n"
-    assert front.asked[-1] == questions.Forwarded("192.0.2.1", 0, "h")
+    assert front.asked[-1] == questions.Forwarded("192.0.2.1")
+    # Postfix says the rest in a second command.
+    front.say(b"XFORWARD PROTO=ESMTP HELO=h IDENT=1 SOURCE=LOCAL")
+    assert front.asked[-1] == questions.Forwarded(None)
     assert front.core.client is before

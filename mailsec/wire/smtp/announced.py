@@ -31,7 +31,8 @@ def read_xclient(argument: bytes, *, login: bool) -> Announced:
 def read_forwarded(argument: bytes) -> Forwarded:
     """What stands behind `XFORWARD `. Raise CommandError."""
     found = _attributes(argument, XFORWARD)
-    return Forwarded(_address(found.get("ADDR", "")), _port(found.get("PORT", "")), found.get("HELO", ""))
+    _port(found.get("PORT", ""))
+    return Forwarded(_address(found["ADDR"]) if "ADDR" in found else None)
 
 
 def _attributes(argument: bytes, known: Sequence[str]) -> Mapping[str, str]:

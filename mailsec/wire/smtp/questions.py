@@ -105,9 +105,8 @@ class Announced:
 class Forwarded:
     """XFORWARD, from who may say so: who spoke to the server in front. For logs only; there is no answer."""
 
-    address: str
-    port: int
-    helo: str
+    address: str | None
+    """None where this command says nothing of it: servers send several, each with some attributes."""
 
 
 @dataclass(frozen=True, slots=True)
