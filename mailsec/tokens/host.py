@@ -1,8 +1,9 @@
-"""The socket of a token host: one reader, a pool of session threads, and a keeper that looks after the tokens.
+"""The socket of a token host: a reader, a pool of session threads, and a keeper that looks after the tokens.
 
 No reactor: a question is a call into the vendor's library, and those block. The reader reads frames of all connections and hands operations
-to the pool; the keeper lists, logs in, and looks every second what is there. The one invariant: whoever connects is of our own user (or
-root), and what he sends costs him his connection, not the host, whatever it is.
+to the pool; while operations are quick it does them itself, which saves waking another thread for each. A second one stands by, and reads on
+where the first is held up in the library. The keeper lists, logs in, and looks every second what is there. The one invariant: whoever
+connects is of our own user (or root), and what he sends costs him his connection, not the host, whatever it is.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import socket
 import struct
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from typing import Final
@@ -29,6 +31,12 @@ _UNSENT_OCTETS: Final = 16 * 1024 * 1024
 _WAITING: Final = 10_000
 """Questions that wait: more are told to come back."""
 _LOOK_SECONDS: Final = 1.0
+_QUICK_SECONDS: Final = 0.002
+"""While operations take no longer than this, waking a thread of the pool would cost a good part of what they take."""
+_READ_SECONDS: Final = 0.001
+"""Who does operations reads on after so long."""
+_HELD_UP_SECONDS: Final = 0.05
+"""A reader that has been in the library for so long is held up: the other one reads."""
 _OPERATIONS: Final = frozenset({Verb.SIGN, Verb.DECRYPT, Verb.DERIVE})
 
 
@@ -101,14 +109,27 @@ class HostServer:
         self._lines: set[Line] = set()
         self._jobs: SimpleQueue[tuple[Line, Frame] | None] = SimpleQueue()
         self._chores: SimpleQueue[tuple[Line, Frame]] = SimpleQueue()
-        self._begun = [0.0] * (threads + 1)
-        """When each thread began what it does; 0: nothing. The last one is the keeper's."""
+        self._sessions = threads
+        self._begun = [0.0] * (threads + 3)
+        """When each thread began what it does; 0: nothing. Behind the pool stand the two readers, and last the keeper."""
+        self._pending: deque[tuple[Line, Frame]] = deque()
+        """Operations that were read and given to nobody yet; the one who reads has them."""
+        self._typical = 1.0
+        """Seconds that operations have taken lately."""
+        self._performed = 0
+        self._leader = 0
+        """Which of the two readers reads."""
+        self._lead = threading.Lock()
+        self._performing = threading.Event()
+        """Set while the reader does operations itself: the other one has to look after it."""
+        self._ended = threading.Event()
         self._stopping = False
         self._wake_reader, self._wake_writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._selector.register(self._wake_reader, selectors.EVENT_READ, None)
         self._threads = [
             threading.Thread(target=self._work, args=(index,), name=f"session-{index}", daemon=True) for index in range(threads)
         ]
+        self._threads += [threading.Thread(target=self._read, args=(which,), name=f"reader-{which}", daemon=True) for which in (0, 1)]
         self._threads.append(threading.Thread(target=self._keep, name="keeper", daemon=True))
 
     # -- ends --------------------------------------------------------------------------------------------------------------------
@@ -125,6 +146,8 @@ class HostServer:
     def stop(self) -> None:
         """Stop serving; may be called by a signal handler."""
         self._stopping = True
+        self._ended.set()
+        self._performing.set()
         self.wake()
 
     def wake(self) -> None:
@@ -147,17 +170,65 @@ class HostServer:
     # -- the reader ----------------------------------------------------------------------------------------------------------------
 
     def serve(self) -> None:
-        """Read and hand over until told to stop."""
+        """Serve until told to stop."""
         for thread in self._threads:
             thread.start()
+        # This thread is never in the library: signals reach it, and its end is the end of the process.
+        self._ended.wait()
+
+    def _read(self, which: int) -> None:
+        """One of the two readers: read, or stand by."""
         while not self._stopping:
-            for key, events in self._selector.select():
+            if self._leader == which:
+                self._read_on(which)
+            else:
+                self._stand_by(which)
+
+    def _read_on(self, which: int) -> None:
+        while self._leader == which and not self._stopping:
+            for key, events in self._selector.select(0 if self._pending else None):
                 if key.data is None:
                     self._look_around()
                 elif isinstance(key.data, Line):
                     self._attend_to(key.data, events)
                 else:
                     self._accept(key.data)
+            if self._pending:
+                self._hand_out(which)
+
+    def _hand_out(self, which: int) -> None:
+        """Give what was read to the pool; while operations are quick, only what this thread does not do itself."""
+        pending, jobs, begun, mine = self._pending, self._jobs, self._begun, self._sessions + which
+        if self._typical > _QUICK_SECONDS:
+            while pending:
+                jobs.put(pending.popleft())
+            return
+        until = time.monotonic() + _READ_SECONDS
+        others = range(self._sessions)
+        while pending and self._leader == which:
+            while len(pending) > 1 and jobs.qsize() + sum(begun[index] > 0 for index in others) < self._sessions - 1:
+                jobs.put(pending.popleft())
+            self._perform(mine, *pending.popleft())
+            if time.monotonic() > until:
+                return
+
+    def _stand_by(self, which: int) -> None:
+        """Look after the other reader while it does operations, and read in its place where one of them does not end."""
+        self._performing.wait()
+        performed = self._performed
+        if self._ended.wait(_HELD_UP_SECONDS):
+            return
+        other = self._sessions + 1 - which
+        with self._lead:
+            begun = self._begun[other]
+            if begun and time.monotonic() - begun >= _HELD_UP_SECONDS:
+                # He sees it when he comes back (`_perform`), before he reads again: two never read at once.
+                self._leader = which
+            elif self._performed == performed:
+                self._performing.clear()
+                # It may have begun one in between, and seen that somebody looks after it.
+                if self._begun[other]:
+                    self._performing.set()
 
     def _look_around(self) -> None:
         try:
@@ -196,7 +267,7 @@ class HostServer:
             pass
         line.close()
         if line.parent:
-            self._stopping = True
+            self.stop()
 
     def _attend_to(self, line: Line, events: int) -> None:
         if events & selectors.EVENT_WRITE:
@@ -222,11 +293,11 @@ class HostServer:
     def _receive(self, line: Line, one: Frame) -> None:
         verb = one.verb
         if verb in _OPERATIONS:
-            if self._jobs.qsize() >= _WAITING:
+            if self._jobs.qsize() + len(self._pending) >= _WAITING:
                 stage = f"token:{one.fields[0].decode('utf-8', 'replace') if one.fields else ''}"
                 line.send(error_frame(one.number, KeyUnavailable("the token host has too much to do", stage=stage)))
                 return
-            self._jobs.put((line, one))
+            self._pending.append((line, one))
         elif verb == Verb.PING:
             line.send(json_frame(Verb.RESULT, one.number, {"oldest": self.oldest(), "keeper": self.keeper()}))
         elif verb in (Verb.LIST, Verb.LOGIN, Verb.CONFIGURE):
@@ -237,19 +308,26 @@ class HostServer:
     # -- the pool ------------------------------------------------------------------------------------------------------------------
 
     def _work(self, index: int) -> None:
-        get, perform, begun, monotonic = self._jobs.get, self._desk.perform, self._begun, time.monotonic
-        while (job := get()) is not None:
-            line, one = job
-            begun[index] = monotonic()
-            try:
-                reply = frame(Verb.RESULT, one.number, perform(one.verb, one.fields))
-            except MailsecError as error:
-                reply = error_frame(one.number, error)
-            except Exception as error:
-                self._record("unexpected error", error=type(error).__name__)
-                reply = error_frame(one.number, CryptoError("the token host failed"))
-            begun[index] = 0.0
-            line.send(reply)
+        while (job := self._jobs.get()) is not None:
+            self._perform(index, *job)
+
+    def _perform(self, index: int, line: Line, one: Frame) -> None:
+        """Do one operation, as the thread with this place in `_begun`."""
+        began = self._begun[index] = time.monotonic()
+        if index >= self._sessions and not self._performing.is_set():
+            self._performing.set()
+        try:
+            reply = frame(Verb.RESULT, one.number, self._desk.perform(one.verb, one.fields))
+        except MailsecError as error:
+            reply = error_frame(one.number, error)
+        except Exception as error:
+            self._record("unexpected error", error=type(error).__name__)
+            reply = error_frame(one.number, CryptoError("the token host failed"))
+        with self._lead:
+            self._begun[index] = 0.0
+        self._performed += 1
+        self._typical += (time.monotonic() - began - self._typical) / 4
+        line.send(reply)
 
     # -- the keeper ------------------------------------------------------------------------------------------------------------------
 

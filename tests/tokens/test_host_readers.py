@@ -1,0 +1,83 @@
+"""Who of a token host's threads reads, and who does operations: the reader itself while they are quick, and another one reads where it is held up."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from mailsec.keys.frames import Verb, frame, read_json
+from mailsec.testing.authority import Authority
+from mailsec.tokens.module import Module
+from tests.peers.gateway import until
+from tests.peers.softhsm import Shim
+from tests.tokens.test_host import DATA, Served, answers
+
+
+@pytest.fixture
+def served(shimmed: Module, tmp_path) -> Iterator[Served]:
+    """A host whose operations have been quick lately."""
+    shimmed.login("HSM 1", b"1234")
+    made = Served(shimmed, tmp_path)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def key(shimmed: Module):
+    shimmed.login("HSM 1", b"1234")
+    made = shimmed.generate_key("HSM 1", "p256", "quick")
+    shimmed.import_certificate("HSM 1", Authority().certify(made.public_key, "dave@example.org"), "quick")
+    return made
+
+
+def question(number: int, key, address: str = "dave@example.org") -> bytes:
+    return frame(Verb.SIGN, number, b"HSM 1", key.id, b"CKM_ECDSA", address.encode(), DATA)
+
+
+def grow_quick(served: Served, key) -> None:
+    """Operations have been quick lately: the reader does them itself."""
+    for _ in range(60):
+        served.remote.sign("HSM 1", key.id, "CKM_ECDSA", DATA, "dave@example.org")
+
+
+def test_every_question_of_many_at_once_is_answered_once(key, served: Served):
+    grow_quick(served, key)
+    connections = [served.connect() for _ in range(3)]
+    for start, connection in enumerate(connections):
+        connection.sendall(b"".join(question(1000 * start + number, key) for number in range(1, 201)))
+        connection.sendall(frame(Verb.PING, 1000 * start + 999))
+    for start, connection in enumerate(connections):
+        numbers = []
+        for one in answers(connection):
+            if one.number:
+                numbers.append(one.number - 1000 * start)
+                assert one.number % 1000 == 999 or (one.verb == Verb.RESULT and len(one.fields[0]) == 64)
+            if len(numbers) == 201:
+                break
+        assert sorted(numbers) == [*range(1, 201), 999]
+        connection.close()
+
+
+def test_a_reader_that_is_held_up_in_the_library_is_stood_in_for(key, served: Served, shim: Shim):
+    """Otherwise a library that hangs would silence the host, and keep everybody from saying what hangs."""
+    grow_quick(served, key)
+    hanging, other = served.connect(), served.connect()
+    shim.say("C_SignInit hang")
+    hanging.sendall(question(1, key))
+    until(lambda: served.server.oldest() > 0.1, what="the operation that hangs")
+    for number in (2, 3):
+        other.sendall(frame(Verb.PING, number))
+        said = next(read_json(one) for one in answers(other) if one.number == number)
+        assert said["oldest"] > 0.1
+    shim.say()
+    # And the others go on: who is held up keeps nobody's question to himself.
+    other.sendall(b"".join(question(number, key) for number in range(10, 30)))
+    done = []
+    for one in answers(other):
+        done += [one.number] if one.number else []
+        if len(done) == 20:
+            break
+    assert sorted(done) == list(range(10, 30))
+    hanging.close()
+    other.close()
