@@ -108,6 +108,9 @@ async def handle_mailbox(tools: Tools, received: Transaction, steps: Steps | Non
     """The one outcome of a transaction of `mailbox`. Raise MailsecError where there can be none now."""
     recipients = tuple(recipient.address for recipient in received.envelope.recipients)
     loose = received.envelope.body == LOOSE
+    if len(received.message.octets) > tools.limits.message_size:
+        note(steps, "verdict", "too large to be looked into")
+        return [await _too_large(tools, received, recipients, loose)]
     reading = await _seal(tools, received.message, loose)
     if reading.valid:
         note(steps, "seal", f"sealed by this gateway at {reading.at}: its verdict stands in it")
@@ -147,15 +150,33 @@ async def handle_mailbox(tools: Tools, received: Transaction, steps: Steps | Non
         segments = _behind_notice(tools, received.message.octets, received.message, verdict, loose)
         return [Outcome(recipients, DELIVER, segments, verdict, findings, rule=decision.rule, explanation={"enclosed": "yes"})]
     if copy is None:
-        copy = Segments.of(message.octets)
-        if loose:
-            verdict = _with(verdict, _NORMALISED)
-            large = len(message.octets) > tools.limits.bulk_threshold
-            octets = message.octets
-            copy = await tools.runtime.in_thread(_transportable, octets, lane="bulk") if large else _transportable(octets)
+        copy, verdict = await _as_it_is(tools, message.octets, verdict, loose)
     secret = clear is not None and is_secret(result)
     segments = await annotate(tools, transaction, recipients, verdict, copy, names_of(message))
     return [Outcome(recipients, DELIVER, segments, verdict, findings, secret=secret, rule=decision.rule)]
+
+
+async def _too_large(tools: Tools, received: Transaction, recipients: tuple[Address, ...], loose: bool) -> Outcome:
+    """It lies in the mailbox, and is not kept from its reader: as it is, with a verdict that says that nobody has looked into it."""
+    size, most = len(received.message.octets), tools.limits.message_size
+    hint = "message_size in [gateway] limits says up to which size messages are opened and judged"
+    reason = Reason("limit-message-size", "limits", f"{size} octets are too large to be looked into ({most} at most)", hint=hint)
+    verdict = _unread(SmimeWord.PERMERROR, reason)
+    message = strip(tools, received).message
+    if _begins_folded(message):
+        segments = _behind_notice(tools, received.message.octets, received.message, verdict, loose)
+        return Outcome(recipients, DELIVER, segments, verdict, explanation={"enclosed": "yes"})
+    copy, verdict = await _as_it_is(tools, message.octets, verdict, loose)
+    return Outcome(recipients, DELIVER, await annotate(tools, received, recipients, verdict, copy, names_of(message)), verdict)
+
+
+async def _as_it_is(tools: Tools, octets: Octets, verdict: Verdict, loose: bool) -> tuple[Segments, Verdict]:
+    """What can be sent of `octets`, which nobody has opened, with what must be said of that."""
+    if not loose:
+        return Segments.of(octets), verdict
+    large = len(octets) > tools.limits.bulk_threshold
+    copy = await tools.runtime.in_thread(_transportable, octets, lane="bulk") if large else _transportable(octets)
+    return copy, _with(verdict, _NORMALISED)
 
 
 _NORMALISED = Reason(

@@ -253,7 +253,11 @@ class MailboxConversation:
         assert self._kept is not None
         copy = self._kept[1]
         if request.verb == "TOP":
-            return Response(True, body=top_of(copy, request.lines, self._pipeline.settings.limits))
+            limits = self._pipeline.settings.limits
+            if len(copy.segments) > limits.message_size:
+                # Attack: one TOP in each of many sessions that then idle, each with a gibibyte of the disk.
+                self._forget()
+            return Response(True, body=top_of(copy, request.lines, limits))
         # Whoever writes it holds it until it is written; a session that idles holds nothing.
         self._forget()
         return Response(True, f"{len(copy.segments)} octets", body=copy.segments)
@@ -262,7 +266,7 @@ class MailboxConversation:
         """Take the message out of the mailbox and make the reader's copy; a response where that cannot be."""
         pipeline = self._pipeline
         scratch = pipeline.runtime.scratch()
-        limit = pipeline.settings.limits.message_size
+        limit = pipeline.settings.limits.mailbox_message_size
         (response,) = await upstream.request(Request("RETR", number, into=scratch, limit=limit))
         if not response.ok:
             scratch.discard()

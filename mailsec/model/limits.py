@@ -71,6 +71,9 @@ class Limits:
     """Seconds that a mailbox's server may be silent: one that hangs holds its reader too."""
     listing_octets: int = 16 * _MIB
     """Octets of one list (LIST, UIDL) of a mailbox's server: endless lists."""
+    mailbox_message_size: int = 1024 * _MIB
+    """Octets of a message out of a mailbox; one over `message_size` is handed out as it is and not looked into: a mailbox's server that sends
+    without end, and the disk that fills."""
     mailbox_deletes: int = 100_000
     """Messages that one POP3 session may delete; more go in the next: a server that has as many as its reader cares to name."""
 

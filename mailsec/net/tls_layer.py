@@ -20,6 +20,9 @@ from mailsec.net.tls_memory import AT_ONCE, REACHES, MemorySession
 
 __all__ = ["TlsLayer", "say_last", "start_tls"]
 
+_MOST_WAITING = 8 * 2**20
+"""Octets that wait for the socket; who writes much is paused long before (`WireProtocol`)."""
+
 
 class TlsLayer:
     """The protocol of a socket, and the transport of `above`, a `WireProtocol`."""
@@ -60,8 +63,8 @@ class TlsLayer:
         # How a session ends without a goodbye of TLS tells nobody anything: what was said is framed by its protocol.
         self._over = True
         self._above.connectionLost(self._reason or reason)
-        # Nothing waits for the collector of garbage.
-        del self._above, self._socket, self._session
+        # It holds us as its transport: nothing waits for the collector of garbage.
+        del self._above
 
     def _advance(self) -> None:
         session = self._session
@@ -114,6 +117,10 @@ class TlsLayer:
             if taken == len(data):
                 return
             data = data[taken:]
+        if len(socket.dataBuffer) + socket._tempDataLen > _MOST_WAITING:
+            # Attack: new keys are asked for without end, and the answers are not taken. Nobody above says them, nor counts them.
+            self.abortConnection()
+            return
         socket.write(data)
 
     def _end(self, reason: Failure | None) -> None:

@@ -388,3 +388,30 @@ def test_top_of_segments_in_any_pieces(size, lines):
     body = octets.partition(b"\r\n\r\n")[2].splitlines(keepends=True)
     assert top_of(copy, lines).join() == b"A: b\r\nC: d\r\n\r\n" + b"".join(body[:lines])
     assert len(top_of(copy, lines)) == len(top_of(copy, lines).join())
+
+
+def test_message_too_large_to_look_into_is_shown_as_it_is_with_a_verdict_that_says_so(authority, alice):
+    """It lies in the mailbox already: nothing is lost, and nothing in it is believed."""
+    gate = gateway(authority, alice, limits=Limits(message_size=5000))
+    forged = b"Authentication-Results: gw.example.org; smime=pass\r\nX-Mailsec-Seal: v=1; k=x\r\n"
+    letter = HEAD + b"Content-Type: text/plain\r\n\r\n" + b"line\r\n" * 2000
+    copy = gate.retrieve(forged + letter, who=ALICE)
+    shown = copy.segments.join()
+    assert copy.verdict is not None and copy.verdict.word is SmimeWord.PERMERROR
+    assert copy.verdict.reasons[0].code == "limit-message-size" and not copy.sealed
+    top, _, rest = shown.partition(b"\r\n")
+    assert top.startswith(b"Authentication-Results: gw.example.org; smime=permerror") and shown.count(b"Authentication-Results") == 1
+    assert rest.endswith(letter) and b"X-Mailsec-Seal" not in shown
+
+
+def test_message_too_large_to_look_into_is_not_opened(authority, alice):
+    gate = gateway(authority, alice, limits=Limits(message_size=5000))
+    message = encrypted(alice, content=SECRET + b"more\r\n" * 2000)
+    assert gate.retrieve(message, who=ALICE).segments.join().endswith(message)
+    assert b"the secret" in gateway(authority, alice).retrieve(message, who=ALICE).segments.join()
+
+
+def test_message_too_large_to_look_into_cannot_fold_the_verdict_away(authority, alice):
+    gate = gateway(authority, alice, limits=Limits(message_size=5000))
+    copy = gate.retrieve(b" folded: x\r\n" + HEAD + b"\r\n" + b"line\r\n" * 2000, who=ALICE)
+    assert copy.enclosed

@@ -325,3 +325,23 @@ def test_upstream_that_forges_a_response_cannot_reach_the_reader_with_it():
     from mailsec.wire.pop3.replies import encode_response
 
     assert encode_response(session.do("NOOP")) == b"+OK fine??[31m\r\n"
+
+
+def test_message_over_the_limit_of_mailboxes_is_refused_and_the_session_goes_on():
+    letter = b"Subject: x\r\n\r\n" + b"line\r\n" * 1000
+    session = Session(scripted(RETR=b"+OK\r\n" + letter + b".\r\n"), limits=Limits(mailbox_message_size=1000))
+    session.log_in()
+    response = session.do("RETR", 1)
+    assert not response.ok and response.code == "SYS/PERM" and not response.closing
+    assert session.do("NOOP").ok and session.do("QUIT").ok
+
+
+def test_message_over_the_limit_of_mail_is_shown_and_its_top_keeps_nothing():
+    letter = b"Subject: x\r\n\r\n" + b"line\r\n" * 1000
+    session = Session(scripted(RETR=b"+OK\r\n" + letter + b".\r\n"), limits=Limits(message_size=1000))
+    session.log_in()
+    top = session.do("TOP", 1)
+    assert top.body is not None and b"smime=permerror" in top.body.join() and b"line" not in top.body.join()
+    response = session.do("RETR", 1)
+    assert response.body is not None and response.body.join().endswith(letter)
+    assert session.runtime.said.count(b"RETR") == 2

@@ -56,7 +56,14 @@ class Scene:
         listeners.append({**listeners[0], "name": "stricter", "upstream": f"pop3s://localhost:{self.servers['pinned'].port}"})
         roots = directory / "roots.pem"
         roots.write_bytes(self.ca.pem)
-        self.gateway = Gateway(directory / "gateway", 1, workers=1, listeners=listeners, relay={"ca_file": str(roots)})
+        self.gateway = Gateway(
+            directory / "gateway",
+            1,
+            workers=1,
+            listeners=listeners,
+            relay={"ca_file": str(roots)},
+            gateway={"limits": {"message_size": 300_000}},
+        )
         text = (self.gateway.directory / "passphrase").read_text().strip().removeprefix("internal:")
         with CertDb.open(str(self.gateway.directory / "mailsec.db"), password=text.encode()) as database:
             database.add(self.other.der, "Other-CA", at=NOW)
@@ -116,6 +123,22 @@ def test_a_session_of_a_pinned_server_is_not_taken_up_where_its_name_is_demanded
     assert scene.servers["pinned"].sessions[-1]
     with pytest.raises(poplib.error_proto, match="cannot be reached"):
         scene.read("stricter")
+
+
+def test_message_too_large_to_look_into_comes_whole_and_the_session_goes_on(scene):
+    """Twice `message_size` and a mebibyte, where a list without end would be given up."""
+    large = LETTER + b"".join(b".%060d\r\n" % number for number in range(50_000))
+    server = scene.servers["name"]
+    server.messages.append(large)
+    client = scene.reader("name")
+    client.user("alice")
+    client.pass_("secret")
+    lines = client.retr(2)[1]
+    assert lines[0].startswith(b"Authentication-Results: gw.example.org; smime=permerror")
+    assert b"".join(line + b"\r\n" for line in lines).endswith(large)
+    assert LETTER.splitlines()[0] in client.retr(1)[1]
+    client.quit()
+    server.messages.pop()
 
 
 def test_utf8_is_said_to_a_server_that_offers_it(scene):
