@@ -10,7 +10,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
 
-from mailsec.errors import LimitExceeded, Reply
+import structlog
+
+from mailsec.errors import LimitExceeded, MailsecError, Reply
 from mailsec.interfaces import RecipientDirectory
 from mailsec.model.address import Address, normalise_domain
 from mailsec.model.message import Message
@@ -21,6 +23,8 @@ from mailsec.rules.expressions import compile_expression
 from mailsec.rules.session_variables import SessionFacts, is_variable
 
 __all__ = ["Admission", "Domains"]
+
+_log = structlog.get_logger("mailsec.directories")
 
 # RFC 4954 §6: 530 5.7.0 where authentication is required
 _AUTHENTICATE = Reply(530, "5.7.0", "authentication required")
@@ -141,7 +145,11 @@ class Admission:
     async def recipient_exists(self, recipient: Address) -> bool | None:
         """What the first directory that knows the domain says; None where none does."""
         for directory in self.directories:
-            exists = await directory.exists(recipient)
+            try:
+                exists = await directory.exists(recipient)
+            except MailsecError as error:
+                _log.warning("a directory cannot say", directory=directory.name, error=error.message, hint=error.hint)
+                raise
             if exists is not None:
                 return exists
         return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import smtplib
 import socket
 import subprocess
 import sys
@@ -362,6 +363,27 @@ def test_cert_find_says_what_the_server_gave(slapd, tmp_path):
     configuration.write_text(configuration.read_text().replace(str(slapd.place / "ca.pem"), str(tmp_path / "anchor.pem")))
     code, out, err = mailsec("cert", "find", "carol@example.net", "--explain", "-c", str(configuration))
     assert code == 75 and "cannot say" in out and "certificate verify failed" in out
+
+
+@pytest.mark.interop
+def test_serve_refuses_at_rcpt_whom_the_server_does_not_know(slapd, tmp_path):
+    assert mailsec("db", "init", "-d", str(tmp_path / "certificates.db"), "--no-password", "--anchors", "none")[0] == 0
+    port, configuration = free_port(), tmp_path / "mailsec.toml"
+    text = GATEWAY.format(place=tmp_path, port=slapd.port, ca=slapd.place / "ca.pem", base=PEOPLE)
+    text = text.replace("127.0.0.1:1", f"127.0.0.1:{port}", 1).replace("example.org", "example.net")
+    configuration.write_text(f'{text}recipients = ["example.net"]\n[spool]\ndirectory = "{tmp_path}/spool"\n')
+    serving = subprocess.Popen([sys.executable, "-m", "mailsec", "serve", "-c", str(configuration)], stderr=subprocess.PIPE)
+    try:
+        for line in serving.stderr:
+            if b'"ready"' in line:
+                break
+        with smtplib.SMTP("127.0.0.1", port, timeout=30) as client:
+            client.ehlo("peer.example")
+            client.mail("a@other.example")
+            assert [client.rcpt(who)[0] for who in ("Erin@example.net", "nobody@example.net", "*@example.net")] == [250, 550, 550]
+    finally:
+        serving.terminate()
+        serving.communicate(timeout=30)
 
 
 # -- revocation lists -----------------------------------------------------------------------------------------------------------
