@@ -5,7 +5,7 @@ What is made here is closed by `Parts.close`, in the reverse order.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any
 
 import structlog
 
+from mailsec.app.alerts import Alerts
 from mailsec.app.authenticators import AuthenticatorsPlugin
 from mailsec.app.config import Configuration, gateway_settings
 from mailsec.app.database_plugin import DatabasePlugin
@@ -21,6 +22,9 @@ from mailsec.app.evidence_cache import DatabaseEvidence
 from mailsec.app.evidence_refresh import EvidenceRefresh
 from mailsec.app.expiry import ExpiryWatch
 from mailsec.app.hardening import fitting, raise_descriptors
+from mailsec.app.letters import Letters, Told
+from mailsec.app.metrics.events import MetricsPlugin
+from mailsec.app.metrics.measures import Measures
 from mailsec.app.own_certificates import OwnCertificates
 from mailsec.app.plugin_marks import PluginMarks
 from mailsec.app.recipients import RecipientsPlugin
@@ -44,6 +48,7 @@ from mailsec.net.fetcher import FetchRules
 from mailsec.net.relay import Relay
 from mailsec.net.runtime import TwistedRuntime
 from mailsec.net.tls import ServerTls
+from mailsec.net.token_client import TokenClient
 from mailsec.plugins import PluginManager
 from mailsec.store.certdb import CertDb
 from mailsec.store.evidence import EvidenceStore
@@ -65,6 +70,7 @@ BUILT_IN: dict[str, type] = {
     "refresh": EvidenceRefresh,
     "mailbox": MailboxPlugin,
     "log": LogPlugin,
+    "metrics": MetricsPlugin,
     "software": SoftwarePlugin,
 }
 """The built-in plugins by name, in the order in which they are asked, after all others."""
@@ -83,6 +89,9 @@ class Parts:
     relay: Relay
     certificates: OwnCertificates
     expiry: ExpiryWatch
+    alerts: Alerts
+    measures: Measures
+    tokens: tuple[TokenClient, ...]
     tls: dict[str, ServerTls]
     """What each listener with TLS shows, by its name."""
 
@@ -126,12 +135,21 @@ def assemble(reactor: Any, configuration: Configuration, data_key: bytes, index:
     shared = (configuration.gateway.run_directory, *sharing, data_key)
     guard = LoginGuard(_tally("logins", 900.0, *shared), settings.limits)
     sent = _tally("sent", 3600.0, *shared)
-    plugins, pipeline = make_pipeline(configuration, settings, database, runtime, spool, reactor, spool.wake, guard, sent)
+    measures = Measures()
+    clients = token_clients(configuration, database, reactor)
+    events = MetricsPlugin(measures, runtime.now)
+    plugins, pipeline = make_pipeline(configuration, settings, database, runtime, spool, clients, spool.wake, guard, sent, events)
     relay = pipeline.forwarder = Relay(spool, runtime, settings)
     shown = certificates.load(runtime)
-    expiry = ExpiryWatch(certificates, EvidenceStore(database), runtime, plugins.record)
+    letters = Letters(spool, runtime, settings)
+    told = Told(str(Path(configuration.gateway.state_directory) / "told-certificates.json"))
+    told_alerts = Told(str(Path(configuration.gateway.state_directory) / "told-alerts.json"))
+    alerts = Alerts(letters.send, clients, configuration.spool.directory, runtime, told_alerts)
+    expiry = ExpiryWatch(certificates, database, runtime, plugins.record, letters.send, told)
     marks = PluginMarks(configuration.gateway.state_directory)
-    return Parts(settings, runtime, database, spool, plugins, pipeline, relay, certificates, expiry, shown, marks)
+    return Parts(
+        settings, runtime, database, spool, plugins, pipeline, relay, certificates, expiry, alerts, measures, clients, shown, marks
+    )
 
 
 def make_pipeline(
@@ -140,17 +158,20 @@ def make_pipeline(
     database: CertDb,
     runtime: Runtime,
     spool: Spool,
-    reactor: Any = None,
+    clients: Sequence[TokenClient] | None = None,
     wake: Callable[[str], Awaitable[None]] | None = None,
     guard: LoginGuard | None = None,
     sent: Tally | None = None,
+    events: MetricsPlugin | None = None,
 ) -> tuple[PluginManager, Pipeline]:
     """The plugins in their order, the built-in ones last, and the pipeline that asks them.
 
-    `wake(need)` has mail tried again that waits for a token. Without a reactor token hosts are not asked: what they listed last counts.
+    `wake(need)` has mail tried again that waits for a token. Without `clients` token hosts are not asked: what they listed last counts.
+    `events` counts what is recorded.
     """
     database_plugin = DatabasePlugin(database, runtime)
-    clients = token_clients(configuration, database, reactor)
+    if clients is None:
+        clients = token_clients(configuration, database, None)
     store = EvidenceStore(database)
     objects = (
         database_plugin,
@@ -162,6 +183,7 @@ def make_pipeline(
         EvidenceRefresh(store, runtime, settings.revocation),
         MailboxPlugin(),
         LogPlugin(),
+        events or MetricsPlugin(Measures(), runtime.now),
         SoftwarePlugin(),
     )
     off = PluginMarks(configuration.gateway.state_directory).off(runtime.now())

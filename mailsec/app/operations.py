@@ -87,6 +87,30 @@ class Operations:
             "token_hosts": supervisor.hosts.status() if supervisor.hosts is not None else [],
         }
 
+    def measured(self) -> dict[str, dict[tuple[str, ...], float]]:
+        """The supervisor's own values, for metrics."""
+        supervisor = self.supervisor
+        states: dict[tuple[str, ...], float] = {(state,): 0.0 for state in ("running", "starting", "drained", "leaving")}
+        for generation in supervisor.generations:
+            for worker in generation.workers.values():
+                states[self._state(generation, worker.ready),] += 1
+        hosts = supervisor.hosts.status() if supervisor.hosts is not None else []
+        return {
+            "mailsec_up_seconds": {(): supervisor.reactor.seconds() - supervisor.started_at},
+            "mailsec_workers": states,
+            "mailsec_worker_deaths_total": {(): supervisor.deaths},
+            "mailsec_generation": {(): supervisor.serving.number},
+            "mailsec_reloads_total": {("done",): self.reloading.count, ("refused",): self.reloading.failed},
+            "mailsec_token_hosts": {(host["module"],): float(host["state"] == "running") for host in hosts},
+        }
+
+    def health(self) -> dict[str, Any]:
+        """Whether it should go on running ("healthy"), and whether mail should be sent here ("ready")."""
+        supervisor = self.supervisor
+        alive = sum(1 for worker in supervisor.serving.workers.values() if worker.ready)
+        ready = self.state in ("running", "reloading") and alive > 0
+        return {"healthy": alive > 0 or self.state == "starting", "ready": ready, "state": self.state, "workers": alive}
+
     def _state(self, generation: Generation, ready: bool) -> str:
         if generation in self.supervisor.leaving:
             return "leaving"

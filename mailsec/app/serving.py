@@ -54,6 +54,8 @@ def run_gateway(path: str, output: Output) -> int:
 
     from mailsec.app.control_socket import ControlSocket
     from mailsec.app.generation import Orders
+    from mailsec.app.metrics.merged import Merged
+    from mailsec.app.metrics.port import MetricsPort
     from mailsec.app.operations import Operations
     from mailsec.app.reloading import Reloading, timing_of, worker_count
     from mailsec.app.supervisor import Supervisor
@@ -77,9 +79,14 @@ def run_gateway(path: str, output: Output) -> int:
     reloading = Reloading(supervisor, ports, configuration, modules, make_hosts)
     operations = Operations(reloading)
     control = ControlSocket(reactor, configuration.gateway.run_directory, operations.answer)
+    merged = Merged(operations.measured)
+    metrics = MetricsPort(reactor, merged.text, operations.health)
     supervisor.on_hangup = reloading.hangup
-    supervisor.on_begin.append(control.start)
-    supervisor.on_stop += [ports.close, control.stop]
+    supervisor.on_told = lambda worker, message: merged.update(worker, message.get("measures"))
+    supervisor.on_ended = merged.departed
+    supervisor.on_begin += [control.start, lambda: metrics.listen(configuration.metrics.listen)]
+    supervisor.on_stop += [ports.close, control.stop, metrics.close]
+    reloading.on_changed.append(lambda changed: metrics.listen(changed.metrics.listen))
     try:
         return supervisor.run()
     finally:

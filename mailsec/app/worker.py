@@ -39,6 +39,7 @@ class WorkerProcess:
 
     def __init__(self, reactor: Any, start: StartMessage, configuration: Any) -> None:
         from mailsec.app.assembly import assemble
+        from mailsec.app.metrics.looking import Looking
         from mailsec.net.listeners import Listeners
 
         self.reactor = reactor
@@ -49,6 +50,7 @@ class WorkerProcess:
         self.drain_timeout: float = configuration.gateway.drain_timeout
         self.parts = assemble(reactor, configuration, start.data_key, start.spool, (start.index, start.workers))
         self._addresses_file = os.path.join(configuration.gateway.run_directory, f"addresses-{start.generation % 2}")  # noqa: PTH118
+        self.looking = Looking(self.parts)
         self.listeners: Listeners | None = None
         self.control: Any = None
         self._stopping = False
@@ -81,13 +83,17 @@ class WorkerProcess:
             overdue = Overdue(parts.spool, parts.runtime, parts.settings, reminds=self.start.index == 0)
             parts.runtime.start(overdue.watch(), "mail on hold")
             parts.runtime.start(parts.expiry.watch(), "watch expiry")
+            if self.start.index == 0:
+                parts.runtime.start(parts.alerts.watch(), "tell the postmaster")
             # Spools of workers that there are no more of: somebody has to deliver what is in them.
             parts.runtime.start(self._adopt(self.start.spools), "adopt orphans")
             if self.start.listening:
                 descriptors = range(FIRST_SOCKET, FIRST_SOCKET + len(parts.settings.listeners))
                 turns = Turns(self._turns_file, self.start.index, self.start.workers)
                 addresses = Gauges(self._addresses_file, self.start.index, self.start.workers, self.start.data_key)
-                self.listeners = open_listeners(self.reactor, parts.settings, parts.pipeline, descriptors, parts.tls, turns, addresses)
+                self.listeners = self.looking.listeners = open_listeners(
+                    self.reactor, parts.settings, parts.pipeline, descriptors, parts.tls, turns, addresses
+                )
         except MailsecError as error:
             _log.error("cannot start", error=error.message, hint=error.hint)
             self.exit_code = error.exit_code
@@ -104,7 +110,8 @@ class WorkerProcess:
         """A message of the supervisor."""
         match message.get("do"):
             case "ping":
-                self.control.tell({"is": "alive", "number": message.get("number")})
+                self.looking.look()
+                self.control.tell({"is": "alive", "number": message.get("number"), "measures": self.parts.measures.snapshot()})
             case "drain":
                 self.drain(self.drain_timeout)
             case "retire":

@@ -26,6 +26,7 @@ __all__ = [
     "delay_report",
     "failure_report",
     "overdue_report",
+    "postmaster_letter",
     "postmaster_report",
     "success_report",
     "wants_report",
@@ -253,10 +254,25 @@ def overdue_report(
         "Try again:      mailsec queue release ID",
         "Throw away:     mailsec queue delete ID",
     ]
+    subject = f"Mail on hold for long: {len(overdue)}"
+    return postmaster_letter(subject, text, id=id, at=at, hostname=hostname, postmaster=postmaster, random=random)
+
+
+def postmaster_letter(
+    subject: str,
+    text: Sequence[str],
+    *,
+    id: str,
+    at: datetime,
+    hostname: str,
+    postmaster: str,
+    random: Callable[[int], bytes],
+) -> NewEntry:
+    """A row with something that the postmaster should know."""
     return _report(
         id=id,
         recipient=Address.parse(postmaster),
-        subject=f"Mail on hold for long: {len(overdue)}",
+        subject=_printable(subject),
         text=text,
         status=None,
         header=b"",

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 from mailsec.errors import KeyUnavailable
+from mailsec.gateway.audit import Audit
 from mailsec.interfaces import KeyHandle, KeyStore
 from mailsec.model.address import Address
 from mailsec.model.verdict import Reason
@@ -46,8 +47,9 @@ class Openers:
 class KeyRing:
     """All key stores, in the order of the plugins."""
 
-    def __init__(self, stores: Sequence[KeyStore] = ()) -> None:
+    def __init__(self, stores: Sequence[KeyStore] = (), audit: Audit | None = None) -> None:
         self.stores = tuple(stores)
+        self._audit = audit
 
     async def signers(self, sender: Address) -> Signers:
         """Keys that may sign for `sender`; a store that is out becomes something to wait for, not an error."""
@@ -57,8 +59,8 @@ class KeyRing:
         for store in self.stores:
             try:
                 for handle in await store.keys_for(sender, "sign"):
-                    if _belongs(handle.assigned, sender):
-                        handles.setdefault(handle.name, handle)
+                    if _belongs(handle.assigned, sender) and handle.name not in handles:
+                        handles[handle.name] = self._audited(handle, store, sender)
             except KeyUnavailable as error:
                 wait = wait or need_of(error, store.name)
                 missing.append(Reason("key-unavailable", "policy", error.message, hint=error.hint))
@@ -82,8 +84,8 @@ class KeyRing:
                     out = out or KeyUnavailable(error.message, hint=error.hint, reply=error.reply, stage=need_of(error, store.name))
                     continue
                 for handle in handles:
-                    if _belongs(handle.assigned, recipient):
-                        mine.setdefault(handle.name, handle)
+                    if _belongs(handle.assigned, recipient) and handle.name not in mine:
+                        mine[handle.name] = self._audited(handle, store, recipient)
             common = mine if common is None else {name: handle for name, handle in common.items() if name in mine}
         return list((common or {}).values()), out
 
@@ -103,8 +105,11 @@ class KeyRing:
         for store in self.stores:
             handle = await store.key(reference)
             if handle is not None:
-                return handle
+                return self._audited(handle, store, None)
         return None
+
+    def _audited(self, handle: KeyHandle, store: KeyStore, address: Address | None) -> KeyHandle:
+        return handle if self._audit is None else self._audit.key(handle, store.name, "" if address is None else str(address))
 
 
 def need_of(error: KeyUnavailable, store: str) -> str:

@@ -11,6 +11,7 @@ from dataclasses import replace
 from mailsec.errors import ConfigurationError, KeyUnavailable, MailsecError, Reply, Unavailable
 from mailsec.gateway.admission import Admission
 from mailsec.gateway.annotation import check_first_line
+from mailsec.gateway.audit import Audit
 from mailsec.gateway.client_certificates import ClientCertificates
 from mailsec.gateway.correspondents import Correspondents, PartnerBook
 from mailsec.gateway.directories import Directories
@@ -129,7 +130,7 @@ class Pipeline(Services):
             runtime,
             plugins,
             engine,
-            KeyRing(plugins.providers("register_key_stores", **lent)),
+            KeyRing(plugins.providers("register_key_stores", **lent), Audit(plugins.record, runtime.now, runtime.monotonic)),
             desk,
             Correspondents(Directories(self.directories, runtime, settings.limits), desk, runtime),
             partners,

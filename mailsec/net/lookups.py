@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +124,8 @@ class Resolver:
         self._configured = server
         self._timeout = timeout
         self._cache: dict[tuple[str, str, str], tuple[float, DnsAnswer]] = {}
+        self.observe: Callable[[str, float], object] = lambda result, seconds: None
+        """Told of each question to a resolver: "answered" or "failed", and how long that took."""
 
     def _servers(self, named: str) -> list[tuple[str, int]]:
         configured = named or self._configured
@@ -162,7 +164,12 @@ class Resolver:
             return DnsAnswer()
         # RFC 6840 §5.7: this asks for the AD bit without asking for signatures.
         query.flags |= dns.flags.AD
-        response, believed = await self._ask(query, server)
+        try:
+            response, believed = await self._ask(query, server)
+        except Unavailable:
+            self.observe("failed", self._reactor.seconds() - now)
+            raise
+        self.observe("answered", self._reactor.seconds() - now)
         ttl, records = _records(response, kind)
         answer = DnsAnswer(records, believed and bool(response.flags & dns.flags.AD))
         if len(self._cache) >= _CACHED:

@@ -6,7 +6,7 @@ committed in the same transaction, or a person has to see it. A kill in between 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import structlog
@@ -88,6 +88,8 @@ class Relay:
         self._stopping = False
         self.outgoing = 0
         """Connections to all next hops that stand or are being opened."""
+        self.observe: Callable[[SpooledEntry, Reply], object] = lambda entry, reply: None
+        """Told of what a next hop says to each recipient of a row."""
         self.delivered = 0
         """Recipients that were served since the start."""
 
@@ -408,6 +410,7 @@ class Relay:
         entry = job.entry.entry
         reverse_path = entry.envelope.reverse_path
         for recipient, (reply, *_) in zip(job.message.recipients, answers, strict=True):
+            self.observe(job.entry, reply)
             _log.info(
                 "delivered" if reply.code < 300 else "deferred" if reply.temporary else "failed",
                 id=entry.id,

@@ -160,6 +160,10 @@ class TwistedRuntime:
         # Threads keep the process alive.
         reactor.addSystemEventTrigger("after", "shutdown", self.close)
 
+    def observe_look_ups(self, observe: Callable[[str, float], object]) -> None:
+        """Have `observe` told of each question of the resolver: "answered" or "failed", and its seconds."""
+        self._resolver.observe = observe
+
     # -- clock and chance -----------------------------------------------------------------------------------------------------
 
     def now(self) -> datetime:

@@ -93,6 +93,10 @@ class PluginManager:
         """Plugins that are switched off, and why."""
         return dict(self._standing.off)
 
+    def resting(self) -> Sequence[str]:
+        """Plugins that are not asked now: switched off, or left alone for a while because a hook of theirs has failed again and again."""
+        return self._standing.resting()
+
     def implementations(self, hook: str) -> tuple[Implementation, ...]:
         """Who answers `hook`, in the order of the calls."""
         return self._implementations.get(hook, ())

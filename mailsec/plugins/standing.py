@@ -66,6 +66,16 @@ class Standing:
             hint="the log says how; it is asked again by itself",
         )
 
+    def resting(self) -> tuple[str, ...]:
+        """Plugins that are switched off, or of which a hook is left alone."""
+        runtime = self._runtime
+        resting = {
+            plugin
+            for plugin, hook in self.failing
+            if runtime is not None and self._breakers.state(_name(plugin, hook), runtime.monotonic()) == "open"
+        }
+        return tuple(sorted(resting | set(self.off)))
+
     def absent(self, plugin: str, hook: str) -> PluginError:
         """The failure that stands for a plugin that is switched off."""
         return PluginError(

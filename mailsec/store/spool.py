@@ -374,6 +374,11 @@ class SqliteSpool:
             self.on_raw()
         return len(wishes)
 
+    @property
+    def in_hand(self) -> int:
+        """How many rows are being processed or delivered."""
+        return len(self._in_hand)
+
     def new_row(self) -> int:
         """A number that no row has."""
         number = self._next_row

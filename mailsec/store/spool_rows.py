@@ -76,6 +76,7 @@ CREATE TABLE IF NOT EXISTS entry (
     delayed INTEGER NOT NULL DEFAULT 0
 );
 CREATE INDEX IF NOT EXISTS due ON entry (state, next_attempt) WHERE next_attempt IS NOT NULL;
+CREATE INDEX IF NOT EXISTS kept ON entry (received_at) WHERE state = 'held' OR paused = 1;
 CREATE INDEX IF NOT EXISTS wishes ON entry (wish) WHERE wish IS NOT NULL;
 CREATE VIEW IF NOT EXISTS ready AS SELECT * FROM entry WHERE state = 'ready' AND paused = 0;
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 import io
 import json
@@ -11,6 +12,7 @@ import pytest
 from mailsec.app import cli
 from mailsec.app.config.render import render
 from mailsec.app.expiry import ExpiryWatch
+from mailsec.app.letters import Told
 from mailsec.app.output import Output
 from mailsec.model.trust import TrustFlags
 from mailsec.net.tls_context import OwnCertificate
@@ -29,18 +31,50 @@ class Shown:
         return self.found
 
 
-def test_each_threshold_is_told_once():
+class Watched:
+    """A watch with a database of its own; what it records, and the letters that it writes."""
+
+    def __init__(self, tmp_path, runtime, *shown) -> None:
+        self.database = CertDb.create(str(tmp_path / "watched.db"), b"", at=NOW)
+        self.runtime = runtime
+        self.told = tmp_path / "told.json"
+        self.events = []
+        self.letters = []
+        self.shown = Shown(*shown)
+
+    def look(self) -> None:
+        async def write(subject, lines):
+            self.letters.append((subject, list(lines)))
+
+        # As after a restart: nothing is remembered but what is in the file.
+        watch = ExpiryWatch(self.shown, self.database, self.runtime, self.events.append, write, Told(str(self.told)))
+        asyncio.run(watch.look())
+
+
+@pytest.fixture
+def watched(tmp_path):
+    made = []
+
+    def make(runtime, *shown):
+        made.append(Watched(tmp_path, runtime, *shown))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.database.close()
+
+
+def test_each_threshold_is_told_once_also_over_restarts(watched):
     holder = Issuer(at=NOW).issue("gw.example.org", ends=dt.timedelta(days=40))
     runtime = FakeRuntime(NOW)
-    events = []
-    watch = ExpiryWatch(Shown(holder), None, runtime, events.append)
+    watch = watched(runtime, holder)
     told = []
     for day in range(45):
         runtime.advance(0 if day == 0 else 86400)
         for _ in range(3):
             watch.look()
-        told += [(day, event.name, event.fields["threshold"]) for event in events]
-        events.clear()
+        told += [(day, event.name, event.fields["threshold"]) for event in watch.events]
+        watch.events.clear()
     assert told == [
         (10, "certificate expires", 30),
         (26, "certificate expires", 14),
@@ -48,17 +82,36 @@ def test_each_threshold_is_told_once():
         (39, "certificate expires", 1),
         (40, "certificate expired", 0),
     ]
+    assert [subject for subject, _ in watch.letters] == [
+        "Certificate Server-Cert expires in 30 days",
+        "Certificate Server-Cert expires in 14 days",
+        "Certificate Server-Cert expires in 7 days",
+        "Certificate Server-Cert expires in 1 day",
+        "Certificate Server-Cert has expired",
+    ]
 
 
-def test_renewed_certificate_is_quiet_and_one_that_ends_soon_is_told_at_its_own_threshold_only():
+def test_renewed_certificate_is_quiet_and_one_that_ends_soon_is_told_at_its_own_threshold_only(watched):
     ca = Issuer(at=NOW)
-    events = []
-    watch = ExpiryWatch(Shown(ca.issue("a.example", ends=dt.timedelta(days=5))), None, FakeRuntime(NOW), events.append)
+    watch = watched(FakeRuntime(NOW), ca.issue("a.example", ends=dt.timedelta(days=5)))
     watch.look()
-    assert [event.fields["threshold"] for event in events] == [7]
-    watch._certificates = Shown(ca.issue("a.example", ends=dt.timedelta(days=90)))
+    assert [event.fields["threshold"] for event in watch.events] == [7]
+    watch.shown = Shown(ca.issue("a.example", ends=dt.timedelta(days=90)))
     watch.look()
-    assert len(events) == 1
+    assert len(watch.events) == 1
+
+
+def test_certificates_of_people_are_told_in_one_letter_and_what_has_a_newer_one_or_no_key_is_not(watched):
+    ca = Issuer(at=NOW)
+    watch = watched(FakeRuntime(NOW))
+    for nickname, days, has_key in (("alice", 6, True), ("bob", 3, True), ("carol", 2, True), ("carol", 300, True), ("dave", 2, False)):
+        holder = ca.issue(f"{nickname}.example", ends=dt.timedelta(days=days))
+        watch.database.add(holder.der, nickname, private_key=holder.key if has_key else None, at=NOW)
+    watch.look()
+    watch.look()
+    ((subject, lines),) = watch.letters
+    assert subject == "Certificate bob expires in 3 days, and 1 more"
+    assert [line.split()[3] for line in lines if "(S/MIME)" in line] == ["bob", "alice"]
 
 
 @pytest.fixture

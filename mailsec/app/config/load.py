@@ -43,6 +43,7 @@ SECTIONS: dict[str, type[models.Section]] = {
     "relay": models.Relay,
     "spool": models.Spool,
     "log": models.Log,
+    "metrics": models.Metrics,
     "plugins": models.Plugins,
 }
 """Every section but [plugin.NAME], in the order in which the commented configuration shows them."""
@@ -69,6 +70,7 @@ class Configuration:
     relay: models.Relay
     spool: models.Spool
     log: models.Log
+    metrics: models.Metrics
     plugins: models.Plugins
     modules: tuple[models.Module, ...] = ()
     authenticators: tuple[people.Authenticator, ...] = ()

@@ -21,6 +21,7 @@ __all__ = [
     "Listener",
     "Log",
     "Match",
+    "Metrics",
     "Module",
     "Passphrase",
     "Peer",
@@ -441,6 +442,13 @@ class Log(Section):
     privacy: Literal["none", "pseudonym", "strict"] = "none"
     """Addresses in the log: "none" (as they are), "pseudonym" (local parts and logins are replaced by a keyed hash, domains stay) or "strict"
     (whole addresses, Message-IDs, and hosts of clients, too). `mailsec log find ADDRESS` finds the lines of a person in each of them."""
+
+
+class Metrics(Section):
+    """What Prometheus reads, and what says whether mailsec is well (docs/running.md)."""
+
+    listen: str = ""
+    """ "127.0.0.1:PORT", "[::1]:PORT" or "unix:PATH": /metrics, /healthz and /readyz over HTTP, for this machine only; empty: none."""
 
 
 class Plugins(Section):

@@ -18,6 +18,7 @@ from mailsec.app.config.evidence import find_revocation_problems
 from mailsec.app.config.front import find_front_problems
 from mailsec.app.config.lines import Path
 from mailsec.app.config.mailboxes import find_mailbox_problems
+from mailsec.app.config.metrics import find_metrics_problems
 from mailsec.app.config.people import find_authenticator_problems, find_recipient_problems
 from mailsec.app.config.problems import Problem, near
 from mailsec.app.config.tenants import find_tenant_problems
@@ -54,6 +55,8 @@ def find_problems(sections: Mapping[str, Any], plugin_tables: Mapping[str, Any])
             problems.extend(find_mailbox_problems(index, listener, lambda host, port: _is_ours(NextHop("", host, port), known)))
             problems.extend(find_tenant_problems(index, listener))
     _clashes(listeners, problems)
+    if sections["metrics"] is not None:
+        problems.extend(find_metrics_problems(sections["metrics"], known))
     _rules(sections["rule"], listeners, problems)
     if sections["relay"] is not None:
         _relay(sections["relay"], known, problems)

@@ -76,11 +76,11 @@ class World:
         passphrase = secrets.token_urlsafe(20)
         self._write("passphrase", f"internal:{passphrase}\n".encode(), private=True)
         ca_key, server_key = make_key("ec-p256"), make_key("ec-p256")
-        ca = make_ca(common_name="Demonstration CA", key=ca_key, at=at, random=os.urandom, days=30)
+        ca = make_ca(common_name="Demonstration CA", key=ca_key, at=at, random=os.urandom, days=60)
         self._ca = IssuedBy(ca, ca_key)
         self.ca_file.write_bytes(_pem(ca))
         server = issue_server(
-            self._ca, names=[HOSTNAME, "localhost", "127.0.0.1"], public_key=public_key_of(server_key), at=at, random=os.urandom, days=30
+            self._ca, names=[HOSTNAME, "localhost", "127.0.0.1"], public_key=public_key_of(server_key), at=at, random=os.urandom, days=60
         )
         self.database = CertDb.create(str(self.directory / "mailsec.db"), passphrase.encode(), at=at)
         domains = ["example.org", "partner.example"]
@@ -102,7 +102,7 @@ class World:
         """Carol, under our CA; and somebody who says that they are Carol, under a CA that nobody knows."""
         at = datetime.now(UTC)
         strange_key = make_key("ec-p256")
-        strange_ca = IssuedBy(make_ca(common_name="Some Other CA", key=strange_key, at=at, random=os.urandom, days=30), strange_key)
+        strange_ca = IssuedBy(make_ca(common_name="Some Other CA", key=strange_key, at=at, random=os.urandom, days=60), strange_key)
         carol, key = self._person(CAROL, "rsa-2048", self._ca)
         self._write("carol.key", _pem(key, "PRIVATE KEY"), private=True)
         self._write("carol.pem", _pem(carol.certificate), private=False)
@@ -112,7 +112,7 @@ class World:
         assert ca is not None
         key = make_key(kind)
         certificate = issue_mail(
-            ca, addresses=[Address.parse(address)], public_key=public_key_of(key), at=datetime.now(UTC), random=os.urandom, days=30
+            ca, addresses=[Address.parse(address)], public_key=public_key_of(key), at=datetime.now(UTC), random=os.urandom, days=60
         )
         return Person(address, certificate, SoftwareKey(address, key, certificate=certificate)), key
 
