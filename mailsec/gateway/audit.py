@@ -35,7 +35,7 @@ class Audit:
 class AuditedKey:
     """A `KeyHandle` that tells of its uses."""
 
-    __slots__ = ("_address", "_audit", "_handle", "_store", "assigned", "bits", "can", "certificate", "chain", "key_type", "name")
+    __slots__ = ("_address", "_audit", "_handle", "_store", "assigned", "bits", "certificate", "chain", "key_type", "name")
 
     def __init__(self, audit: Audit, handle: KeyHandle, store: str, address: str) -> None:
         self._audit = audit
@@ -48,11 +48,13 @@ class AuditedKey:
         self.certificate = handle.certificate
         self.chain = handle.chain
         self.assigned = handle.assigned
-        self.can = handle.can
 
     def __getattr__(self, name: str) -> Any:
         # What a store's handles know besides (a plugin's own): only what KeyHandle names is used by mailsec.
         return getattr(self._handle, name)
+
+    def can(self, mechanism: SignatureMechanism | TransportMechanism | AgreementMechanism) -> bool:
+        return self._handle.can(mechanism)
 
     async def sign(self, mechanism: SignatureMechanism, data: bytes) -> bytes:
         return await self._told("sign", mechanism.kind, self._handle.sign(mechanism, data))
