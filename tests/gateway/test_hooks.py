@@ -77,7 +77,7 @@ def test_gateway_without_a_crypto_backend_does_not_start(monkeypatch):
 
 def test_hook_register_key_stores(kit):
     gate = kit.Gate()
-    assert gate.runtime.run(gate.pipeline.key("alice key")) is gate.keys.keys[0]
+    assert gate.runtime.run(gate.pipeline.key("alice key")).name == gate.keys.keys[0].name
     assert gate.runtime.run(gate.pipeline.key("nobody's")) is None
 
 

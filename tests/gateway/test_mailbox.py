@@ -347,9 +347,10 @@ def test_bare_line_ends_behind_a_notice_are_kept_in_base64(authority, alice):
 def test_what_was_retrieved_is_told_without_a_word_from_inside(authority, alice):
     gate = gateway(authority, alice)
     gate.retrieve(encrypted(alice), who=ALICE, upstream="mail.example.org:995")
-    (event,) = gate.events
+    used, event = gate.events
+    assert (used.name, used.fields["usage"], used.fields["address"]) == ("key used", "decrypt", "alice@example.org")
     assert event.name == "retrieved" and event.fields["user"] == "alice" and event.fields["upstream"] == "mail.example.org:995"
-    assert "secret" not in str(event.fields) and "Subject" not in str(event.fields)
+    assert "secret" not in str(gate.events) and "Subject" not in str(gate.events)
 
 
 # -- TOP ----------------------------------------------------------------------------------------------------------------------------
