@@ -53,11 +53,12 @@ GROUPS: dict[str, str] = {
     "user": "people who may submit mail",
     "partner": "what is agreed with correspondents",
     "queue": "mail that waits",
+    "plugin": "plugins of one's own",
     "log": "what was written about mail",
 }
 
 SECTIONS: dict[str, tuple[str, ...]] = {
-    "Set it up and run it": ("demo", "init", "check", "serve", "status", "reload", "drain", "log", "plugins"),
+    "Set it up and run it": ("demo", "init", "check", "serve", "status", "reload", "drain", "log", "plugins", "plugin"),
     "Messages": ("explain", "reprocess", "queue", "smime", "cms"),
     "Certificates, keys and people": ("cert", "key", "p12", "ocsp", "crl", "db", "module", "token", "user", "partner"),
 }
@@ -137,6 +138,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "db merge": ("mailsec.app.commands.db_copies:merge", "take over what another database knows"),
     "db upgrade": ("mailsec.app.commands.db:upgrade", "bring the database to the schema of this mailsec"),
     "plugins": ("mailsec.app.commands.plugins:plugins", "list the plugins, and who answers each hook"),
+    "plugin new": ("mailsec.app.commands.plugin_new:new", "write a small plugin with a passing test, to begin with"),
     "queue list": ("mailsec.app.commands.queue:list_entries", "list the mail that waits"),
     "queue show": ("mailsec.app.commands.queue:show", "show all that is known of a message"),
     "queue hold": ("mailsec.app.commands.queue:hold", "keep messages from going on"),
