@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from itertools import islice
+from operator import itemgetter
 from types import GeneratorType
 from typing import Any, NamedTuple
 
@@ -26,6 +27,20 @@ class Implementation(NamedTuple):
     hook: str
     function: Callable[..., Any]
     arguments: tuple[str, ...]
+    pick: Callable[[Mapping[str, Any]], tuple[Any, ...]]
+    """What it is called with, of all that the hook gives."""
+    silent: Answer
+    """Its answer where it has nothing to say: nearly always."""
+
+    @classmethod
+    def of(cls, plugin: str, hook: str, function: Callable[..., Any], arguments: tuple[str, ...]) -> Implementation:
+        """Made once, at start-up, so that a call costs little more than the call."""
+        picked: Callable[[Mapping[str, Any]], Any]
+        if len(arguments) > 1:
+            picked = itemgetter(*arguments)
+        else:
+            picked = lambda given: tuple(given[name] for name in arguments)  # noqa: E731 - of one name itemgetter makes no tuple
+        return cls(plugin, hook, function, arguments, picked, Answer(plugin, None))
 
 
 class Answer(NamedTuple):

@@ -77,7 +77,7 @@ def checked(hook: str, implementation: Any) -> Implementation:
             f"plugin {name}: {hook} is async, and the hook is synchronous",
             hint="return an object with async methods from a register_ hook, and do the waiting there",
         )
-    return Implementation(name, hook, function, tuple(implementation.argnames))
+    return Implementation.of(name, hook, function, tuple(implementation.argnames))
 
 
 def _is_async(function: Callable[..., Any]) -> bool:

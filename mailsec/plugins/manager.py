@@ -138,8 +138,8 @@ class PluginManager:
         if troubled and implementation.hook in MESSAGE_HOOKS and (refused := standing.refuses(implementation)) is not None:
             return Answer(implementation.plugin, None, refused)
         try:
-            value = implementation.function(*[arguments[name] for name in implementation.arguments])
-            if is_awaitable(value):
+            value = implementation.function(*implementation.pick(arguments))
+            if value is not None and is_awaitable(value):
                 if inspect.iscoroutine(value):
                     value.close()
                 raise TypeError("an awaitable from a synchronous hook")
@@ -147,48 +147,66 @@ class PluginManager:
             return self._failed(implementation, error)
         if troubled:
             standing.heard(implementation, None)
-        return Answer(implementation.plugin, value)
+        return implementation.silent if value is None else Answer(implementation.plugin, value)
 
     async def ask(self, implementation: Implementation, runtime: Runtime, limits: Limits, arguments: Mapping[str, Any]) -> Answer:
         """Call one implementation; await its answer, no longer than `limits.hook_timeout`."""
-        standing = self._standing
-        if (standing.failing or standing.off) and implementation.plugin in standing.off:
-            return Answer(implementation.plugin, None, standing.absent(implementation.plugin, implementation.hook))
+        off = self._standing.off
+        if off and implementation.plugin in off:
+            return Answer(implementation.plugin, None, self._standing.absent(implementation.plugin, implementation.hook))
+        answer = self._call(implementation, arguments)
+        return answer if answer is implementation.silent else await self._awaited(implementation, runtime, limits, answer)
+
+    def _call(self, implementation: Implementation, arguments: Mapping[str, Any]) -> Answer:
+        """What the function returns: `silent`, a failure, a value, or something to await."""
         try:
-            value = implementation.function(*[arguments[name] for name in implementation.arguments])
-            if is_awaitable(value):
-                value = await runtime.within(limits.hook_timeout, value)
+            value = implementation.function(*implementation.pick(arguments))
+        except (Exception, SystemExit) as error:
+            if is_cancellation(error):
+                raise
+            return self._failed(implementation, error)
+        return implementation.silent if value is None else Answer(implementation.plugin, value)
+
+    async def _awaited(self, implementation: Implementation, runtime: Runtime, limits: Limits, answer: Answer) -> Answer:
+        if answer.failure is not None or not is_awaitable(answer.value):
+            return answer
+        try:
+            return Answer(implementation.plugin, await runtime.within(limits.hook_timeout, answer.value))
         except TimeoutError:
             return self._failed(implementation, TimeoutError(f"no answer in {limits.hook_timeout:g} s"))
         except (Exception, SystemExit) as error:
             if is_cancellation(error):
                 raise
             return self._failed(implementation, error)
-        return Answer(implementation.plugin, value)
 
-    async def _read(
+    async def _items(
         self,
-        implementation: Implementation,
+        hook: str,
         runtime: Runtime,
         limits: Limits,
         arguments: Mapping[str, Any],
         items: Callable[[str, Any, Limits], Iterator[Any]],
-    ) -> Answer:
-        """Ask, and read the items of the answer."""
+    ) -> list[Answer]:
+        """Ask all, and read the items of each answer. Who has nothing to say is left out, at the cost of one call."""
         standing = self._standing
-        troubled = bool(standing.failing)
-        if troubled and (refused := standing.refuses(implementation)) is not None:
-            return Answer(implementation.plugin, None, refused)
-        answer = await self.ask(implementation, runtime, limits, arguments)
-        if answer.failure is not None or answer.value is None:
-            read_answer = answer if answer.failure is not None else Answer(answer.plugin, ())
-        else:
-            read_answer = read(implementation, answer, items, limits)
-            if read_answer.failure is not None:
-                standing.heard(implementation, read_answer.failure)
-        if troubled and read_answer.failure is None:
-            standing.heard(implementation, None)
-        return read_answer
+        answers: list[Answer] = []
+        for implementation in self._implementations.get(hook, ()):
+            troubled = standing.failing or standing.off
+            if troubled and (refused := standing.refuses(implementation)) is not None:
+                answers.append(Answer(implementation.plugin, None, refused))
+                continue
+            answer = self._call(implementation, arguments)
+            if answer is not implementation.silent:
+                answer = await self._awaited(implementation, runtime, limits, answer)
+                if answer.failure is None and answer.value is not None:
+                    answer = read(implementation, answer, items, limits)
+                    if answer.failure is not None:
+                        standing.heard(implementation, answer.failure)
+                if answer.failure is not None or answer.value is not None:
+                    answers.append(answer)
+            if troubled and answer.failure is None:
+                standing.heard(implementation, None)
+        return answers
 
     def _failed(self, implementation: Implementation, error: BaseException) -> Answer:
         failure = failure_of(implementation, error)
@@ -201,15 +219,11 @@ class PluginManager:
 
     async def findings(self, runtime: Runtime, limits: Limits = DEFAULT_LIMITS, **arguments: Any) -> tuple[Finding, ...]:
         """`check_message` of every plugin, each finding attributed; a failure is a finding with severity "failure"."""
-        implementations = self._implementations.get("check_message", ())
         found = list(self._absent)
-        for implementation in implementations:
-            if implementation.plugin in self._standing.off:
-                continue
-            answer = await self._read(implementation, runtime, limits, arguments, findings_of)
+        for answer in await self._items("check_message", runtime, limits, arguments, findings_of):
             if answer.failure is None:
                 found.extend(answer.value)
-            else:
+            elif answer.plugin not in self._standing.off:
                 found.append(failure_finding(answer.failure))
         return tuple(found)
 
@@ -218,8 +232,7 @@ class PluginManager:
     ) -> tuple[list[tuple[str, str]], PluginError | None]:
         """`annotate_message` of every plugin: the fields to add, in order; or the first failure."""
         fields: list[tuple[str, str]] = []
-        for implementation in self._implementations.get("annotate_message", ()):
-            answer = await self._read(implementation, runtime, limits, arguments, fields_of)
+        for answer in await self._items("annotate_message", runtime, limits, arguments, fields_of):
             if answer.failure is not None:
                 return [], answer.failure
             fields.extend(answer.value)

@@ -26,13 +26,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from rich.console import Console
 from rich.table import Table
 
-from tests.bench import database, gateway, handshakes, mailbox, memory, paths, primitives, smime, tokens
+from tests.bench import database, gateway, handshakes, mailbox, memory, paths, plugins, primitives, smime, tokens
 from tests.bench.load import Load, Sink, peak_memory, send
 from tests.peers.postfix import Postfix, why_not
 
 console = Console()
 
-GROUPS = ("primitives", "paths", "database", "smime", "memory", "tokens", "handshakes", "gateway", "mailbox")
+GROUPS = ("primitives", "paths", "database", "smime", "memory", "tokens", "handshakes", "gateway", "mailbox", "plugins")
 
 SMALL = 4096
 LARGE = 10 << 20
@@ -164,6 +164,7 @@ def goals(rows: list[Case], limits: dict[str, float], bare: dict[str, list[float
         ("(e) / (a), 4 KiB reused", ratio(rows, "(e)", "(a)", reused), 4, 6),
         ("(c) / (a), 10 MiB", ratio(rows, "(c)", "(a)", large), 1, 1),
         ("DATA in memory / stock twisted.mail.smtp, 4 KiB", limits.get("DATA in memory, ratio to twisted.mail", math.nan), 6, 10),
+        ("ten idle plugins: us a message (at most)", limits.get("ten idle plugins, a message (us)", math.nan), 30, 20),
         ("100 MiB signed: MiB above an idle worker (at most)", limits.get("100 MiB signed, MiB above idle", math.nan), 64, 64),
     ]
     return (
@@ -232,6 +233,8 @@ def main() -> int:
         limits |= primitives.figures()
     if "paths" in arguments.groups:
         limits |= paths.figures()
+    if "plugins" in arguments.groups:
+        limits |= plugins.figures()
     if "database" in arguments.groups:
         limits |= database.figures()
     if "smime" in arguments.groups:

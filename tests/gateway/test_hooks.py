@@ -32,6 +32,20 @@ def test_every_hook_has_a_test(hook):
     assert hasattr(sys.modules[__name__], f"test_hook_{hook}"), f"write test_hook_{hook}"
 
 
+PROJECT = PAGE.parents[1]
+WITHOUT_USER = {"check_message", "annotate_message"}
+"""Hooks that nothing of ours uses yet."""
+
+
+def test_every_hook_has_a_first_party_user():
+    """Whoever calls a hook that nobody needs is not told when it does not fit."""
+    sources = [*(PROJECT / "mailsec").rglob("*.py"), *(PROJECT / "plugins").glob("*/mailsec_*/**/*.py")]
+    text = "".join(path.read_text() for path in sources if "testing" not in path.parts)
+    used = set(re.findall(r"@hookimpl(?:\(.*\))?\n    (?:async )?def (\w+)\(", text))
+    assert set(HOOKS) - used <= WITHOUT_USER
+    assert used <= set(HOOKS)
+
+
 def bring(**hooks) -> object:
     """A plugin with these hooks."""
     return type("Plugin", (), {name: hookimpl(function) for name, function in hooks.items()})()

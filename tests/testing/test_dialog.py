@@ -97,7 +97,7 @@ def test_a_transcript_is_played_with_everything_that_a_core_may_ask_for():
     played("C: stream\nR: one two.\\r\\n\nC: tls\nT:\nS: TLSv1.3\nC: quit\nS: bye\nX:")
     played("C: hello\nS: hello\nD:\nX:")
     played("B: a\\nb\\n\nS: a\nS: b")
-    played("C: fail\nS: 451 …")
+    played("C: fail\nS: Reply(code=451, …")
 
 
 @pytest.mark.parametrize(
