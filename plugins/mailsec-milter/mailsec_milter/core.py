@@ -251,7 +251,6 @@ class MilterCore:
 
     def _new_connection(self, data: bytes) -> Iterator[Request]:
         yield from self._drop()
-        self._forget_client()
         self._macros.forget()
         self._place = _READY
 

@@ -9,13 +9,17 @@ import pytest
 
 from mailsec.errors import Reply, TryLater, Unavailable
 from mailsec.hookspecs import hookimpl
+from mailsec.interfaces import Outcome
 from mailsec.model.address import Address
 from mailsec.model.limits import DEFAULT_LIMITS
+from mailsec.model.octets import Segments
 from mailsec.model.protection import ProtectionPlan
+from mailsec.model.session import Origin
 from mailsec.model.verdict import Decision, Reason
 from mailsec.testing import values
 from mailsec.testing.authority import Authority, MemoryDirectory, MemoryKeys, MemoryTrust
 from mailsec.testing.gateway import MemoryGateway
+from mailsec_milter.deciding import answer_to
 
 CA = Authority()
 ALICE, BOB, CAROL = CA.issue("alice@example.org"), CA.issue("bob@example.net"), CA.issue("carol@example.net")
@@ -168,6 +172,17 @@ def test_a_directory_that_is_out_is_waited_for_by_the_client(milter):
     directory.out = Unavailable("the directory is down")
     said, _ = milter.Behind(gateway(ENCRYPT, directory=directory), **USERS).passes(OWN, login="alice")
     assert said[0][1].startswith(b"451 4.")
+
+
+def test_one_copy_that_must_wait_makes_all_wait(milter):
+    """Equal plans, one of them ready: what is ready is not for the one that waits."""
+    plan = ProtectionPlan(True, signer="alice@example.org")
+    ready = Outcome((), Decision("deliver"), Segments((OWN,)), None, plan=plan)
+    waits = Outcome((), Decision("deliver"), None, None, need="token:HSM", plan=plan)
+    transaction = values.transaction(OWN, in_session=values.session(Origin.SUBMISSION))
+    for outcomes in ([ready, waits], [waits], []):
+        answer = answer_to(transaction, outcomes, "gw.example.org", DEFAULT_LIMITS, quarantines=True)
+        assert isinstance(answer, Reply) and answer.code == 451
 
 
 def test_bcc_is_taken_out(milter):
