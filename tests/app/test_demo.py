@@ -38,7 +38,9 @@ def processes_in(folder: Path) -> list[int]:
 def test_the_demonstration_gives_what_it_should_and_can_be_kept(tmp_path):
     began = time.monotonic()
     with (tmp_path / "out").open("wb") as out:
-        process = subprocess.Popen([sys.executable, "-m", "mailsec", "demo", "--keep"], stdout=out, stderr=out, env=environment(tmp_path))
+        process = subprocess.Popen(
+            [sys.executable, "-m", "mailsec", "demo", "--keep", "--plugins"], stdout=out, stderr=out, env=environment(tmp_path)
+        )
     try:
         text = (tmp_path / "out").read_text
         until(lambda: "It goes on until" in text() or process.poll() is not None, 100)
@@ -74,6 +76,9 @@ def test_the_demonstration_gives_what_it_should_and_can_be_kept(tmp_path):
         "bears the same verdicts",
         "changed in the mailbox: smime=fail",
         "opened on its way to him, smime=pass",
+        "who has logged in at that server, is signed there: trusted",
+        "mail from outside with a forged smime=pass: smime=none",
+        "carol@partner.example: there is a certificate",
         "Every step gave what it should",
     ):
         assert words in text(), words

@@ -21,8 +21,9 @@ __all__ = ["demo"]
 
 @click.command()
 @click.option("--keep", is_flag=True, help="Leave it running at the end, until ^C, and say how to send it mail.")
+@click.option("--plugins", is_flag=True, help="Show the protocols of the plugins that are installed, too: milter, socketmap and others.")
 @click.pass_obj
-def demo(_output: Output, keep: bool) -> int:
+def demo(_output: Output, keep: bool, plugins: bool) -> int:
     """Show the main job on real sockets: mail is signed, encrypted, verified, decrypted, read, and none of it is lost."""
     from mailsec.app.demo.show import Show, StepFailed
     from mailsec.app.demo.story import tell
@@ -39,7 +40,7 @@ def demo(_output: Output, keep: bool) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.default_int_handler)
     try:
-        tell(show, world)
+        tell(show, world, plugins=plugins)
         show.console.print()
         _say_where(show, world)
         show.lines("", f"Every step gave what it should, in {show.elapsed()}.")

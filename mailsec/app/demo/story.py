@@ -1,4 +1,4 @@
-"""The eight chapters of the demonstration. Each does one thing, looks at what came of it, and says so; StepFailed ends the story."""
+"""The chapters of the demonstration. Each does one thing, looks at what came of it, and says so; StepFailed ends the story."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from mailsec.app.demo.letters import ALICE, BOB, CAROL, Letter, Person, encrypted, inbound_letters, letter
+from mailsec.app.demo.plugins import Part, installed, show_plugins
 from mailsec.app.demo.reading import read
 from mailsec.app.demo.show import Show, StepFailed
 from mailsec.app.demo.world import HOSTNAME, World, until
@@ -34,9 +35,11 @@ STRANGER = "somebody@elsewhere.example"
 class Story:
     """One telling."""
 
-    def __init__(self, show: Show, world: World) -> None:
+    def __init__(self, show: Show, world: World, parts: Mapping[str, Part] | None) -> None:
         self.show = show
         self.world = world
+        self.parts = parts
+        """The plugins that are told of; None where nobody asked."""
         self.rows: list[list[str]] = []
         self.carol: Person | None = None
         self.letters: list[Letter] = []
@@ -64,7 +67,7 @@ class Story:
         show.ok(f"aiosmtpd on 127.0.0.1:{world.ports['destination']}, delivering to a Maildir")
         world.start_mailbox()
         show.ok(f"a mailbox on 127.0.0.1:{world.ports['upstream']}", "Twisted's POP3 server, over the same Maildir")
-        world.write_configuration()
+        world.write_configuration({name: part.services for name, part in (self.parts or {}).items()})
         with show.waiting("starting mailsec serve"):
             world.start_gateway()
         pids = world.worker_pids()
@@ -289,9 +292,15 @@ class Story:
 
     # 8 -------------------------------------------------------------------------------------------------------------------------
 
+    def plugins(self) -> None:
+        self.show.chapter(8, "Plugins bring protocols of their own")
+        show_plugins(self.show, self.world, self._mailsec_verify)
+
+    # 8, or 9 -------------------------------------------------------------------------------------------------------------------
+
     def conclude(self) -> None:
         show = self.show
-        show.chapter(8, "What was delivered")
+        show.chapter(8 if self.parts is None else 9, "What was delivered")
         show.table("", ["what was sent", "what arrived", "delivered header", "why"], self.rows, ["", "bold", "", "dim"])
 
 
@@ -361,10 +370,13 @@ def _reason(result: str, word: str) -> str:
     return said.replace('\\"', '"') or {"pass": "intact, chains to the CA, matches From", "none": "there is no signature"}.get(word, "")
 
 
-def tell(show: Show, world: World) -> None:
-    """The whole story; raise StepFailed where something is not as it should be."""
-    story = Story(show, world)
-    for chapter in (story.make, story.start, story.submit, story.receive, story.encrypt, story.kill, story.read, story.conclude):
+def tell(show: Show, world: World, *, plugins: bool = False) -> None:
+    """The whole story, with a chapter about plugins where that is asked for; raise StepFailed where something is not as it should be."""
+    story = Story(show, world, installed() if plugins else None)
+    chapters = [story.make, story.start, story.submit, story.receive, story.encrypt, story.kill, story.read, story.conclude]
+    if plugins:
+        chapters.insert(-1, story.plugins)
+    for chapter in chapters:
         try:
             chapter()
         except (smtplib.SMTPException, OSError) as error:

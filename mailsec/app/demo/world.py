@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -116,9 +116,12 @@ class World:
         )
         return Person(address, certificate, SoftwareKey(address, key, certificate=certificate)), key
 
-    def write_configuration(self) -> None:
-        """The configuration of the gateway, on free ports of the loopback."""
-        self.ports |= dict(zip(("submission", "internet", "mailbox"), _free_ports(3), strict=True))
+    def write_configuration(self, plugins: Mapping[str, Sequence[str]] | None = None) -> None:
+        """The configuration of the gateway, on free ports of the loopback. `plugins`: those that are enabled, and the services of each."""
+        plugins = plugins or {}
+        services = [service for several in plugins.values() for service in several]
+        names = ("submission", "internet", "mailbox", *services)
+        self.ports |= dict(zip(names, _free_ports(len(names)), strict=True))
         values: dict[str, Any] = {
             "gateway": {"hostname": HOSTNAME, "domains": ["example.org"], "workers": 2, "drain_timeout": 10},
             "listener": [
@@ -137,7 +140,9 @@ class World:
                     "certificate": "Server-Cert",
                 },
                 *self._mailbox_listener(),
+                *({"name": one, "address": f"127.0.0.1:{self.ports[one]}", "service": one} for one in services),
             ],
+            "plugins": {"enabled": list(plugins)},
             "passphrase": {"method": "file", "file": "passphrase"},
             "rule": [
                 {"name": "confidential", "match": {"subject": r"^\[confidential\]"}, "encrypt": "required"},
