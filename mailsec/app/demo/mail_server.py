@@ -58,7 +58,7 @@ def _fields(head: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _apply(answers: object, fields: list[tuple[bytes, bytes]], body: bytes) -> Asked:
-    found, replaced = Asked(), b""
+    found, replaced = Asked(), []
     while True:
         command, data = _packet(answers)
         if command == b"c":
@@ -66,7 +66,7 @@ def _apply(answers: object, fields: list[tuple[bytes, bytes]], body: bytes) -> A
         if command == b"y":
             return Asked(refusal=data.rstrip(b"\0").decode("latin-1").replace("%%", "%"))
         if command == b"b":
-            replaced += data
+            replaced.append(data)
         elif command in (b"i", b"m", b"h"):
             place = int.from_bytes(data[:4], "big") if command != b"h" else 0
             name, value = (data if command == b"h" else data[4:]).split(b"\0")[:2]
@@ -76,7 +76,7 @@ def _apply(answers: object, fields: list[tuple[bytes, bytes]], body: bytes) -> A
     if replaced:
         found.changes.append("another body")
     lines = b"".join(name + b":" + value.replace(b"\n", b"\r\n") + b"\r\n" for name, value in fields)
-    found.octets = lines + b"\r\n" + (replaced or body)
+    found.octets = lines + b"\r\n" + (b"".join(replaced) or body)
     return found
 
 

@@ -17,7 +17,7 @@ from mailsec.keys.files import pem
 from tests.faults.sender import letter
 from tests.net.relay_peer import Peer
 from tests.peers.gateway import Gateway, until
-from tests.peers.postfix import Postfix, free_port, why_not
+from tests.peers.postfix import Postfix, free_ports, wait_for_port, why_not
 
 ALICE, CAROL = "alice@example.org", "carol@partner.example"
 KEY = ed25519.Ed25519PrivateKey.generate()
@@ -44,7 +44,7 @@ def world(tmp_path_factory):
             },
         },
     )
-    store, people = Peer(), free_port()
+    store, people = Peer(), free_ports(1)[0]
     main = {
         "smtpd_milters": f"inet:127.0.0.1:{gateway.ports['milter']}",
         "milter_default_action": "tempfail",
@@ -55,6 +55,7 @@ def world(tmp_path_factory):
     try:
         gateway.start()
         with Postfix(directory / "postfix", main=main, master=master) as postfix:
+            wait_for_port(people)
             ports = {"internet": postfix.port, "people": people}
             yield SimpleNamespace(gateway=gateway, store=store, ports=ports, directory=directory)
     finally:

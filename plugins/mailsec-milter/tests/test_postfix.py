@@ -24,7 +24,7 @@ from mailsec.testing.runtime import EPOCH
 from tests.faults.sender import letter
 from tests.net.relay_peer import Peer
 from tests.peers.gateway import until
-from tests.peers.postfix import Postfix, free_port, why_not
+from tests.peers.postfix import Postfix, free_ports, wait_for_port, why_not
 
 OPENSSL = shutil.which("openssl") or "openssl"
 CA = Authority(at=EPOCH.replace(year=2025))
@@ -113,7 +113,7 @@ def world(milter, tmp_path_factory):
     behind = milter.Behind(gateway, login_domains=["example.org"])
     served, store = Milter(behind, milter.Mta), Peer()
     served.start()
-    people = free_port()
+    people, old = free_ports(2)
     main = {
         "smtpd_milters": f"inet:127.0.0.1:{served.port}",
         "milter_default_action": "tempfail",
@@ -122,7 +122,6 @@ def world(milter, tmp_path_factory):
     }
     # What `smtpd_sasl_auth_enable` sends of somebody who has logged in.
     options = "-o {milter_macro_defaults = auth_authen=alice, auth_type=PLAIN}"
-    old = free_port()
     master = f"127.0.0.1:{people} inet n - n - 10 smtpd {options}\n127.0.0.1:{old} inet n - n - 10 smtpd -o milter_protocol=3 {options}\n"
     master = master.replace("smtpd -o milter_protocol=3", "smtpd -o milter_protocol=3 -o cleanup_service_name=cleanup-3")
     master += "cleanup-3 unix n - n - 0 cleanup -o milter_protocol=3\n"
@@ -130,6 +129,8 @@ def world(milter, tmp_path_factory):
     (directory / "carol.pem").write_bytes(pem(CAROL.certificate, "CERTIFICATE"))
     try:
         with Postfix(directory / "postfix", main=main, master=master) as postfix:
+            for port in (people, old):
+                wait_for_port(port)
             ports = {"internet": postfix.port, "people": people, "milter 3": old}
             yield SimpleNamespace(ports=ports, store=store, postfix=postfix, directory=directory, keys=keys)
     finally:
