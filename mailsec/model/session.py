@@ -5,7 +5,7 @@ Origin decides what may happen to a message, never an address in it (`docs/archi
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
 
@@ -86,6 +86,8 @@ class TlsInfo:
     """Who the peer's certificate says is there, as the listener maps it: only where it was accepted."""
     own_certificate: bytes | None = None
     """DER of what we showed."""
+    exporter: bytes = field(default=b"", repr=False, compare=False)
+    """What both ends of this very session know and nobody else (RFC 9266: tls-exporter), to bind a login to it; empty before TLS 1.3."""
 
 
 @dataclass(frozen=True, slots=True)

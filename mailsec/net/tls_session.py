@@ -12,6 +12,10 @@ from mailsec.net.tls_library import was_resumed
 
 __all__ = ["facts_of", "tls_info"]
 
+# RFC 9266 §2: the label, an empty context, 32 octets
+_BINDING = b"EXPORTER-Channel-Binding"
+_BINDING_OCTETS = 32
+
 
 def tls_info(connection: SSL.Connection, *, verified: bool = False) -> TlsInfo:
     """What the handshake came to. Raise ProtocolError for a peer that shows a certificate which cannot be read."""
@@ -34,6 +38,7 @@ def tls_info(connection: SSL.Connection, *, verified: bool = False) -> TlsInfo:
         resumed=was_resumed(connection),
         peer_chain=chain,
         own_certificate=_own(connection),
+        exporter=_exporter(connection),
     )
 
 
@@ -41,6 +46,13 @@ def facts_of(connection: SSL.Connection) -> ContextFacts:
     """What is remembered with the context of a connection; nothing where that is none of ours."""
     facts = connection.get_context().get_app_data()
     return facts if isinstance(facts, ContextFacts) else ContextFacts()
+
+
+def _exporter(connection: SSL.Connection) -> bytes:
+    # RFC 9266 §4.2: with TLS 1.2 only where the master secret is extended, which the library does not tell.
+    if connection.get_protocol_version_name() != "TLSv1.3":
+        return b""
+    return connection.export_keying_material(_BINDING, _BINDING_OCTETS, b"")
 
 
 def _own(connection: SSL.Connection) -> bytes | None:

@@ -1,4 +1,4 @@
-"""The server's side of SCRAM-SHA-256 (RFC 5802, RFC 7677): messages read and written, and a proof checked against a verifier.
+"""The server's side of SCRAM-SHA-256 and its -PLUS (RFC 5802, RFC 7677, RFC 9266): messages read and written, and a proof checked against a verifier.
 
 The one invariant: a login succeeds only with the proof for this very exchange, and only where the client saw the mechanisms that we offered.
 """
@@ -14,9 +14,11 @@ from dataclasses import dataclass
 from mailsec.errors import ProtocolError
 from mailsec.interfaces import ScramVerifier
 
-__all__ = ["MECHANISM", "ClientFirst", "Exchange", "read_first"]
+__all__ = ["MECHANISM", "PLUS", "ClientFirst", "Exchange", "read_first"]
 
 MECHANISM = "SCRAM-SHA-256"
+PLUS = "SCRAM-SHA-256-PLUS"
+_BINDING = "p=tls-exporter"
 
 # RFC 5802 §7: gs2-header "n,,", "y,," or "p=NAME,," with an authorisation identity before the last comma; no extension that we must know.
 _FIRST = re.compile(r"(n|y|p=[A-Za-z0-9.-]+),(?:a=([^,]*))?,(n=([^,]*),r=([!-+\--~]+)(?:,.*)?)\Z", re.DOTALL)
@@ -38,15 +40,18 @@ class ClientFirst:
     nonce: str
 
 
-def read_first(message: bytes) -> ClientFirst:
-    """Read the client's first message. Raise ProtocolError."""
+def read_first(message: bytes, *, plus: bool = False, offered: bool = False) -> ClientFirst:
+    """Read the client's first message. `plus`: the mechanism was -PLUS; `offered`: that one was offered, too. Raise ProtocolError."""
     text = _text(message)
     match = _FIRST.match(text)
     if match is None:
         raise ProtocolError("not a first message of SCRAM")
-    if match[1].startswith("p"):
-        # RFC 5802 §6: channel binding is not offered.
-        raise ProtocolError("channel binding was not offered")
+    # RFC 5802 §6: -PLUS binds by a kind that we know, the bare one not at all.
+    if match[1] != _BINDING if plus else match[1].startswith("p"):
+        raise ProtocolError("this channel binding was not offered")
+    if match[1] == "y" and offered:
+        # Attack: somebody between us has taken -PLUS out of what we offered. RFC 5802 §6: the login must fail.
+        raise ProtocolError("the client was not shown that channel binding is offered")
     login, authorisation = _name(match[4]), _name(match[2] or "")
     if not login:
         raise ProtocolError("a SCRAM login without a name")
@@ -56,10 +61,12 @@ def read_first(message: bytes) -> ClientFirst:
 class Exchange:
     """One login, from the client's first message on."""
 
-    __slots__ = ("_first", "_nonce", "_server_first", "_verifier")
+    __slots__ = ("_bound", "_first", "_nonce", "_server_first", "_verifier")
 
-    def __init__(self, first: ClientFirst, verifier: ScramVerifier, nonce: str) -> None:
-        """`nonce`: random characters of ours (RFC 5802 §5.1: printable, no comma)."""
+    def __init__(self, first: ClientFirst, verifier: ScramVerifier, nonce: str, binding: bytes = b"") -> None:
+        """`nonce`: random characters of ours (RFC 5802 §5.1: printable, no comma); `binding`: for -PLUS, what this TLS session exports."""
+        # RFC 5802 §7: cbind-input = gs2-header [ cbind-data ]
+        self._bound = first.header.encode("utf-8") + binding
         self._first = first
         self._verifier = verifier
         self._nonce = first.nonce + nonce
@@ -77,7 +84,7 @@ class Exchange:
         if match is None:
             raise ProtocolError("not a last message of SCRAM")
         # Attack: a mechanism or a channel binding is taken out of what the client was offered; it says here what it saw then.
-        if _octets(match[2]) != self._first.header.encode("utf-8") or match[3] != self._nonce:
+        if _octets(match[2]) != self._bound or match[3] != self._nonce:
             return None
         proof = _octets(match[4])
         signed = f"{self._first.bare},{self._server_first},{match[1]}".encode()

@@ -83,12 +83,13 @@ def client(gateway) -> smtplib.SMTP:
     return smtp
 
 
-def test_gnu_sasl_logs_in_by_scram(plain_gateway, need):
+@pytest.mark.parametrize(("mechanism", "more"), [("SCRAM-SHA-256", ["--no-cb"]), ("SCRAM-SHA-256-PLUS", [])])
+def test_gnu_sasl_logs_in_by_scram(plain_gateway, need, mechanism, more):
     gsasl = need("gsasl")
 
     def login(password: str) -> subprocess.CompletedProcess[str]:
         command = [
-            gsasl, "--client", "--smtp", f"--connect=127.0.0.1:{plain_gateway.ports['submission']}", "--mechanism=SCRAM-SHA-256", "--no-cb",
+            gsasl, "--client", "--smtp", f"--connect=127.0.0.1:{plain_gateway.ports['submission']}", f"--mechanism={mechanism}", *more,
             "--authentication-id=alice", f"--password={password}", f"--x509-ca-file={plain_gateway.ca_file}",
         ]  # fmt: skip
         return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, stdin=subprocess.DEVNULL)
@@ -101,7 +102,7 @@ def test_gnu_sasl_logs_in_by_scram(plain_gateway, need):
 
 def test_scram_is_offered_where_all_who_check_passwords_can_do_it(plain_gateway, gateway):
     with client(plain_gateway) as smtp:
-        assert smtp.esmtp_features["auth"].split() == ["SCRAM-SHA-256", "PLAIN", "LOGIN"]
+        assert smtp.esmtp_features["auth"].split() == ["SCRAM-SHA-256-PLUS", "SCRAM-SHA-256", "PLAIN", "LOGIN"]
     with client(gateway) as smtp:
         assert smtp.esmtp_features["auth"].split() == ["PLAIN", "LOGIN"]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -17,7 +18,7 @@ from mailsec.wire.scram import Exchange, read_first
 from mailsec.wire.smtp import questions
 from mailsec.wire.smtp.offers import ServerSettings
 
-from .play import Driver
+from .play import TLS, Driver
 
 USER = Identity("user", ("user@example.org",))
 SALT = base64.b64decode("W22ZaJ0SNY7soEsUEjb6gQ==")
@@ -70,6 +71,32 @@ def test_attack_scram_downgrade_the_client_saw_channel_binding_that_somebody_too
     assert exchange.finish(last(exchange.challenge, header=b"y,,")) is None
     with pytest.raises(ProtocolError):
         read_first(b"p=tls-unique,,n=user,r=abc")
+
+
+BOUND = FIRST.replace(b"n,,", b"p=tls-exporter,,", 1)
+
+
+def test_login_that_is_bound_to_the_tls_session():
+    exchange = Exchange(read_first(BOUND, plus=True, offered=True), verifier(), NONCE, b"e" * 32)
+    assert exchange.finish(last(exchange.challenge, header=b"p=tls-exporter,," + b"e" * 32)).startswith(b"v=")
+
+
+def test_attack_somebody_in_the_middle_passes_a_bound_login_on():
+    """They speak TLS with both ends, so the ends do not export the same."""
+    exchange = Exchange(read_first(BOUND, plus=True, offered=True), verifier(), NONCE, b"e" * 32)
+    assert exchange.finish(last(exchange.challenge, header=b"p=tls-exporter,," + b"x" * 32)) is None
+
+
+def test_attack_scram_downgrade_somebody_took_plus_out_of_what_we_offered():
+    with pytest.raises(ProtocolError):
+        read_first(FIRST.replace(b"n,,", b"y,,", 1), offered=True)
+    assert read_first(FIRST.replace(b"n,,", b"y,,", 1), offered=False).login == "user"
+
+
+@pytest.mark.parametrize("first", [FIRST, FIRST.replace(b"n", b"y", 1), BOUND.replace(b"tls-exporter", b"tls-unique")])
+def test_plus_binds_or_fails(first):
+    with pytest.raises(ProtocolError):
+        read_first(first, plus=True, offered=True)
 
 
 def test_attack_proof_of_another_exchange():
@@ -197,6 +224,20 @@ def test_verifier_that_cannot_be_had_is_a_temporary_failure():
 def test_scram_that_was_not_offered_is_not_taken():
     client = Session(("PLAIN", "LOGIN"))
     assert client.say(b"AUTH SCRAM-SHA-256 " + encoded(FIRST)).startswith(b"504")
+
+
+@pytest.mark.parametrize("mine", [True, False])
+def test_plus_is_offered_where_the_session_can_be_bound_and_checked_against_it(mine):
+    client = Session()
+    client.core.client = replace(client.core.client, tls=replace(TLS, exporter=b"e" * 32))
+    assert b"250-AUTH SCRAM-SHA-256-PLUS SCRAM-SHA-256 PLAIN LOGIN\r\n" in client.say(b"EHLO x")
+    challenge = client.challenge(b"AUTH SCRAM-SHA-256-PLUS " + encoded(BOUND))
+    said = client.say(encoded(last(challenge, header=b"p=tls-exporter,," + (b"e" if mine else b"x") * 32)))
+    assert said.startswith(b"334 dj" if mine else b"535 ")
+    if mine:
+        assert client.say(b"").startswith(b"235 ")
+    else:
+        assert client.say(b"AUTH SCRAM-SHA-256 " + encoded(FIRST.replace(b"n,,", b"y,,", 1))).startswith(b"501")
 
 
 @pytest.mark.parametrize("initial", [True, False])

@@ -11,7 +11,7 @@ from typing import TypeAlias
 from mailsec.errors import ProtocolError
 from mailsec.interfaces import Credentials
 from mailsec.wire.scram import MECHANISM as SCRAM
-from mailsec.wire.scram import ClientFirst, Exchange, read_first
+from mailsec.wire.scram import PLUS, ClientFirst, Exchange, read_first
 from mailsec.wire.smtp import words
 from mailsec.wire.smtp.commands import CommandError, parse_external, parse_plain
 from mailsec.wire.smtp.offers import ServerSettings, mechanisms_of
@@ -67,7 +67,9 @@ class Login:
     def verifier(self, found: Verifying) -> Step:
         """The layer above has found the verifier of whom the client says to be."""
         assert self._first is not None
-        self._exchange = Exchange(self._first, found.verifier, found.nonce)
+        tls = self._client.tls
+        binding = tls.exporter if tls is not None and self._mechanism == PLUS else b""
+        self._exchange = Exchange(self._first, found.verifier, found.nonce, binding)
         credentials = Credentials(SCRAM, self._first.login, b"", self._first.authorisation)
         self._proven = Authenticate(credentials, self._client, found.verifier.identity)
         return self._exchange.challenge
@@ -82,7 +84,7 @@ class Login:
             return Authenticate(parse_plain(response), self._client)
         if self._mechanism == "LOGIN":
             return self._read_login(_decoded(response))
-        if self._mechanism == SCRAM:
+        if self._mechanism in (SCRAM, PLUS):
             try:
                 return self._read_scram(_decoded(response))
             except ProtocolError:
@@ -103,7 +105,8 @@ class Login:
 
     def _read_scram(self, message: bytes) -> Step:
         if self._first is None:
-            self._first = read_first(message)
+            offered = PLUS in mechanisms_of(self._settings, self._client.tls)
+            self._first = read_first(message, plus=self._mechanism == PLUS, offered=offered)
             return FindVerifier(self._first.login, self._client)
         exchange, proven = self._exchange, self._proven
         if proven is None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from mailsec.model.limits import DEFAULT_LIMITS, Limits
 from mailsec.model.session import TlsInfo
+from mailsec.wire.scram import MECHANISM, PLUS
 
 __all__ = ["XCLIENT", "XFORWARD", "ServerSettings", "ehlo_reply", "mechanisms_of"]
 
@@ -40,7 +41,7 @@ class ServerSettings:
     lmtp: bool = False
     """LMTP (RFC 2033) instead of SMTP."""
     limits: Limits = field(default=DEFAULT_LIMITS)
-    kept: dict[tuple[bool, bool, bool], bytes] = field(default_factory=dict, init=False, repr=False, compare=False)
+    kept: dict[tuple[bool, bool, bool, bool], bytes] = field(default_factory=dict, init=False, repr=False, compare=False)
     """Replies to EHLO that were made before."""
 
     @property
@@ -50,16 +51,20 @@ class ServerSettings:
 
 
 def mechanisms_of(settings: ServerSettings, tls: TlsInfo | None) -> tuple[str, ...]:
-    """The SASL mechanisms that this client may use: EXTERNAL (RFC 4422 §A) where its certificate says who it is."""
-    if tls is None or tls.peer_identity is None or "EXTERNAL" in settings.mechanisms:
-        return settings.mechanisms
-    return (*settings.mechanisms, "EXTERNAL")
+    """The SASL mechanisms that this client may use: EXTERNAL (RFC 4422 §A) where its certificate says who it is, and
+    SCRAM bound to the TLS session where that can be (RFC 9266)."""
+    offered = settings.mechanisms
+    if tls is not None and tls.exporter and MECHANISM in offered:
+        offered = (PLUS, *offered)
+    if tls is None or tls.peer_identity is None or "EXTERNAL" in offered:
+        return offered
+    return (*offered, "EXTERNAL")
 
 
 def ehlo_reply(settings: ServerSettings, tls: TlsInfo | None, *, in_front: bool = False) -> bytes:
     """The whole reply to EHLO. `in_front`: it is a server that may speak for its clients."""
     under_tls = tls is not None
-    key = (under_tls, tls is not None and tls.peer_identity is not None, in_front)
+    key = (under_tls, tls is not None and tls.peer_identity is not None, in_front, tls is not None and bool(tls.exporter))
     known = settings.kept.get(key)
     if known is not None:
         return known
