@@ -247,3 +247,19 @@ def test_check_refuses_who_would_let_strangers_speak_for_others(tmp_path):
         command = [sys.executable, "-m", "mailsec", "check", "-c", str(tmp_path / "mailsec.toml")]
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
         assert done.returncode == 78 and told in done.stdout + done.stderr, done.stdout + done.stderr
+
+
+def test_check_misses_no_users_of_the_database_where_somebody_else_checks_logins(tmp_path):
+    subprocess.run([sys.executable, "-m", "mailsec", "init", str(tmp_path / "gw")], check=True, capture_output=True, timeout=60)
+    configuration = tmp_path / "gw" / "mailsec.toml"
+
+    def told() -> str:
+        command = [sys.executable, "-m", "mailsec", "check", "-c", str(configuration)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+        assert done.returncode == 0, done.stderr
+        return done.stdout + done.stderr
+
+    assert "nobody can submit mail" in told()
+    entry = '\n[[authenticator]]\nkind = "dovecot"\nsocket = "unix:/run/dovecot/auth-client"\ndomains = ["example.org"]\n'
+    configuration.write_text(configuration.read_text() + entry)
+    assert "nobody can submit mail" not in told()

@@ -31,7 +31,8 @@ def check(output: Output, configuration: str, login: bool) -> None:
         keys = sum(1 for entry in database.entries() if entry.has_key)
         doubtful = doubts(found, database, datetime.now(UTC))
         modules = modules_in_use(found.modules, database)
-    if not users and any(listener.origin == "submission" for listener in found.listeners):
+    others = any(one.kind != "database" for one in found.authenticators)
+    if not users and not others and any(listener.origin == "submission" for listener in found.listeners):
         output.warning("nobody can submit mail: the database has no user", f"mailsec user add -c {configuration} NAME --address ADDRESS")
     notes = [*revocation_notes(found.revocation), *tls_notes(found.tls, found.listeners, found.relay)]
     for note in notes:
