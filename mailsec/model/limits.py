@@ -141,6 +141,10 @@ class Limits:
     waiting_for_token: int = 1000
     """Messages of one worker that wait for one token; more are refused for now (451 4.3.2): a spool that fills while a card is out."""
 
+    # -- spool -----------------------------------------------------------------------------------------------------------
+    spooled_messages: int = 500_000
+    """Rows in the spool of one worker; more mail is refused for now (451 4.3.2): a queue that grows faster than it can leave."""
+
     # -- paths -----------------------------------------------------------------------------------------------------------
     path_length: int = 10
     """Certificates of a path."""

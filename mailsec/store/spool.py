@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 
-from mailsec.errors import LocalProtocolError, StorageFull, StoreError, Tampered
+from mailsec.errors import LocalProtocolError, Reply, StorageFull, StoreError, Tampered
 from mailsec.interfaces import Runtime
 from mailsec.model.limits import DEFAULT_LIMITS, Limits
 from mailsec.model.octets import BytesOctets, Octets
@@ -166,7 +166,13 @@ class SqliteSpool:
         return FileScratch(self.files.directory, self.limits, self.files.check_room)
 
     def check_room(self, octets: int = 0) -> None:
-        """Raise StorageFull where a message of that size should not even begin. Cheap: the answer is kept for half a second."""
+        """Raise StorageFull where a message of that size should not even begin, StoreError where too many wait. Cheap: kept for half a second."""
+        if self.writer.rows >= self.limits.spooled_messages:
+            # RFC 3463 §3.4: X.3.2, the system takes no messages for now.
+            reply = Reply(451, "4.3.2", "too much mail waits here already: try again later")
+            raise StoreError(
+                f"{self.writer.rows} messages wait in spool {self.index}", hint="see mailsec queue list --summary", reply=reply
+            )
         now = self.runtime.monotonic()
         if octets > _INLINE_OCTETS or now >= self._room_until:
             try:
@@ -361,6 +367,7 @@ class SqliteSpool:
         now = self.runtime.now().timestamp()
         raw_in_hand = frozenset(entry.row for entry in self._raw_in_hand.values())
         wishes = await self.writer.submit(Commit([], job=lambda connection: carry_out(connection, now, raw_in_hand)))
+        self.writer.rows -= sum(wish.word == "delete" for wish in wishes)
         removed = []
         for wish in wishes:
             if wish.word in ("hold", "delete") and (self.on_wish is None or self.on_wish(wish.row)):

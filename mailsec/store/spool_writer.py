@@ -94,11 +94,14 @@ class GroupWriter:
         self._removed: list[str] = []
         self._since_checkpoint = 0
         self._busy_timeout = -1
+        self._grown = 0
         self.broken: StoreError | None = None
         """Set when an fsync failed: what the kernel did with those pages is unknown, so nothing is promised until it is mended."""
         self._mend_at = 0.0
         self._full = False
         self._stuck = False
+        self.rows = connection.execute("SELECT count(*) FROM entry").fetchone()[0]
+        """Rows in the database, as the last transaction left it."""
 
     async def submit(self, commit: Commit) -> Any:
         """Have `commit` done with the next group; return its job's result, or raise what went wrong with it."""
@@ -299,6 +302,7 @@ class GroupWriter:
     def _transact(self, commits: list[Commit], discarded: list[int], busy_timeout: int) -> bool:
         """Write all in one transaction; False where somebody else holds the lock. Raises where the storage is at fault."""
         connection = self._connection
+        self._grown = 0
         if busy_timeout != self._busy_timeout:
             connection.execute(f"PRAGMA busy_timeout = {busy_timeout:d}")
             self._busy_timeout = busy_timeout
@@ -315,6 +319,7 @@ class GroupWriter:
             self._delete(discarded)
             crash_point("spool.commit.before")
             connection.execute("COMMIT")
+            self.rows += self._grown
             for commit in commits:
                 commit.written = True
         except (sqlite3.OperationalError, sqlite3.DatabaseError) as fault:
@@ -332,19 +337,23 @@ class GroupWriter:
     def _one_by_one(self, commits: list[Commit], discarded: list[int]) -> None:
         connection = self._connection
         for commit in commits:
+            self._grown = 0
             try:
                 connection.execute("BEGIN IMMEDIATE")
                 self._insert(commit.rows)
                 self._change(commit)
                 connection.execute("COMMIT")
+                self.rows += self._grown
                 commit.written = True
             except Exception as fault:
                 self._roll_back()
                 commit.fault = storage_fault(fault, "writing a row of the spool")
         if discarded:
+            self._grown = 0
             connection.execute("BEGIN IMMEDIATE")
             self._delete(discarded)
             connection.execute("COMMIT")
+            self.rows += self._grown
 
     def _roll_back(self) -> None:
         if self._connection.in_transaction:
@@ -361,12 +370,17 @@ class GroupWriter:
                 values += row
                 self._since_checkpoint += 4096 + (len(row[-1]) if row[-1] else 0)
             execute(insert_statement(size), values)
+            self._grown += size
             start += size
 
     def _change(self, commit: Commit) -> None:
         if commit.changes is not None:
             for statement, values in commit.changes:
-                self._connection.execute(statement, values)
+                changed = self._connection.execute(statement, values)
+                if statement.startswith("INSERT"):
+                    self._grown += changed.rowcount
+                elif statement.startswith("DELETE"):
+                    self._grown -= changed.rowcount
                 self._since_checkpoint += 4096
         if commit.job is not None:
             commit.result = commit.job(self._connection)
@@ -376,7 +390,7 @@ class GroupWriter:
         start = 0
         while start < len(rows):
             size = min(_ROWS_AT_ONCE, 1 << ((len(rows) - start).bit_length() - 1))
-            self._connection.execute(delete_statement(size), rows[start : start + size])
+            self._grown -= self._connection.execute(delete_statement(size), rows[start : start + size]).rowcount
             self._since_checkpoint += 4096 * size
             start += size
 

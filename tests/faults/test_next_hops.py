@@ -36,15 +36,16 @@ def hop(tmp_path_factory):
     silent = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     address = f"127.{1 + os.getpid() % 250}.{os.getpid() // 250 % 250}.53"
     mount, routes = "", {f"{name}.example": f"smtp://[127.0.0.1]:{ports[name]}" for name in FAULTS}
+    domains = ["example.org", *routes]
     directory = tmp_path_factory.mktemp("hop") / "gateway"
     if namespace_why_not() is None:
         silent.bind((address, 53))
         (directory.parent / "resolv.conf").write_text(f"nameserver {address}\n")
         mount = f"mount --bind {directory.parent}/resolv.conf /etc/resolv.conf"
         routes["silent.example"] = "mx"
-    domains = ["example.org", *routes]
     with Inbox() as healthy:
-        gateway = Gateway(directory, healthy.port, gateway={"domains": domains}, relay={"routes": routes})
+        proxy = {"name": "proxy", "proxy": True}
+        gateway = Gateway(directory, healthy.port, listeners=[proxy], gateway={"domains": domains}, relay={"routes": routes})
         try:
             gateway.start(mount=mount)
             yield SimpleNamespace(gateway=gateway, peers=peers, ports=ports, healthy=healthy, silent=silent if mount else None)
@@ -135,7 +136,7 @@ def test_next_hop_that_is_restarted_between_two_messages_gets_both(hop):
 def test_dns_that_is_silent_delays_its_mail_and_no_other(hop):
     if hop.silent is None:
         pytest.skip(namespace_why_not() or "")
-    message_id = send(hop, "bob@silent.example")
+    message_id = send(hop, "bob@silent.example", sender=ALICE, listener="trusted")
     hop.silent.settimeout(20)
     assert hop.silent.recvfrom(2048)  # it was asked, and says nothing
     other = send(hop, "bob@example.org")
@@ -143,3 +144,29 @@ def test_dns_that_is_silent_delays_its_mail_and_no_other(hop):
     reason = until(lambda: waiting(hop, "bob@silent.example"), 60)
     assert "resolver" in reason or "dns" in reason.lower()
     assert [entry["state"] for entry in hop.gateway.queue() if entry["message_id"] == message_id] == ["ready"]
+
+
+def test_in_proxy_mode_the_client_is_told_what_the_next_hop_says_and_nothing_is_queued(hop):
+    def sent(*recipients: str) -> tuple[int, str]:
+        octets = letter(CAROL, recipients[0])
+        with hop.gateway.client("proxy") as client:
+            client.ehlo()
+            client.mail(CAROL)
+            for recipient in recipients:
+                assert client.rcpt(recipient)[0] == 250
+            code, text = client.data(octets)
+        mark = octets.partition(b"Message-ID: ")[2].partition(b"\r\n")[0].decode()
+        assert (code == 250) or not any(entry["message_id"] == mark for entry in hop.gateway.queue())
+        return code, text.decode() if code != 250 else mark
+
+    code, mark = sent("bob@example.org")
+    # It is there when the client is told so: nobody waits for it any more.
+    assert code == 250 and hop.healthy.of(mark)
+    hop.peers["mixed"].script["RCPT proxy@mixed.example"] = "550 5.1.1 nobody"
+    assert sent("proxy@mixed.example") == (550, "5.1.1 nobody")
+    assert sent("bob@refuses.example")[0] == 451
+    # What has two next hops is no longer one thing to be told: it goes by the queue.
+    code, mark = sent("bob@example.org", "bob@refuses.example")
+    assert code == 250
+    until(lambda: hop.healthy.of(mark))
+    until(lambda: waiting(hop, "bob@refuses.example"))

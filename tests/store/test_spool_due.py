@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import sqlite3
+import time
 
+import pytest
+
+from mailsec.errors import StoreError
+from mailsec.model.limits import DEFAULT_LIMITS
 from mailsec.model.queue import RecipientState, State
-from mailsec.store.spool_queue import list_queue
+from mailsec.store.spool_queue import list_queue, make_wish
 from mailsec.store.spool_rows import SCHEMA_VERSION
 from tests.store.spool_support import entry
 from tests.store.test_spool import spool_of
@@ -98,6 +104,37 @@ def test_a_spool_of_an_older_mailsec_is_read_and_gets_what_it_lacks(tmp_path):
         (row,) = await spool.take_ready()
         assert row.delayed
         assert spool._connection.execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION,)
+        spool.close()
+
+    asyncio.run(play())
+
+
+def test_a_spool_over_its_ceiling_refuses_for_now_and_takes_mail_again_by_itself(tmp_path):
+    async def play():
+        limits = dataclasses.replace(DEFAULT_LIMITS, spooled_messages=5)
+        spool = spool_of(tmp_path, limits=limits)
+        await spool.commit([entry(f"m{number}") for number in range(3)])
+        await spool.commit([entry("raw", state=State.RAW), entry("held", state=State.HELD)])
+        with pytest.raises(StoreError) as full:
+            spool.check_room()
+        assert (full.value.reply.code, full.value.reply.enhanced) == (451, "4.3.2")
+        with pytest.raises(StoreError):
+            await spool.commit([entry("more")])
+        # What takes the place of something else is not refused.
+        (raw,) = await spool.take_raw()
+        await spool.commit([entry("done")], replaces=raw.entry.id)
+        for row in await spool.take_ready():
+            spool.finish(row.row)
+        await spool.flush()
+        spool.check_room()
+        # What is counted is what is there, also after a restart and a deletion by hand.
+        make_wish(tmp_path, list_queue(tmp_path), "delete", now=time.time)
+        await spool.carry_out_wishes()
+        assert spool.writer.rows == len(list_queue(tmp_path)) == 0
+        spool.close()
+        spool = spool_of(tmp_path, limits=limits)
+        await spool.commit([entry("a"), entry("b")])
+        assert spool.writer.rows == 2
         spool.close()
 
     asyncio.run(play())
