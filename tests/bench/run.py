@@ -26,13 +26,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from rich.console import Console
 from rich.table import Table
 
-from tests.bench import database, gateway, handshakes, mailbox, memory, paths, plugins, primitives, smime, tokens
+from tests.bench import database, gateway, handshakes, mailbox, memory, paths, plugins, primitives, reloads, smime, tokens
 from tests.bench.load import Load, Sink, peak_memory, send
 from tests.peers.postfix import Postfix, why_not
 
 console = Console()
 
-GROUPS = ("primitives", "paths", "database", "smime", "memory", "tokens", "handshakes", "gateway", "mailbox", "plugins")
+GROUPS = ("primitives", "paths", "database", "smime", "memory", "tokens", "handshakes", "gateway", "mailbox", "plugins", "reloads")
 
 SMALL = 4096
 LARGE = 10 << 20
@@ -171,6 +171,7 @@ def goals(rows: list[Case], limits: dict[str, float], bare: dict[str, list[float
         [row for row in found if not math.isnan(row[1])]
         + smime.goals(limits)
         + mailbox.goals(limits)
+        + reloads.goals(limits)
         + handshakes.goals(limits)
         + tokens.goals(limits)
     )
@@ -241,6 +242,8 @@ def main() -> int:
         limits |= smime.figures(arguments.rounds, scale, lambda text: console.print(text, highlight=False))
     if "mailbox" in arguments.groups:
         limits |= mailbox.figures(arguments.rounds, scale)
+    if "reloads" in arguments.groups:
+        limits |= reloads.figures(reloads=2 if arguments.quick else 5)
     if "memory" in arguments.groups:
         limits["100 MiB signed, MiB above idle"] = memory.signed_100_mib()
     if "tokens" in arguments.groups:
