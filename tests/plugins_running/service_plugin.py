@@ -1,4 +1,4 @@
-"""A plugin file for tests/plugins/test_services.py: the service "lines" (sans-IO) and the service "twisted" (a ready factory)."""
+"""A plugin file for tests/plugins_running/test_services.py: the service "lines" (sans-IO) and the service "twisted" (a ready factory)."""
 
 from __future__ import annotations
 

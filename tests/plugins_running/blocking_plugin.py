@@ -1,4 +1,4 @@
-"""A plugin file for tests/plugins/test_blocking.py: blocks where a subject says so."""
+"""A plugin file for tests/plugins_running/test_blocking.py: blocks where a subject says so."""
 
 from __future__ import annotations
 
