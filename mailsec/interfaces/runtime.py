@@ -111,7 +111,8 @@ class Runtime(Protocol):
         ...
 
     def resolve(self, name: str, kind: str) -> Awaitable[Sequence[Any]]:
-        """Ask DNS for records of `kind` ("MX": (preference, host) pairs; "A", "AAAA": addresses). No record: empty; no answer: Unavailable."""
+        """Ask DNS for records of `kind` ("MX": (preference, host) pairs; "A", "AAAA": addresses; "TXT": octets, the strings of each
+        record joined). No record: empty; no answer: Unavailable."""
         ...
 
     def look_up(self, name: str, kind: str, *, resolver: str = "") -> Awaitable[DnsAnswer]:
