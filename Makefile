@@ -7,7 +7,7 @@ JOBS   ?= 4
 PLUGINS := $(patsubst %/pyproject.toml,%,$(wildcard plugins/*/pyproject.toml))
 SPACE  := $(subst ,, )
 
-.PHONY: help install demo test packages interop lint format bench fuzz clean
+.PHONY: help install demo test packages interop lint format bench soak fuzz clean
 .DEFAULT_GOAL := install
 
 help:            ## what there is (the default is install)
@@ -47,6 +47,11 @@ format: install  ## let ruff put the source in order
 
 bench: install packages  ## speed, beside Postfix with and without openssl; writes bench.json
 	$(BIN)/python tests/bench/run.py --json bench.json
+
+# MESSAGES=20000 for a short one.
+MESSAGES ?= 1000000
+soak: install packages  ## MESSAGES (a million) through a running gateway: none lost, no memory grown
+	$(BIN)/python tests/bench/soak.py --messages $(MESSAGES)
 
 # The mutants of tests/fuzz, N times as many as `make test` looks at; then atheris, SECONDS for each target. What it finds lies in tests/fuzz/found.
 N ?= 20

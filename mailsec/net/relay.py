@@ -37,6 +37,8 @@ _BACKLOG_OCTETS = 32 * 1024 * 1024
 _BACKLOG_ROWS = 6000
 _HOP_ROWS = 2000
 """Rows in memory, in all and for one next hop: what is more waits in the spool. Half of all is kept for other hops than a slow one."""
+_PASSED_OVER = 512
+"""Rows of a next hop with enough of them that are passed over in one go, to find those of others: a hundred thousand are not turned over for ever."""
 _REFILL_ROWS = 1000
 _NOT_PRIVATE = Reply(554, "5.7.10", "the next hop for decrypted mail must be reached over verified TLS, loopback or a unix socket")
 _TICK = 1.0
@@ -143,12 +145,19 @@ class Relay:
                 while await self._spool.carry_out_wishes():
                     await self.runtime.sleep(0)
                 await self._give_back()
-                while not self._stopping and self._octets < _BACKLOG_OCTETS // 2 and len(self._rows) < _BACKLOG_ROWS // 2:
+                passed_over = 0
+                while (
+                    not self._stopping
+                    and self._octets < _BACKLOG_OCTETS // 2
+                    and len(self._rows) < _BACKLOG_ROWS // 2
+                    and passed_over < _PASSED_OVER
+                ):
                     taken = await self._spool.take_ready()
                     if not taken:
                         self._more = False
                         break
                     self.take(taken)
+                    passed_over += len(self._back)
                     await self._give_back()
             except MailsecError as error:
                 _log.error("relay-cannot-read-spool", error=error.message, hint=error.hint)

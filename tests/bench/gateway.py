@@ -127,9 +127,9 @@ def signing_files(directory: Path) -> tuple[Path, Path]:
 
 @contextlib.contextmanager
 def running(
-    directory: Path, sink: Sink, *, sign: bool, key: str, encrypt: bool = False, opening: bool = False
+    directory: Path, sink: Sink, *, sign: bool, key: str, encrypt: bool = False, opening: bool = False, proxy: bool = False
 ) -> Iterator[tuple[int, int]]:
-    """Yield the port and the supervisor's process id. `opening`: mail comes in from outside, and LETTER lies in `directory`."""
+    """Yield the port and the supervisor's process id. `opening`: mail comes in from outside, and LETTER lies in `directory`. `proxy`: proxy mode."""
     make_directory(str(directory))
     passphrase = directory / "passphrase"
     passphrase.write_text("internal:figures\n")
@@ -147,7 +147,7 @@ def running(
     configuration = directory / "mailsec.toml"
     values = {
         "origin": "internet" if opening else "trusted",
-        "more": 'tls = "none"\n' if opening else 'senders = ["@example.org"]\n',
+        "more": ('tls = "none"\n' if opening else 'senders = ["@example.org"]\n') + ("proxy = true\n" if proxy else ""),
         "sign": "required" if sign else "never",
         "encrypt": "required" if encrypt else "never",
         "profile": GCM if encrypt else "default",

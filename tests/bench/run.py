@@ -26,13 +26,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from rich.console import Console
 from rich.table import Table
 
-from tests.bench import database, gateway, handshakes, mailbox, memory, paths, plugins, primitives, reloads, smime, tokens
+from tests.bench import database, gateway, handshakes, mailbox, memory, paths, plugins, primitives, queue, reloads, smime, tokens
 from tests.bench.load import Load, Sink, peak_memory, send
 from tests.peers.postfix import Postfix, why_not
 
 console = Console()
 
-GROUPS = ("primitives", "paths", "database", "smime", "memory", "tokens", "handshakes", "gateway", "mailbox", "plugins", "reloads")
+GROUPS = ("primitives", "paths", "database", "smime", "memory", "tokens", "handshakes", "gateway", "mailbox", "plugins", "queue", "reloads")
 
 SMALL = 4096
 LARGE = 10 << 20
@@ -92,6 +92,7 @@ def cases() -> list[Case]:
             lambda directory, sink: gateway.running(directory, sink, sign=False, opening=True, key="rsa-2048"),
             small=True,
         ),
+        Case("(h) mailsec, proxy mode", lambda directory, sink: gateway.running(directory, sink, sign=False, key="ec-p256", proxy=True)),
     ]
 
 
@@ -162,6 +163,7 @@ def goals(rows: list[Case], limits: dict[str, float], bare: dict[str, list[float
         ("(c) / RSA-2048 limit of two cores", share, 0.35, 0.45),
         ("(d) / (b), 4 KiB reused", ratio(rows, "(d)", "(b)", reused), 40, 60),
         ("(e) / (a), 4 KiB reused", ratio(rows, "(e)", "(a)", reused), 4, 6),
+        ("(h) / (e), 4 KiB reused", ratio(rows, "(h)", "(e)", reused), 1, 1),
         ("(c) / (a), 10 MiB", ratio(rows, "(c)", "(a)", large), 1, 1),
         ("DATA in memory / stock twisted.mail.smtp, 4 KiB", limits.get("DATA in memory, ratio to twisted.mail", math.nan), 6, 10),
         ("ten idle plugins: us a message (at most)", limits.get("ten idle plugins, a message (us)", math.nan), 30, 20),
@@ -174,6 +176,7 @@ def goals(rows: list[Case], limits: dict[str, float], bare: dict[str, list[float
         + reloads.goals(limits)
         + handshakes.goals(limits)
         + tokens.goals(limits)
+        + queue.goals(limits)
     )
 
 
@@ -217,7 +220,7 @@ def main() -> int:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--groups", nargs="*", default=list(GROUPS), choices=GROUPS, metavar="WORD", help=f"only these: {' '.join(GROUPS)}")
-    parser.add_argument("--only", nargs="*", default=[], help="cases, by letter: a b c d e f g")
+    parser.add_argument("--only", nargs="*", default=[], help="cases, by letter: a b c d e f g h")
     parser.add_argument("--quick", action="store_true", help="a tenth of the messages")
     arguments = parser.parse_args()
     reason = why_not()
@@ -250,6 +253,8 @@ def main() -> int:
         limits |= tokens.figures()
     if "handshakes" in arguments.groups:
         limits |= handshakes.figures(arguments.rounds, 100 if arguments.quick else 400)
+    if "queue" in arguments.groups:
+        limits |= queue.figures(scale)
     if "gateway" in arguments.groups:
         bare = measure(rows, arguments.rounds, scale)
     print_tables(rows, limits, bare)
