@@ -26,13 +26,26 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from rich.console import Console
 from rich.table import Table
 
-from tests.bench import database, gateway, handshakes, mailbox, memory, paths, plugins, primitives, queue, reloads, smime, tokens
+from tests.bench import backlog, database, gateway, handshakes, mailbox, memory, paths, plugins, primitives, reloads, smime, tokens
 from tests.bench.load import Load, Sink, peak_memory, send
 from tests.peers.postfix import Postfix, why_not
 
 console = Console()
 
-GROUPS = ("primitives", "paths", "database", "smime", "memory", "tokens", "handshakes", "gateway", "mailbox", "plugins", "queue", "reloads")
+GROUPS = (
+    "primitives",
+    "paths",
+    "database",
+    "smime",
+    "memory",
+    "tokens",
+    "handshakes",
+    "gateway",
+    "mailbox",
+    "plugins",
+    "backlog",
+    "reloads",
+)
 
 SMALL = 4096
 LARGE = 10 << 20
@@ -50,6 +63,8 @@ class Case:
     memory: dict[str, float] = field(default_factory=dict)
     small: bool = False
     """Only messages of 4 KiB over connections that stay."""
+    proxy: bool = False
+    """In proxy mode: what is answered is there."""
 
 
 @contextlib.contextmanager
@@ -92,7 +107,11 @@ def cases() -> list[Case]:
             lambda directory, sink: gateway.running(directory, sink, sign=False, opening=True, key="rsa-2048"),
             small=True,
         ),
-        Case("(h) mailsec, proxy mode", lambda directory, sink: gateway.running(directory, sink, sign=False, key="ec-p256", proxy=True)),
+        Case(
+            "(h) mailsec, proxy mode",
+            lambda directory, sink: gateway.running(directory, sink, sign=False, key="ec-p256", proxy=True),
+            proxy=True,
+        ),
     ]
 
 
@@ -115,13 +134,13 @@ def measure(rows: list[Case], rounds: int, scale: float) -> dict[str, list[float
             with tempfile.TemporaryDirectory(prefix="mailsec-bench-") as name, case.start(Path(name) / "case", sink) as (port, pid):
                 file = Path(name) / "case" / gateway.LETTER
                 letter = file if file.exists() else None
-                send(port, sink, Load(200, SMALL, 20, reuse=True, letter=letter), timeout=120)
+                send(port, sink, Load(200, SMALL, 20, reuse=True, letter=letter, answered=case.proxy), timeout=120)
                 for load in loads[:1] if case.small else loads:
                     # The pipe filter is some thirty times slower: fewer messages give the same accuracy.
                     few = (
                         max(8, load.messages // 15) if case.name.startswith("(b)") else load.messages // 3 if case.small else load.messages
                     )
-                    actual = replace(load, messages=few, letter=letter)
+                    actual = replace(load, messages=few, letter=letter, answered=case.proxy)
                     seconds = send(port, sink, actual, timeout=600)
                     rate = actual.messages / seconds
                     case.figures.setdefault(load.name, []).append(rate)
@@ -176,7 +195,7 @@ def goals(rows: list[Case], limits: dict[str, float], bare: dict[str, list[float
         + reloads.goals(limits)
         + handshakes.goals(limits)
         + tokens.goals(limits)
-        + queue.goals(limits)
+        + backlog.goals(limits)
     )
 
 
@@ -253,8 +272,8 @@ def main() -> int:
         limits |= tokens.figures()
     if "handshakes" in arguments.groups:
         limits |= handshakes.figures(arguments.rounds, 100 if arguments.quick else 400)
-    if "queue" in arguments.groups:
-        limits |= queue.figures(scale)
+    if "backlog" in arguments.groups:
+        limits |= backlog.figures(scale)
     if "gateway" in arguments.groups:
         bare = measure(rows, arguments.rounds, scale)
     print_tables(rows, limits, bare)
