@@ -46,9 +46,13 @@ class OwnAuthorities:
         return await self._answers.ask(("issued", first), IssuedStore(self._answers.database).issued, first)
 
     async def issued_as(self, ca: str, serial: int) -> IssuedCertificate | None:
-        """One entry of its register."""
-        first = (await self.authority(ca))[0]
-        return await self._answers.ask(("issued", first, serial), IssuedStore(self._answers.database).issued_as, first, serial)
+        """One entry of its register; where the authority was renewed with another key, of the registers of both."""
+        certificates = await self.authority(ca)
+        return await self._answers.ask(("issued", certificates, serial), self._issued_as, certificates, serial)
+
+    def _issued_as(self, certificates: Sequence[bytes], serial: int) -> IssuedCertificate | None:
+        store = IssuedStore(self._answers.database)
+        return next((entry for one in certificates if (entry := store.issued_as(one, serial)) is not None), None)
 
     def _authority(self, ca: str) -> tuple[bytes, ...]:
         entries = [entry for entry in self._answers.database.find(ca) if entry.verified]

@@ -29,11 +29,23 @@ from mailsec.x509 import der
 from mailsec.x509.certificate import Certificate, load_certificate
 from mailsec.x509.ocsp import OcspResponse, SingleResponse, read_ocsp_response
 
-__all__ = ["OcspRules", "certificate_id", "freshness", "is_about", "is_of_issuer", "judge_ocsp", "ocsp_request", "responder_of"]
+__all__ = [
+    "HASHES",
+    "NOCHECK",
+    "OcspRules",
+    "certificate_id",
+    "freshness",
+    "is_about",
+    "is_of_issuer",
+    "issuer_hashes",
+    "judge_ocsp",
+    "ocsp_request",
+    "responder_of",
+]
 
 NOCHECK: Final = "1.3.6.1.5.5.7.48.1.5"
 
-_HASHES: Final = {
+HASHES: Final = {
     "1.3.14.3.2.26": "sha1",
     "2.16.840.1.101.3.4.2.1": "sha256",
     "2.16.840.1.101.3.4.2.2": "sha384",
@@ -149,7 +161,7 @@ def freshness(single: SingleResponse, at: datetime, rules: OcspRules) -> Reason 
 
 
 @lru_cache(maxsize=1024)
-def _issuer_hashes(name: bytes, spki: bytes, hash_name: str) -> tuple[bytes, bytes]:
+def issuer_hashes(name: bytes, spki: bytes, hash_name: str) -> tuple[bytes, bytes]:
     """RFC 6960 §4.1.1: of the issuer's name, and of its public key without tag, length and unused bits."""
     _, _, content, end = der.single(spki, 0, len(spki), der.SEQUENCE, "public key")
     _, _, start, stop = der.split(spki, content, end)[1]
@@ -160,11 +172,11 @@ def _issuer_hashes(name: bytes, spki: bytes, hash_name: str) -> tuple[bytes, byt
 
 def is_of_issuer(single: SingleResponse, issuer: Certificate, name: bytes = b"") -> bool:
     """RFC 6960 §4.1.1: whether an answer is about a certificate of this issuer: both its name (as in `name`, DER, if given) and its key."""
-    hash_name = _HASHES.get(single.hash_algorithm)
+    hash_name = HASHES.get(single.hash_algorithm)
     if hash_name is None:
         return False
     try:
-        name_hash, key_hash = _issuer_hashes(name or issuer.subject.der, issuer.spki, hash_name)
+        name_hash, key_hash = issuer_hashes(name or issuer.subject.der, issuer.spki, hash_name)
     except Asn1Error:
         return False
     return single.issuer_name_hash == name_hash and single.issuer_key_hash == key_hash
@@ -243,7 +255,7 @@ def _is_named(response: OcspResponse, candidate: Certificate) -> bool:
     if response.responder_name is not None:
         return candidate.subject.matches(response.responder_name)
     try:
-        return _issuer_hashes(b"", candidate.spki, "sha1")[1] == response.responder_key_hash
+        return issuer_hashes(b"", candidate.spki, "sha1")[1] == response.responder_key_hash
     except Asn1Error:
         return False
 
@@ -279,7 +291,7 @@ def _may_respond(
 
 def certificate_id(certificate: Certificate, issuer: Certificate) -> bytes:
     """CertID (RFC 6960 §4.1.1) with SHA-1, which every responder knows (RFC 9919 §3)."""
-    name_hash, key_hash = _issuer_hashes(certificate.issuer.der, issuer.spki, "sha1")
+    name_hash, key_hash = issuer_hashes(certificate.issuer.der, issuer.spki, "sha1")
     algorithm = writer.sequence(writer.oid("1.3.14.3.2.26"), writer.NULL)
     return writer.sequence(algorithm, writer.octet_string(name_hash), writer.octet_string(key_hash), writer.integer(certificate.serial))
 

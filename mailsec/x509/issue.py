@@ -42,6 +42,7 @@ __all__ = [
     "authority_certificate",
     "authority_key_id",
     "issue_mail",
+    "issue_responder",
     "issue_server",
     "key_usage",
     "mail_names",
@@ -147,6 +148,17 @@ def issue_server(
     return _issue(ca, subject, public, alternatives, usages, ExtendedKeyUsageOID.SERVER_AUTH, at, days, random)
 
 
+def issue_responder(
+    ca: IssuedBy, *, common_name: str, public_key: bytes, at: datetime, random: Callable[[int], bytes], days: int = 397
+) -> bytes:
+    """A certificate for a key that signs OCSP answers for the CA (RFC 6960 §4.2.2.2), DER. It cannot be revoked: let it be short."""
+    public = load_public(public_key)
+    usages = tuple(usage for usage in signing_usages(public) if usage == "digital_signature")
+    if not usages:
+        raise UsageError("an OCSP responder needs a key that signs", hint="use an RSA or EC key")
+    return _issue(ca, _name(common_name, ""), public, (), usages, ExtendedKeyUsageOID.OCSP_SIGNING, at, days, random)
+
+
 def issue_mail(
     ca: IssuedBy,
     *,
@@ -197,7 +209,6 @@ def _issue(
         raise UsageError("the CA certificate has expired", hint="`mailsec cert issue --renew-ca NAME` makes another one")
     builder = (
         _builder(subject, issuer.subject, public, at, days, issuer.not_valid_after_utc, random)
-        .add_extension(x509.SubjectAlternativeName(alternatives), critical=not list(subject))
         # RFC 5280 §4.2.1.3: keyUsage should be critical.
         .add_extension(key_usage(*usages), critical=True)
         .add_extension(x509.ExtendedKeyUsage([purpose]), critical=False)
@@ -205,6 +216,11 @@ def _issue(
         .add_extension(authority_key_id(issuer), critical=False)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
     )
+    if alternatives:
+        builder = builder.add_extension(x509.SubjectAlternativeName(alternatives), critical=not list(subject))
+    if purpose == ExtendedKeyUsageOID.OCSP_SIGNING:
+        # RFC 6960 §4.2.2.2.1: nobody asks the responder about itself.
+        builder = builder.add_extension(x509.OCSPNoCheck(), critical=False)
     if ca.policies:
         policies = [x509.PolicyInformation(ObjectIdentifier(policy), None) for policy in ca.policies]
         builder = builder.add_extension(x509.CertificatePolicies(policies), critical=False)
@@ -279,7 +295,7 @@ def key_usage(*wanted: str) -> x509.KeyUsage:
 
 def _name(common_name: str, organisation: str) -> x509.Name:
     if not common_name or len(common_name) > _LONGEST_COMMON_NAME:
-        raise UsageError("a CA needs a name of up to 64 characters", hint='as in --new-ca "Example Mail CA"')
+        raise UsageError("it needs a name of up to 64 characters", hint='as in "Example Mail CA"')
     attributes = [x509.NameAttribute(NameOID.ORGANIZATION_NAME, organisation)] if organisation else []
     return x509.Name([*attributes, x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
 

@@ -76,6 +76,9 @@ def test_on_hold_is_taken_back_and_revoked_for_good_is_not(mailsec, database, is
         (("revoke", "--serial", "77"), 1, "was issued here"),
         (("revoke", "--serial", "xyz"), 2, "not a serial number"),
         (("issue", "--new-key", "--address", "a@example.org"), 2, "--renew-ca"),
+        (("issue", "--responder", "OCSP", "--usage", "sign"), 2, "for mail"),
+        (("issue", "--responder", "OCSP", "--host", "a.example.org"), 2, "one of"),
+        (("issue", "--responder", "OCSP", "--key", "x25519"), 2, "a key that signs"),
         (("issue", "--request", "absent.csr"), 3, "absent.csr"),
         (("issue", "--request", "ca.pem"), 3, "CERTIFICATE REQUEST"),
         (("issue", "--renew-ca", "nobody"), 1, "no certificate"),
@@ -105,6 +108,15 @@ def test_a_request_its_certificate_from_outside_and_the_key_that_waited(mailsec,
     assert entry["has_key"] and entry["nickname"] == "alice@example.org"
     key = next(key for key in answer(mailsec("key", "list", "-d", database, "--json"))["keys"] if key["key_id"] == told["key_id"])
     assert key["nicknames"] == ["alice@example.org"] and key["verified"]
+
+
+def test_a_responder_of_the_ca_has_a_key_for_ocsp_answers_and_nothing_else(mailsec, database, ca, need):
+    told = answer(mailsec("cert", "issue", "-d", database, "--responder", "Our OCSP", "--key", "ec-p256", "-o", "ocsp.pem", "--json"))
+    entry = told["certificates"][0]
+    assert entry["nickname"] == "Our OCSP" and entry["has_key"] and not entry["addresses"]
+    assert "ocsp.pem: OK" in openssl(need, "verify", "-CAfile", "ca.pem", "-purpose", "ocsphelper", "ocsp.pem")
+    text = openssl(need, "x509", "-in", "ocsp.pem", "-noout", "-text")
+    assert "OCSP Signing" in text and "OCSP No Check" in text and "Alternative Name" not in text
 
 
 def test_a_renewed_ca_issues_from_then_on_and_both_keys_have_their_lists(mailsec, database, ca, issue, need):

@@ -88,6 +88,16 @@ def test_a_revocation_is_seen_when_the_database_has_changed(world: World):
     assert [one.reason for one in world.run(world.gateway.issued("Our CA"))] == ["keyCompromise", ""]
 
 
+def test_an_authority_that_was_renewed_with_another_key_has_the_registers_of_both(world: World):
+    younger = Authority("Our CA", at=AT)
+    world.db.add(younger.certificate, "Our CA", source="issued", at=AT)
+    IssuedStore(world.db).record(younger.certificate, younger.issue("new@example.org", at=AT).certificate, at=AT)
+    world.runtime.advance(CHECKED_EVERY)
+    assert list(world.run(world.gateway.authority("Our CA"))) == [younger.certificate, world.authority.certificate]
+    found = world.run(world.gateway.issued_as("Our CA", load_certificate(world.people[0]).serial))
+    assert found is not None and found.issuer == world.authority.certificate
+
+
 @pytest.mark.parametrize("name", ["Their CA", "", "person 0"])
 def test_what_is_no_authority_of_ours_has_no_register(world: World, name):
     with pytest.raises(KeyUnavailable, match="there is no authority"):

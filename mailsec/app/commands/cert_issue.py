@@ -1,4 +1,4 @@
-"""`mailsec cert issue`: a CA of our own, and certificates from it for people and servers, with new keys or for their requests."""
+"""`mailsec cert issue`: a CA of our own, and certificates from it for people, servers and its responder, with new keys or for their requests."""
 
 from __future__ import annotations
 
@@ -67,12 +67,13 @@ class _Wanted:
 @click.option(
     "--host", "hosts", metavar="HOST", multiple=True, help="A certificate for a server of this name or IP address; may be repeated."
 )
+@click.option("--responder", metavar="NAME", default="", help="A key of this name that signs OCSP answers for the CA.")
 @click.option("--request", "request_file", metavar="FILE", default="", help="A certificate for this request (PKCS#10) of a mail user.")
 @click.option("--nickname", default="", help="What it is called here [the CA's name, the first address, or Server-Cert].")
 @click.option("--name", default="", help="The person's name, for the certificate's subject [the first address].")
 @kind_option
 @click.option("--usage", type=click.Choice(issuing.MAIL_USAGES), help="What a key for mail is for [all that it can].")
-@click.option("--days", type=click.IntRange(1, 36500), help="How long it is valid [824 for mail, 397 for servers, 3652].")
+@click.option("--days", type=click.IntRange(1, 36500), help="How long it is valid [824 for mail, 397 for servers and responders, 3652].")
 @click.option("--assign", "assigned", metavar="PATTERN", multiple=True, help="Addresses that the key signs for, instead of its own.")
 @click.option("--crl-url", "crl_urls", metavar="URL", multiple=True, help="Where the CA's revocation list will be.")
 @click.option("--ocsp-url", "ocsp_urls", metavar="URL", multiple=True, help="Where the CA's OCSP responder is.")
@@ -90,6 +91,7 @@ def issue(
     ca: str,
     addresses: tuple[str, ...],
     hosts: tuple[str, ...],
+    responder: str,
     request_file: str,
     nickname: str,
     name: str,
@@ -111,15 +113,16 @@ def issue(
     mailsec cert issue --new-ca "Example CA" --for example.org
     mailsec cert issue --address alice@example.org
     mailsec cert issue --host mail.example.org
+    mailsec cert issue --responder "Example OCSP"
     mailsec cert issue --request bob.csr -o bob.pem
     """
     from mailsec.app.databases import open_any
     from mailsec.app.files import write_file
     from mailsec.keys.files import pem
 
-    if bool(new_ca) + bool(renew_ca) + (bool(addresses) and not request_file) + bool(hosts) + bool(request_file) != 1:
+    if bool(new_ca) + bool(renew_ca) + (bool(addresses) and not request_file) + bool(hosts) + bool(responder) + bool(request_file) != 1:
         raise UsageError(
-            "say what to issue: one of --new-ca, --renew-ca, --address, --host and --request",
+            "say what to issue: one of --new-ca, --renew-ca, --address, --host, --responder and --request",
             hint="`mailsec cert issue --help` has examples",
         )
     if domains and not new_ca:
@@ -128,7 +131,7 @@ def issue(
         raise UsageError(
             "a CA has its own certificate only: --ca, --name, --usage, --assign, URLs and --policy are not for it", hint="leave them out"
         )
-    if hosts and (name or usage or assigned):
+    if (hosts or responder) and (name or usage or assigned):
         raise UsageError("--name, --usage and --assign are for mail", hint="leave them out")
     if new_key and not renew_ca:
         raise UsageError("--new-key belongs to --renew-ca", hint="leave it out")
@@ -149,6 +152,8 @@ def issue(
             issuer = issuing.IssuedBy(above.der, key_of(opened, above), crl_urls, ocsp_urls, issuer_urls, policies)
             if hosts:
                 entry = _server(output, opened, issuer, hosts, wanted, at)
+            elif responder:
+                entry = _responder(output, opened, issuer, responder, wanted, at)
             elif request_file:
                 entry = _requested(opened, issuer, request_file, mailboxes, wanted, at)
             else:
@@ -159,7 +164,7 @@ def issue(
     written = f"; written to {file}" if file else ""
     output.result(
         {"certificates": [described(entry)], "file": file or None, "pem": text.decode()},
-        f'"{entry.nickname}" is issued {_whom(entry, hosts)}{written}',
+        f'"{entry.nickname}" is issued {"to sign OCSP answers" if responder else _whom(entry, hosts)}{written}',
     )
 
 
@@ -202,6 +207,17 @@ def _server(
     der = issuing.issue_server(issuer, names=hosts, public_key=public, at=at, random=os.urandom, days=wanted.days or 397)
     called = wanted.nickname or "Server-Cert"
     return opened.add(der, called, source="issued", private_key=key, assigned=wanted.assigned, issuer=_registering(opened, issuer), at=at)
+
+
+def _responder(
+    output: Output, opened: CertDb | NssDb, issuer: issuing.IssuedBy, name: str, wanted: _Wanted, at: datetime
+) -> CertificateEntry:
+    output.progress("making a key")
+    key = issuing.make_key(wanted.kind or "rsa-2048")
+    public = issuing.public_key_of(key)
+    der = issuing.issue_responder(issuer, common_name=name, public_key=public, at=at, random=os.urandom, days=wanted.days or 397)
+    called = wanted.nickname or check_nickname(name.replace(":", " "))
+    return opened.add(der, called, source="issued", private_key=key, issuer=_registering(opened, issuer), at=at)
 
 
 def _mail(
