@@ -48,7 +48,7 @@ def run(spool: Spool) -> Pipeline:
     """The loop, until the spool has nothing more to give."""
     runtime, pipeline = FakeRuntime(), Pipeline()
     worker = WorkerProcess.__new__(WorkerProcess)
-    worker._stopping = False
+    worker._stopping = worker._retiring = False
     worker.parts = SimpleNamespace(runtime=runtime, pipeline=pipeline, spool=spool)
 
     async def loop():
