@@ -70,6 +70,7 @@ class MilterCore:
         self._peer: tuple[str, int] = ("", 0)
         self._helo = ""
         self._daemon = ""
+        self._host = ""
         self._tls: dict[str, str] = {}
         self._login: tuple[str, str] = ("", "")
         self._steps: dict[bytes, Callable[[bytes], Iterator[Request]]] = {
@@ -180,7 +181,7 @@ class MilterCore:
     def _connect(self, data: bytes) -> Iterator[Request]:
         macros = self._macros.take(Command.CONNECT)
         self._forget_client()
-        self._daemon = macros.get("daemon_name", "")
+        self._daemon, self._host = macros.get("daemon_name", ""), macros.get("j", "")
         self._peer = _peer(data)
         self._place = _CLIENT
         yield from self._go(Command.CONNECT)
@@ -237,8 +238,9 @@ class MilterCore:
         peer, port = self._peer
         login, mechanism = self._login
         self._asked = Received(
-            peer, port, self._helo, envelope, login, mechanism, self._daemon, queue_id, self._tls, self._terms.quarantines
-        )
+            peer, port, self._helo, envelope, login, mechanism, self._daemon, queue_id, self._tls, self._terms.quarantines,
+            self._host,
+        )  # fmt: skip
         yield EndOfBody()
         yield Ask(self._asked)
 
@@ -275,7 +277,7 @@ class MilterCore:
 
     def _forget_client(self) -> None:
         """Another SMTP client may come on this connection; nothing of this one is its own."""
-        self._peer, self._helo, self._daemon, self._tls, self._login = ("", 0), "", "", {}, ("", "")
+        self._peer, self._helo, self._daemon, self._host, self._tls, self._login = ("", 0), "", "", "", {}, ("", "")
 
     def _change(self, change: Change) -> bytes:
         value = change.value

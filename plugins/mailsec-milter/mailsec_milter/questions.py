@@ -29,6 +29,8 @@ class Received:
     """{tls_version}, {cipher} and {cipher_bits}, where the client has used TLS."""
     quarantines: bool = False
     """True where the MTA can put the message on hold."""
+    host: str = ""
+    """{j}: the MTA's own name."""
 
 
 @dataclass(frozen=True, slots=True)

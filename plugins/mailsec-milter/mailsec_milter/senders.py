@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from mailsec.errors import Refused, Reply
+from mailsec.errors import Refused, Reply, TryLater
 from mailsec.interfaces import Gateway
 from mailsec.model.session import Identity, Origin, Session, TlsInfo, matches_pattern
 from mailsec_milter.questions import Received
@@ -50,6 +50,13 @@ async def session_of(settings: MilterSettings, gateway: Gateway, connection: Ses
         identity = await identity_of(settings, gateway, received.login)
         return replace(session, origin=Origin.SUBMISSION, protocol="ESMTPSA" if session.tls else "ESMTPA", identity=identity)
     if settings.origin == "trusted" or received.daemon in settings.trusted_daemons:
+        if settings.origin != "trusted" and received.daemon.casefold() == received.host.casefold():
+            # Attack: Postfix calls each port by its own name where nothing else is set, the one that strangers reach, too.
+            raise TryLater(
+                f"the port {received.daemon!r} has the mail server's own name, as any port of Postfix that has no other",
+                hint="give the ports that are meant a name (milter_macro_daemon_name), and trusted_daemons of [plugin.milter] that one",
+                stage="milter",
+            )
         reverse_path = received.envelope.reverse_path
         if reverse_path is None:
             # a bounce of the MTA's own: nobody answers for it, and it is not signed

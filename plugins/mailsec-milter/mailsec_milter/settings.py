@@ -34,7 +34,8 @@ MTA has checked.""",
     )
     trusted_daemons: list[str] = Field(
         default=[],
-        description="Names of ports ({daemon_name}; Postfix: milter_macro_daemon_name) whose clients the MTA has checked otherwise, as mynetworks.",
+        description="Names of ports ({daemon_name}; Postfix: milter_macro_daemon_name) whose clients the MTA has checked otherwise, as mynetworks."
+        " Never the MTA's own name: Postfix calls each port so that has no other.",
     )
     senders: list[str] = Field(
         default=[],

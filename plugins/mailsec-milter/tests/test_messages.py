@@ -117,6 +117,17 @@ def test_what_a_rule_wants_trusted_and_is_not_is_refused_or_put_on_hold(milter):
     assert mta.packets[-1][0] == "y" and mta.packets[-1][1].startswith(b"550 5.7.1 a rule holds")
 
 
+def test_attack_a_port_of_strangers_that_bears_the_name_of_the_mta_is_not_trusted(milter):
+    # Postfix: {daemon_name} is $myhostname on every port that was given no name
+    behind = milter.Behind(gateway(SIGN), trusted_daemons=["mx.example.org"], senders=["@example.org"])
+    said, _ = behind.passes(OWN, before=milter.macros("C", daemon_name="mx.example.org", j="mx.example.org"))
+    assert [command for command, _ in said] == ["y"] and said[0][1].startswith(b"451 ")
+    [event] = behind.gateway.events
+    assert "milter_macro_daemon_name" in event.fields["hint"]
+    named = milter.Behind(gateway(SIGN), trusted_daemons=["LOCAL"], senders=["@example.org"])
+    assert b"multipart/signed" in head(named.passes(OWN, before=milter.macros("C", daemon_name="LOCAL", j="mx.example.org"))[1])
+
+
 # -- what goes out --------------------------------------------------------------------------------------------------------------
 
 
@@ -125,7 +136,8 @@ def test_who_has_logged_in_is_signed_for(milter):
     said, has = behind.passes(OWN, login="alice")
     assert {command for command, _ in said} == {"h", "b", "c"} and b"multipart/signed" in head(has)
     assert b"Received" not in head(has) and head(has).count(b"Subject: hi") == 1
-    assert behind.gateway.events[0].fields["protection"] == "signed" and behind.gateway.events[0].fields["user"] == "alice"
+    [event] = [one for one in behind.gateway.events if one.name == "received"]
+    assert event.fields["protection"] == "signed" and event.fields["user"] == "alice"
 
 
 def test_one_encrypted_copy_serves_all_whom_the_header_shows(milter):
@@ -134,7 +146,8 @@ def test_one_encrypted_copy_serves_all_whom_the_header_shows(milter):
     _, has = behind.passes(letter, "alice@example.org", "bob@example.net", "carol@example.net", login="alice")
     assert b"pkcs7-mime" in head(has) and b"hello" not in has
     assert base64.b64decode(has.partition(b"\r\n\r\n")[2])
-    assert behind.gateway.events[0].fields["protection"] == "signed and encrypted"
+    [event] = [one for one in behind.gateway.events if one.name == "received"]
+    assert event.fields["protection"] == "signed and encrypted"
 
 
 def test_bcc_of_encrypted_mail_would_need_a_copy_of_its_own(milter):

@@ -112,8 +112,10 @@ def world(milter, tmp_path_factory):
     gateway = MemoryGateway(keys, MemoryDirectory.of(ALICE, CAROL), built_in=[Policy()], trust=MemoryTrust(CA.anchor))
     behind = milter.Behind(gateway, login_domains=["example.org"])
     served, store = Milter(behind, milter.Mta), Peer()
+    named = Milter(milter.Behind(gateway, trusted_daemons=["postfix.example"], senders=["@example.org"]), milter.Mta)
     served.start()
-    people, old = free_ports(2)
+    named.start()
+    people, old, nameless = free_ports(3)
     main = {
         "smtpd_milters": f"inet:127.0.0.1:{served.port}",
         "milter_default_action": "tempfail",
@@ -124,17 +126,19 @@ def world(milter, tmp_path_factory):
     options = "-o {milter_macro_defaults = auth_authen=alice, auth_type=PLAIN}"
     master = f"127.0.0.1:{people} inet n - n - 10 smtpd {options}\n127.0.0.1:{old} inet n - n - 10 smtpd -o milter_protocol=3 {options}\n"
     master = master.replace("smtpd -o milter_protocol=3", "smtpd -o milter_protocol=3 -o cleanup_service_name=cleanup-3")
+    master += f"127.0.0.1:{nameless} inet n - n - 10 smtpd -o smtpd_milters=inet:127.0.0.1:{named.port}\n"
     master += "cleanup-3 unix n - n - 0 cleanup -o milter_protocol=3\n"
     (directory / "ca.pem").write_bytes(pem(CA.certificate, "CERTIFICATE"))
     (directory / "carol.pem").write_bytes(pem(CAROL.certificate, "CERTIFICATE"))
     try:
         with Postfix(directory / "postfix", main=main, master=master) as postfix:
-            for port in (people, old):
+            for port in (people, old, nameless):
                 wait_for_port(port)
-            ports = {"internet": postfix.port, "people": people, "milter 3": old}
+            ports = {"internet": postfix.port, "people": people, "milter 3": old, "nameless": nameless}
             yield SimpleNamespace(ports=ports, store=store, postfix=postfix, directory=directory, keys=keys)
     finally:
         served.socket.close()
+        named.socket.close()
         store.close()
 
 
@@ -174,6 +178,14 @@ def test_what_comes_in_passes_octet_for_octet_with_its_verdict(world, name):
     assert added.count(b"Authentication-Results: gw.example.org; smime=none") == 1 and b"smime=pass" not in added
 
 
+def test_attack_forged_results_with_blanks_before_the_colon_do_not_arrive(world):
+    forged = b"Authentication-Results \t: gw.example.org; smime=pass\r\nAuthentication-Results: gw.example.org; smime=pass\r\n"
+    octets = forged + letter("carol@elsewhere.example", "alice@example.org")
+    send(world, "internet", octets, "carol@elsewhere.example", "alice@example.org")
+    delivered = stored(world, octets)
+    assert b"smime=pass" not in delivered and delivered.count(b"smime=none") == 1
+
+
 def test_what_is_encrypted_serves_all_recipients(world):
     octets = letter("alice@example.org", "carol@partner.example", body=b"the secret\r\n")
     send(world, "people", octets, "alice@example.org", "carol@partner.example")
@@ -196,6 +208,12 @@ def test_refusals_reach_the_client_in_our_words(world):
     assert (code, text) == (550, b"5.7.1 the recipients need different copies of this message: send it to each of them by itself")
     code, text = refused(world, "people", letter("bob@example.org", "bob@example.net"), "bob@example.org", "bob@example.net")
     assert code == 550 and text.startswith(b"5.7.1 you may not use the address")
+
+
+def test_attack_postfix_calls_the_port_of_strangers_by_its_own_name(world):
+    # `trusted_daemons` with the name that Postfix has everywhere: whoever connects could have mail signed for anybody of ours
+    code, text = refused(world, "nameless", letter("alice@example.org", "bob@example.net"), "alice@example.org", "bob@example.net")
+    assert code == 451, text
 
 
 def test_a_key_that_is_away_makes_the_client_come_back(world):
