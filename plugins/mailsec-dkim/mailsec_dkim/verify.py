@@ -32,6 +32,13 @@ _ED25519 = SignatureMechanism("ed25519")
 _BACKEND = SoftwareBackend()
 
 
+_ONCE = (
+    "from", "sender", "reply-to", "to", "cc", "message-id", "in-reply-to", "references", "subject", "date", "mime-version", "content-type",
+    "content-transfer-encoding",
+)  # fmt: skip
+"""RFC 5322 §3.6, RFC 2045 §3: fields of which a message has one at most."""
+
+
 @dataclass(slots=True)
 class _Candidate:
     """One field on its way to a result."""
@@ -143,10 +150,11 @@ def _result(message: Message, one: _Candidate, domain: str) -> Result:
     if signature is None:
         assert one.fault is not None
         return Result(one.fault.word, one.fault.code, one.fault.message)
-    fault = one.fault
+    fault = one.fault or _added(message, signature)
     if one.key is not None and (fault is None or fault.word == POLICY) and not _is_right(message, one.field, signature, one.key):
         fault = Fault(FAIL, "signature-wrong", "a signed header field was changed, or the key is another one")
-    aligned = bool(domain) and (domain == signature.domain or domain.endswith("." + signature.domain))
+    # a key at "_domainkey.org" speaks for nobody's addresses below "org"
+    aligned = "." in signature.domain and (domain == signature.domain or domain.endswith("." + signature.domain))
     word, code, text = (PASS, "pass", f"signed by {signature.domain}") if fault is None else (fault.word, fault.code, fault.message)
     return Result(
         word,
@@ -161,6 +169,15 @@ def _result(message: Message, one: _Candidate, domain: str) -> Result:
         one.key is not None and one.key.testing,
         aligned,
     )
+
+
+def _added(message: Message, signature: Signature) -> Fault | None:
+    """Attack (RFC 6376 §8.15): on top of what was signed stands another From or Subject, and readers show that one."""
+    for name in _ONCE:
+        there = len(message.all(name))
+        if there > 1 and there > signature.fields.count(name):
+            return Fault(POLICY, "added", f"there are {there} fields {name}, and not all of them are signed")
+    return None
 
 
 def _is_right(message: Message, field: HeaderField, signature: Signature, key: PublicKey) -> bool:

@@ -31,14 +31,14 @@ LETTER = b"From: alice@example.org\r\nTo: bob@example.net\r\nSubject: hi\r\n\r\n
 NOW = int(EPOCH.timestamp())
 
 
-def signed(octets: bytes = LETTER, **changes) -> bytes:
+def signed(octets: bytes = LETTER, domain: str = "example.org", **changes) -> bytes:
     form, runtime = DkimSettings.model_validate(changes).form(), FakeRuntime()
     segments = Segments((octets,))
 
     async def make() -> bytes:
         header = header_of(segments, DEFAULT_LIMITS)
         digest = await body_hash(segments, header.body_start, runtime, DEFAULT_LIMITS, relaxed=form.relaxed_body)
-        value = await signature_value(header, digest, HANDLE, domain="example.org", selector="s", form=form, now=NOW - 10)
+        value = await signature_value(header, digest, HANDLE, domain=domain, selector="s", form=form, now=NOW - 10)
         return encode_field(FIELD, value) + octets
 
     return runtime.run(make())
@@ -49,7 +49,7 @@ SIGNED = signed()
 
 def results(octets: bytes, *records: object, most: int = 5):
     answer = records[0] if records and isinstance(records[0], Exception) else records
-    runtime = FakeRuntime(records={(NAME, "TXT"): answer})
+    runtime = FakeRuntime(records=dict.fromkeys(((NAME, "TXT"), ("s._domainkey.org", "TXT")), answer))
     return runtime.run(verify_message(BytesOctets(octets), runtime, DEFAULT_LIMITS, most=most, dns_seconds=5))
 
 
@@ -211,6 +211,11 @@ def test_attack_blanks_and_line_ends_without_end_cost_linear_time():
 def test_whether_the_domain_is_that_of_the_author(author, aligned):
     [result] = results(signed(LETTER.replace(b"From: alice@example.org", author)), RECORD)
     assert result.word == "pass" and result.aligned is aligned
+
+
+def test_attack_a_key_of_a_top_level_domain_speaks_for_nobody_below_it():
+    [result] = results(signed(domain="org"), RECORD)
+    assert (result.word, result.domain, result.aligned) == ("pass", "org", False)
 
 
 @settings(max_examples=300, deadline=None)

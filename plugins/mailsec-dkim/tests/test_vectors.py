@@ -184,6 +184,16 @@ def test_attack_another_field_is_added_to_what_was_signed(change):
     assert verified(b"X-Other: fine\r\n" + octets, RECORDS) == ["pass"]
 
 
+@pytest.mark.parametrize("added", [b"From: eve@football.example.com\r\n", b"Subject: again\r\n", b"suBject : again\r\n"])
+def test_attack_a_second_field_on_top_of_one_whose_signer_did_not_foresee_it(added):
+    pem = RSA.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption())
+    field = dkim.DKIM(LETTER).sign(b"rsa", b"football.example.com", pem, include_headers=[b"from", b"subject"])
+    assert verified(field + LETTER, RECORDS) == ["pass"]
+    # the signature itself is right: of two fields the lower one is signed
+    assert verified(added + field + LETTER, RECORDS) == ["policy added"]
+    assert verified(added + field + LETTER.replace(b"Hi.", b"Ha."), RECORDS) == ["fail body-changed"]
+
+
 @pytest.mark.parametrize("header", [b"simple", b"relaxed"])
 @pytest.mark.parametrize("body", [b"simple", b"relaxed"])
 @pytest.mark.parametrize("name", BODIES)
