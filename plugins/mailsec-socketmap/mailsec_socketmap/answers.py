@@ -60,10 +60,17 @@ class Answers:
                 return self._settings.wrong_sender
         if recipient and self._settings.require_certificate:
             address = _address(recipient)
-            wanted = address is not None and any(matches_pattern(one, address) for one in self._settings.require_certificate)
-            if address is not None and wanted and not await self._gateway.usable_certificates(address):
+            if self._needs_certificate(recipient, address) and (address is None or not await self._gateway.usable_certificates(address)):
                 return self._settings.no_certificate
         return _NO_OPINION
+
+    def _needs_certificate(self, recipient: str, address: Address | None) -> bool:
+        """Whether `require_certificate` means a recipient; `address` is None where it can be read by Postfix alone."""
+        # Attack: "bob..b@partner.example" is no address to us, is one to Postfix, and would leave in clear.
+        somebody = address or _address("somebody@" + recipient.rpartition("@")[2].rstrip("."))
+        if somebody is None:
+            return "@" in recipient or "*" in self._settings.require_certificate
+        return any(matches_pattern(one, somebody) for one in self._settings.require_certificate)
 
     def body(self, chunk: bytes | memoryview) -> None:
         """No messages come this way."""

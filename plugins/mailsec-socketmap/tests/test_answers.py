@@ -111,6 +111,22 @@ def test_recipients_who_must_have_a_certificate(recipient, action):
     assert World(require_certificate=["@partner.example"]).decide(recipient=recipient).partition(" ")[0] == action
 
 
+@pytest.mark.parametrize(
+    ("recipient", "action"),
+    [
+        ("dave..d@partner.example", "REJECT"),
+        (".dave@partner.example", "REJECT"),
+        ("dave@partner.example.", "REJECT"),
+        ("dave d@Partner.Example", "REJECT"),
+        ("dave@[partner", "REJECT"),
+        ("dave..d@elsewhere.example", "DUNNO"),
+        ("postmaster", "DUNNO"),
+    ],
+)
+def test_attack_a_recipient_that_only_postfix_can_read_needs_a_certificate_too(recipient, action):
+    assert World(require_certificate=["@partner.example"]).decide(recipient=recipient).partition(" ")[0] == action
+
+
 @pytest.mark.parametrize("text", ["", "two\nlines", "x" * 501])
 def test_an_answer_in_the_settings_is_one_line(text):
     with pytest.raises(ValidationError):
