@@ -29,7 +29,7 @@ class PluginMarks:
     def add(self, plugin: str, at: datetime) -> None:
         """One more. Raise OSError where it cannot be written."""
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
             # One write of one line: workers that end at once do not mix theirs.
             os.write(descriptor, f"{plugin}\t{int(at.timestamp())}\n".encode())
@@ -55,15 +55,24 @@ class PluginMarks:
         kept = [(name, when) for name, when in marks if name != plugin]
         if len(kept) == len(marks):
             return False
-        new = self._path.with_suffix(".new")
-        new.write_text("".join(f"{name}\t{int(when)}\n" for name, when in kept), encoding="utf-8")
+        new, owner = self._path.with_suffix(".new"), self._path.parent.stat()
+        # Attack: whoever has got hold of the service lays a link here, and root, who switches a plugin on, writes where it leads.
+        new.unlink(missing_ok=True)
+        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            if os.geteuid() == 0:
+                # The next mark is written by a worker, who is somebody else.
+                os.fchown(file.fileno(), owner.st_uid, owner.st_gid)
+            file.write("".join(f"{name}\t{int(when)}\n" for name, when in kept))
         new.replace(self._path)
         return True
 
     def _marks(self) -> list[tuple[str, float]]:
         try:
-            with self._path.open("rb") as file:
-                text = file.read(_LARGEST).decode("utf-8", "replace")
+            # It is the service's directory: a pipe would hold up root, who looks.
+            descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+            with os.fdopen(descriptor, "rb") as file:
+                text = (file.read(_LARGEST) or b"").decode("utf-8", "replace")
         except OSError:
             return []
         marks = []

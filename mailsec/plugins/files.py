@@ -6,9 +6,10 @@ the next start. So the file, and every directory above it, belongs to root and c
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -20,6 +21,8 @@ __all__ = ["MODULE_PREFIX", "find_files", "import_file"]
 MODULE_PREFIX = "mailsec_plugin_file_"
 """A plugin file is a module of this name and its own, which no import finds."""
 _LARGEST = 1024 * 1024
+_MOST_LINKS = 40
+"""As Linux itself (path_resolution(7))."""
 
 
 def find_files(paths: Sequence[str]) -> Mapping[str, Path]:
@@ -56,12 +59,11 @@ def import_file(name: str, path: Path) -> object:
 
 def _read(name: str, path: Path) -> bytes:
     """The octets of a file that only root can have written."""
-    absolute = Path(os.path.abspath(path))  # noqa: PTH100 - links are looked at, not followed
     try:
-        # A link is another way to the file, and each step of both ways could be turned round.
-        for directory in {*absolute.parents, *absolute.resolve().parents}:
-            _demand(name, directory, directory.lstat())
-        descriptor = os.open(absolute.resolve(), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        last = Path("/")
+        for last, status in _way_to(path):
+            _demand(name, last, status)
+        descriptor = os.open(last, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
         with os.fdopen(descriptor, "rb") as file:
             status = os.fstat(file.fileno())
             _demand(name, path, status)
@@ -70,6 +72,23 @@ def _read(name: str, path: Path) -> bytes:
             return file.read(_LARGEST)
     except OSError as error:
         raise ConfigurationError(f"plugin {name}: {path} cannot be read: {os.strerror(error.errno or 0)}", hint=f"ls -l {path}") from error
+
+
+def _way_to(path: Path) -> Iterator[tuple[Path, os.stat_result]]:
+    """Each directory and each link that the system would go through to the file, and the file; raise OSError."""
+    left = list(reversed(Path(os.path.abspath(path)).parts))  # noqa: PTH100 - links are looked at, not followed
+    at, links = Path("/"), 0
+    while left:
+        at = at / left.pop()
+        status = at.lstat()
+        yield at, status
+        if stat.S_ISLNK(status.st_mode):
+            # Attack: a link of root's that leads to a link of somebody else's: each step is one that could be turned round.
+            links += 1
+            if links > _MOST_LINKS:
+                raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+            left += reversed(at.readlink().parts)
+            at = at.parent
 
 
 def _demand(name: str, path: Path, status: os.stat_result) -> None:

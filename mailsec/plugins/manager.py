@@ -214,8 +214,13 @@ class PluginManager:
         return Answer(implementation.plugin, None, failure)
 
     async def call_each(self, hook: str, runtime: Runtime, limits: Limits = DEFAULT_LIMITS, **arguments: Any) -> list[Answer]:
-        """Ask every plugin in turn; a failing plugin becomes an answer with a failure, not an outage."""
-        return [await self.ask(implementation, runtime, limits, arguments) for implementation in self.implementations(hook)]
+        """Ask every plugin in turn; a failing plugin becomes an answer with a failure, not an outage.
+
+        Attack: mail that makes a plugin block three workers would keep every worker from starting, if one that is off had failed at `startup`.
+        """
+        off = self._standing.off if hook not in RELIED_ON else {}
+        asked = [one for one in self.implementations(hook) if one.plugin not in off]
+        return [await self.ask(implementation, runtime, limits, arguments) for implementation in asked]
 
     async def findings(self, runtime: Runtime, limits: Limits = DEFAULT_LIMITS, **arguments: Any) -> tuple[Finding, ...]:
         """`check_message` of every plugin, each finding attributed; a failure is a finding with severity "failure"."""

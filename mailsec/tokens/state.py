@@ -60,7 +60,7 @@ class StateDirectory:
     def lock(self, what: str, seconds: float = _LOCK_SECONDS) -> Iterator[None]:
         """Hold the lock `what` among all processes of this directory; raise KeyUnavailable where another holds it for longer."""
         self._make()
-        descriptor = os.open(self.path / f"{_safe(what)}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(self.path / f"{_safe(what)}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
             left = seconds
             while True:
@@ -99,7 +99,8 @@ class StateDirectory:
         value = LoginMark(module, token.label, token.serial, self._clock(), verdict, lifted, failures)
         beside = path.with_suffix(f".{os.getpid()}")
         try:
-            descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+            # Attack: a link in the service's directory, that leads root, who tries a PIN, elsewhere.
+            descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
             try:
                 os.write(descriptor, json.dumps(asdict(value)).encode())
                 os.fsync(descriptor)

@@ -69,6 +69,33 @@ def test_attack_a_link_in_a_directory_of_somebody_else_is_a_way_that_they_could_
         load(elsewhere / "link", "house")
 
 
+def test_attack_a_link_of_root_leads_to_a_link_of_somebody_else(directory, tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "link").symlink_to(directory)
+    (tmp_path / "plugins of root").symlink_to(elsewhere / "link")
+    assert load(tmp_path / "plugins of root", "house").order()["decide_message"] == ("house",)
+    os.chown(elsewhere, 65534, 0)
+    with pytest.raises(ConfigurationError, match="elsewhere does not belong to root"):
+        load(tmp_path / "plugins of root", "house")
+
+
+def test_attack_a_link_that_somebody_has_laid_into_a_shared_directory(directory):
+    # anybody may put a name into a directory with the sticky bit, and choose among the files of root's what is run
+    directory.chmod(0o1777)
+    (directory / "chosen.py").symlink_to(directory / "house.py")
+    os.chown(directory / "chosen.py", 65534, 65534, follow_symlinks=False)
+    with pytest.raises(ConfigurationError, match=r"chosen\.py does not belong to root"):
+        load(directory, "chosen")
+
+
+def test_links_that_go_in_a_circle_are_told(directory):
+    (directory / "one.py").symlink_to(directory / "two.py")
+    (directory / "two.py").symlink_to("one.py")
+    with pytest.raises(ConfigurationError, match=r"one\.py cannot be read: Too many levels"):
+        load(directory, "one")
+
+
 @pytest.mark.parametrize(
     ("text", "why"),
     [

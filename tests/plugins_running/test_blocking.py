@@ -112,6 +112,39 @@ def test_marks_that_cannot_be_read_are_none(tmp_path, text):
     assert not PluginMarks(str(tmp_path)).off(AT)
 
 
+def blocked_thrice(directory) -> PluginMarks:
+    marks = PluginMarks(str(directory))
+    for _ in range(3):
+        marks.add("house", AT)
+    return marks
+
+
+def test_attack_a_link_in_the_state_directory_leads_root_nowhere_when_a_plugin_is_switched_on(tmp_path):
+    state, victim = tmp_path / "state", tmp_path / "crontab"
+    state.mkdir()
+    victim.write_text("root's own\n")
+    marks = blocked_thrice(state)
+    marks.add("* * * * * root id #", AT)
+    (state / "blocked-plugins.new").symlink_to(victim)
+    assert marks.forgive("house") and not marks.off(AT)
+    assert victim.read_text() == "root's own\n"
+    (state / "blocked-plugins").unlink()
+    (state / "blocked-plugins").symlink_to(victim)
+    with pytest.raises(OSError, match="symbolic"):
+        marks.add("house", AT)
+    assert victim.read_text() == "root's own\n"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_attack_blocking_is_still_counted_after_root_has_switched_a_plugin_on(tmp_path):
+    state = tmp_path / "state"
+    state.mkdir()
+    os.chown(state, 65534, 65534)
+    assert blocked_thrice(state).forgive("house")
+    status = (state / "blocked-plugins").stat()
+    assert (status.st_uid, status.st_gid, status.st_mode & 0o777) == (65534, 65534, 0o600)
+
+
 class Watched:
     """A watchdog that looks when the test says so, at a stack that the test makes."""
 
@@ -212,6 +245,24 @@ def test_without_a_service_that_is_off_mail_goes_on_and_its_listener_says_nothin
         service.open(Session("1", "x", Origin.INTERNET, "192.0.2.1"))
     runtime = FakeRuntime()
     assert runtime.run(manager.findings(runtime, transaction=values.transaction("x"), original=None, smime=None)) == ()
+
+
+def test_attack_a_plugin_that_mail_has_switched_off_keeps_no_worker_from_starting():
+    told = []
+
+    class Plugin:
+        @hookimpl
+        def startup(self, gateway):
+            told.append("startup")
+
+        @hookimpl
+        def shutdown(self, gateway):
+            told.append("shutdown")
+
+    made = gateway_without(Plugin())
+    made.runtime.run(made.pipeline.startup())
+    made.runtime.run(made.pipeline.shutdown())
+    assert not told
 
 
 # -- descriptors --------------------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from mailsec.errors import KeyUnavailable, MailsecError, TokenError
+from mailsec.tokens.cryptoki import TokenState
 from mailsec.tokens.module import Module
 from mailsec.tokens.state import StateDirectory
 from tests.peers.gateway import until
@@ -200,3 +201,16 @@ def signs(token, key_id: bytes) -> bool:
         return len(token.sign(key_id, "CKM_ECDSA", b"x" * 32)) == 64
     except KeyUnavailable:
         return False
+
+
+def test_attack_a_link_where_a_mark_is_written_leads_nowhere(tmp_path):
+    # the directory is the service's, and root may be who tries a PIN
+    token = TokenState("HSM 1", "maker", "model", "1", 0)
+    state, victim = StateDirectory(tmp_path / "state"), tmp_path / "victim"
+    victim.write_text("root's own\n")
+    state.set_mark("m", token)
+    [standing] = state.path.glob("login-*.mark")
+    standing.with_suffix(f".{os.getpid()}").symlink_to(victim)
+    with pytest.raises(MailsecError, match="cannot write"):
+        state.set_mark("m", token)
+    assert victim.read_text() == "root's own\n"
