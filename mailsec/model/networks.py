@@ -8,7 +8,7 @@ from __future__ import annotations
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
-__all__ = ["Network", "client_of", "is_public", "lies_in", "read_network"]
+__all__ = ["Network", "client_of", "is_public", "lies_in", "read_address", "read_network"]
 
 Network = IPv4Network | IPv6Network
 
@@ -68,6 +68,12 @@ def lies_in(text: str, networks: tuple[Network, ...]) -> bool:
     if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
         address = address.ipv4_mapped
     return any(address.version == network.version and address in network for network in networks)
+
+
+def read_address(text: str) -> str:
+    """An address as we write it everywhere: a mapped one (RFC 4291 §2.5.5.2) as the IPv4 address that it stands for; raise ValueError."""
+    address = ip_address(text)
+    return str(getattr(address, "ipv4_mapped", None) or address)
 
 
 def read_network(text: str) -> Network:
