@@ -11,6 +11,7 @@ import re
 from dataclasses import dataclass
 
 from mailsec.errors import ProtocolError
+from mailsec.model.networks import read_address
 
 __all__ = ["ProxyHeader", "read_header"]
 
@@ -61,7 +62,8 @@ def _version_1(octets: bytes) -> tuple[ProxyHeader, int] | None:
     port = int(match[4])
     if port > 65535 or int(match[5]) > 65535:
         raise ProtocolError("a PROXY header with a bad port")
-    return ProxyHeader(str(host), port), end + 1
+    # Attack: a proxy that listens for both families writes ::ffff:192.0.2.1, and one /64 would hold all of IPv4: one guesser keeps all out.
+    return ProxyHeader(read_address(str(host)), port), end + 1
 
 
 def _version_2(octets: bytes) -> tuple[ProxyHeader, int] | None:
@@ -79,5 +81,5 @@ def _version_2(octets: bytes) -> tuple[ProxyHeader, int] | None:
     if known is None or size < known[1]:
         raise ProtocolError("a PROXY header for something else than TCP")
     width, whole = known
-    host = ipaddress.ip_address(octets[16 : 16 + width])
-    return ProxyHeader(str(host), int.from_bytes(octets[16 + whole - 4 : 16 + whole - 2], "big")), 16 + size
+    host = read_address(str(ipaddress.ip_address(octets[16 : 16 + width])))
+    return ProxyHeader(host, int.from_bytes(octets[16 + whole - 4 : 16 + whole - 2], "big")), 16 + size

@@ -57,6 +57,13 @@ def test_client_is_who_the_server_in_front_says():
     assert front.say(b"XCLIENT ADDR=192.0.2.1").startswith(b"503"), "not within a transaction"
 
 
+@pytest.mark.parametrize("written", [b"192.0.2.1", b"IPV6:::ffff:192.0.2.1", b"::ffff:c000:201"])
+def test_attack_all_of_ipv4_as_one_client_that_one_guesser_locks_out(written):
+    front = Front()
+    front.say(b"EHLO mx", b"XCLIENT ADDR=" + written)
+    assert front.announced().address == "192.0.2.1"
+
+
 def test_what_is_not_known_is_nothing():
     front = Front()
     front.say(b"EHLO mx")

@@ -32,6 +32,9 @@ def tcp(source: str, destination: str, port: int = 56324) -> bytes:
         (version_2(0x21, 0x11, tcp("192.0.2.1", "198.51.100.2")), ProxyHeader("192.0.2.1", 56324)),
         (version_2(0x21, 0x21, tcp("2001:db8::1", "2001:db8::2")), ProxyHeader("2001:db8::1", 56324)),
         (version_2(0x21, 0x11, tcp("192.0.2.1", "198.51.100.2") + b"\x04\x00\x01x"), ProxyHeader("192.0.2.1", 56324)),
+        # Attack: one /64 that holds all of IPv4, which one guesser locks out.
+        (b"PROXY TCP6 ::ffff:192.0.2.1 ::ffff:198.51.100.2 56324 25\r\n", ProxyHeader("192.0.2.1", 56324)),
+        (version_2(0x21, 0x21, tcp("::ffff:192.0.2.1", "::ffff:198.51.100.2")), ProxyHeader("192.0.2.1", 56324)),
         (version_2(0x20, 0x00, b""), ProxyHeader()),
         (version_2(0x20, 0x11, tcp("192.0.2.1", "198.51.100.2")), ProxyHeader()),
         (version_2(0x21, 0x00, b""), ProxyHeader()),

@@ -5,11 +5,11 @@ The one invariant: nothing of it is believed before the caller has made sure who
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Mapping, Sequence
 
 from mailsec.errors import Reply
+from mailsec.model.networks import read_address
 from mailsec.wire.smtp.commands import CommandError, client_name
 from mailsec.wire.smtp.offers import XCLIENT, XFORWARD
 from mailsec.wire.smtp.questions import Announced, Forwarded
@@ -60,7 +60,7 @@ def _address(text: str) -> str:
     if not text:
         return ""
     try:
-        return str(ipaddress.ip_address(text[5:] if text[:5].upper() == "IPV6:" else text))
+        return read_address(text[5:] if text[:5].upper() == "IPV6:" else text)
     except ValueError:
         raise CommandError(_SYNTAX) from None
 
