@@ -179,27 +179,32 @@ class Transactions(Speaking):
                 self._requests.append(Body(piece))
         if self._last or incoming.refusal is not None:
             # RFC 3030 §2: a chunk that is refused ends the transaction; chunks that follow it are answered with 503.
-            self._end_of_message(incoming)
+            self._end_of_message(incoming, last=self._last)
         else:
             self.state = State.BDAT
             self._say(words.OK)
 
     # -- its end --------------------------------------------------------------------------------------------------------------
 
-    def _end_of_message(self, incoming: Incoming) -> None:
+    def _end_of_message(self, incoming: Incoming, *, last: bool = True) -> None:
         self._messages += 1
         self._bad = 0
         self.state = State.READY
         refusal = incoming.refusal
         if refusal is not None:
-            self._ask(questions.MessageAbandoned(refusal), lambda _: self._abandoned(refusal))
+            # Attack on LMTP: one reply for three recipients, and the client takes the next "250" for that of the second. Only a chunk that is
+            # not the last has one reply for all.
+            replies = len(incoming.recipients) if self.settings.lmtp and last else 1
+            self._ask(questions.MessageAbandoned(refusal), lambda _: self._abandoned(refusal, replies))
         else:
             self._requests.append(_END_OF_BODY)
             complete = questions.MessageComplete(incoming.complete(), self.client, self.settings.lmtp)
             self._ask(complete, self._message_answered)
 
-    def _abandoned(self, refusal: Reply) -> None:
+    def _abandoned(self, refusal: Reply, replies: int) -> None:
         self._incoming = None
+        for _ in range(replies - 1):
+            self._say(refusal)
         self._refuse(refusal)
         self._stop_if_draining()
 
