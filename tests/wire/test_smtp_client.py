@@ -490,6 +490,14 @@ def test_message_that_only_asks_sends_nothing_and_gives_the_reply_of_each(hello)
     assert b"RSET\r\n" in hop.said, "the transaction is given up before the next"
 
 
+@pytest.mark.parametrize("refusal", ["550 5.1.8 sender has no such domain", "550 go away", "501 5.1.7 no null sender"])
+def test_attack_next_hop_that_takes_nothing_from_us_says_that_nobody_exists(refusal):
+    """What it says to MAIL is about us: mail would bounce for people who are there."""
+    hop = Hop([outgoing("bob@example.org", "carol@example.org", body=b"", sender=None, only_asks=True)])
+    hop.hear("220 x\r\n").hear(HELLO).hear(f"{refusal}\r\n503 first MAIL\r\n503 first MAIL\r\n")
+    assert [reply.code for reply in hop.results[0].replies] == [451, 451]
+
+
 def to_dsn(*to: Recipient, offer: str = "250-DSN\r\n", **more: Any) -> Hop:
     message = OutgoingMessage(Address.parse("a@b.example"), to, Segments.of(b"Subject: x\r\n\r\n"), **more)
     return Hop([message]).hear("220 x\r\n").hear(HELLO.replace("250 ", offer + "250 "))

@@ -92,6 +92,9 @@ class Delivery:
         if not reply.positive:
             self.mail_refused = True
             self._note(reply)
+            if self.message.only_asks:
+                # That it takes nothing from us (550 5.1.8, or a bare 550) says nothing about anybody there.
+                reply = Reply(451, "4.3.0", f"the next hop will not be asked: {reply.code} {reply.enhanced} {reply.text}")
             self._replies = [reply] * len(self._replies)
 
     def _rcpt_answered(self, index: int, reply: Reply) -> None:
