@@ -74,6 +74,9 @@ class TlsLayer:
                     self._flush()
                     return
                 self._complete()
+            else:
+                # Attack: new keys are asked for without end (RFC 8446 §4.6.3) by who says nothing else; the answers must not wait for words.
+                self._tickets = False
             while not self._over and (content := session.read()) is not None:
                 self._tickets = False
                 if not self._leaving:

@@ -75,6 +75,9 @@ def choose_by_name(context: SSL.Context, choose: Callable[[bytes | None], SSL.Co
             if chosen is not None:
                 connection = SSL.Connection._reverse_mapping[ssl]
                 if chosen is not connection.get_context():
+                    # Attack: a client answers a HelloRetryRequest after this context was replaced. The library asks its callback again, by
+                    # a pointer: with the context it would be gone.
+                    connection._mailsec_first = connection.get_context()  # type: ignore[attr-defined]
                     connection.set_context(chosen)
                 return 0
         alert[0] = _UNRECOGNIZED_NAME
