@@ -7,6 +7,8 @@ allows. Who logged in from an address before does not wait there for what others
 from __future__ import annotations
 
 import hashlib
+import stringprep
+import unicodedata
 from collections import OrderedDict
 from typing import Protocol
 
@@ -44,7 +46,7 @@ class LoginGuard:
         if client:
             waits.append(self._left(f"address {client}", limits.login_failures_per_address, limits.login_wait_of_address, at))
         if login and _pair(client, login) not in self._known:
-            waits.append(self._left(f"login {login.lower()}", limits.login_failures_per_account, limits.login_wait_of_account, at))
+            waits.append(self._left(f"login {_account(login)}", limits.login_failures_per_account, limits.login_wait_of_account, at))
         return max(waits)
 
     def failed(self, peer: str, login: str, at: float) -> None:
@@ -53,7 +55,7 @@ class LoginGuard:
         if client:
             self._failures.add(f"address {client}", at)
         if login:
-            self._failures.add(f"login {login.lower()}", at)
+            self._failures.add(f"login {_account(login)}", at)
 
     def succeeded(self, peer: str, login: str) -> None:
         """The right one."""
@@ -72,5 +74,11 @@ class LoginGuard:
         return max(0.0, last + wait - at)
 
 
+def _account(login: str) -> str:
+    # Attack: guessing at one account by a thousand ways to write it, each counted by itself. RFC 4013 §2.1, §2.2: what SASLprep makes equal
+    # (wide letters, what is mapped to nothing) is one; that it makes more equal than any server does costs a wait only.
+    return unicodedata.normalize("NFKC", "".join(c for c in login if not stringprep.in_table_b1(c))).lower()
+
+
 def _pair(client: str, login: str) -> bytes:
-    return hashlib.blake2b(f"{client} {login.lower()}".encode("utf-8", "surrogatepass"), digest_size=16).digest()
+    return hashlib.blake2b(f"{client} {_account(login)}".encode("utf-8", "surrogatepass"), digest_size=16).digest()

@@ -127,7 +127,8 @@ class Users(Database):
         return _entry(row, verified=True), Verifier(row["salt"], row["iterations"], row["stored_key"], row["server_key"])
 
     def _dummy(self, login: str) -> Verifier:
-        return dummy_verifier(self._unlocked().derive("dummy verifier"), login[:_LONGEST_LOGIN])
+        # Attack: "alice" and "Alice" have one salt where they are somebody's, so they have one where they are nobody's.
+        return dummy_verifier(self._unlocked().derive("dummy verifier"), _login_key(login[:_LONGEST_LOGIN]))
 
     def _verifier_columns(self, password: bytes, iterations: int) -> dict[str, Any]:
         if not password:

@@ -118,6 +118,10 @@ def test_attack_login_that_does_not_exist_looks_like_one_that_does(plain_gateway
 
     known, nobody, again = challenge("alice"), challenge("nobody"), challenge("nobody")
     assert nobody["s"] == again["s"] != challenge("other")["s"], "the salt of nobody stays the same"
+    assert (
+        challenge("ALICE")["s"] == known["s"]
+        and challenge("Nobody")["s"] == challenge("nob\N{VARIATION SELECTOR-1}ody")["s"] == nobody["s"]
+    )
     assert len(nobody["s"]) == len(known["s"]) and nobody["i"] == known["i"]
     assert nobody["r"] != again["r"]
 

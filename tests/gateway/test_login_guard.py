@@ -51,6 +51,15 @@ def test_who_logged_in_from_there_before_is_not_kept_out_by_who_guesses_elsewher
     assert guard.wait("192.0.2.8", ALICE.upper(), 10_000.0) > 0
 
 
+@pytest.mark.parametrize(
+    "written", ["ALICE", "\N{FULLWIDTH LATIN SMALL LETTER A}lice", "al\N{VARIATION SELECTOR-1}ice", "a\N{SOFT HYPHEN}lice"]
+)
+def test_attack_guessing_at_one_account_by_many_ways_to_write_it(guard, written):
+    for number in range(3):
+        guard.failed(f"198.51.100.{number}", "alice", 10_000.0)
+    assert guard.wait("192.0.2.1", written, 10_000.0) > 0
+
+
 @pytest.mark.parametrize("addresses", [["192.0.2.1"], ["2001:db8::1", "2001:db8::2", "2001:db8::ffff:1"]])
 def test_address_that_tries_many_names_waits(guard, addresses):
     for number in range(6):
