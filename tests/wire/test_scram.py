@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailsec.errors import ProtocolError
+from mailsec.errors import ProtocolError, Reply
 from mailsec.interfaces import ScramVerifier
 from mailsec.model.session import Identity
 from mailsec.wire.scram import Exchange, read_first
@@ -202,6 +202,20 @@ def test_scram_with_a_wrong_password_is_535_and_counts():
         assert client.say(encoded(last(challenge, password=b"x"))).startswith(b"535 5.7.8")
         assert client.asked[-1].proven is None
     assert client.closed
+
+
+def test_attack_exchange_begun_in_reserve_confirms_no_password_while_the_account_has_to_wait():
+    """RFC 5802 §5: our signature says that the proof was right, so who counts guesses is asked before."""
+
+    class Waiting(Session):
+        def answer(self, question: object) -> object:
+            return Reply(454, "4.7.0", "wait") if isinstance(question, questions.Authenticate) else super().answer(question)
+
+    for password in (b"pencil", b"x"):
+        client = Waiting()
+        challenge = client.challenge(b"AUTH SCRAM-SHA-256 " + encoded(FIRST))
+        assert client.say(encoded(last(challenge, password=password))) == b"454 4.7.0 wait\r\n"
+        assert client.say(b"").startswith(b"500") and client.core.client.identity is None
 
 
 def test_attack_who_skips_the_proof_is_nobody():

@@ -10,6 +10,7 @@ from typing import TypeAlias
 
 from mailsec.errors import ProtocolError
 from mailsec.interfaces import Credentials
+from mailsec.model.session import Identity
 from mailsec.wire.scram import MECHANISM as SCRAM
 from mailsec.wire.scram import PLUS, ClientFirst, Exchange, read_first
 from mailsec.wire.smtp import words
@@ -19,14 +20,14 @@ from mailsec.wire.smtp.questions import Authenticate, ClientState, FindVerifier,
 
 __all__ = ["Login", "Step"]
 
-Step: TypeAlias = "bytes | FindVerifier | Authenticate"
-"""What comes next: a challenge for the client, or a question for the layer above."""
+Step: TypeAlias = "bytes | FindVerifier | Authenticate | Identity"
+"""What comes next: a challenge for the client, a question for the layer above, or who has logged in."""
 
 
 class Login:
     """AUTH on one connection."""
 
-    __slots__ = ("_client", "_exchange", "_failures", "_first", "_mechanism", "_name", "_proven", "_settings")
+    __slots__ = ("_accepted", "_client", "_exchange", "_failures", "_first", "_mechanism", "_name", "_proven", "_settings", "_signature")
 
     def __init__(self, settings: ServerSettings) -> None:
         self._settings = settings
@@ -37,6 +38,8 @@ class Login:
         self._first: ClientFirst | None = None
         self._exchange: Exchange | None = None
         self._proven: Authenticate | None = None
+        self._signature: bytes | None = None
+        self._accepted: Identity | None = None
 
     def begin(self, argument: bytes, client: ClientState) -> Step:
         """What stands behind AUTH. Raise CommandError where the client may not, or cannot, log in so."""
@@ -50,7 +53,7 @@ class Login:
         mechanism, _, response = argument.partition(b" ")
         self._mechanism = mechanism.upper().decode("ascii", "replace")
         self._client = client
-        self._name = self._first = self._exchange = self._proven = None
+        self._name = self._first = self._exchange = self._proven = self._signature = self._accepted = None
         if self._mechanism not in mechanisms_of(self._settings, client.tls):
             raise CommandError(words.AUTH_UNKNOWN)
         if response:
@@ -73,6 +76,14 @@ class Login:
         credentials = Credentials(SCRAM, self._first.login, b"", self._first.authorisation)
         self._proven = Authenticate(credentials, self._client, found.verifier.identity)
         return self._exchange.challenge
+
+    def accepted(self, identity: Identity) -> Step:
+        """The layer above believes it."""
+        signature, self._signature = self._signature, None
+        if signature is None:
+            return identity
+        self._accepted = identity
+        return signature
 
     def fail(self) -> bool:
         """The credentials were wrong: True where that was once too often."""
@@ -113,12 +124,13 @@ class Login:
             raise ProtocolError("nothing was asked")
         if exchange is None:
             # RFC 5802 §5, RFC 4954 §4: the client has seen our proof, and answers it with nothing.
-            if message:
+            if message or self._accepted is None:
                 raise ProtocolError("octets behind the last message of SCRAM")
-            return proven
+            return self._accepted
         self._exchange = None
-        signature = exchange.finish(message)
-        return signature if signature is not None else Authenticate(proven.credentials, self._client)
+        # Attack: exchanges begun in reserve, before guessing was noticed. Who counts guesses is asked before a right one gets its signature.
+        self._signature = exchange.finish(message)
+        return proven if self._signature is not None else Authenticate(proven.credentials, self._client)
 
 
 def _decoded(response: bytes) -> bytes:

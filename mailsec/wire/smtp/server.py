@@ -324,6 +324,8 @@ class SmtpServer(Transactions):
             self._requests.append(Send(b"334 " + binascii.b2a_base64(step, newline=False) + b"\r\n"))
         elif isinstance(step, questions.FindVerifier):
             self._ask(step, self._verifier_found)
+        elif isinstance(step, Identity):
+            self._logged_in(step)
         else:
             self._ask(step, self._authenticated)
 
@@ -335,16 +337,19 @@ class SmtpServer(Transactions):
 
     def _authenticated(self, value: Identity | Reply | None) -> None:
         if isinstance(value, Identity):
-            self.client = replace(self.client, identity=value)
-            if self.client.protocol != "SMTP":
-                self.client = replace(self.client, protocol=self._protocol(self.client.tls, value))
-            self._say(words.AUTH_OK)
+            self._go_on_with_auth(self._login.accepted(value))
             return
         too_often = self._login.fail()
         self._say_answer(value if isinstance(value, Reply) else words.AUTH_FAILED)
         if too_often and self.state is not State.CLOSED:
             self._say(words.TOO_MANY_ERRORS)
             self._close()
+
+    def _logged_in(self, identity: Identity) -> None:
+        self.client = replace(self.client, identity=identity)
+        if self.client.protocol != "SMTP":
+            self.client = replace(self.client, protocol=self._protocol(self.client.tls, identity))
+        self._say(words.AUTH_OK)
 
     # -- the rest -------------------------------------------------------------------------------------------------------------
 
