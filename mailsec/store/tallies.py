@@ -1,7 +1,8 @@
 """Counts that the workers of one machine share without asking each other: what happened to whom of late, and who has how much now.
 
-Each worker writes into a part of its own of a mapped file, and reads those of all. Names have a place by a keyed digest, so two may share
-one: a count can be too high, by chance and not by choice, and never too low. The one invariant: no worker waits for another, and a file that
+Each worker writes into a part of its own of a mapped file, and reads those of all. Names have a place by a keyed digest. In `Gauges` two may
+share one: a count can be too high, by chance and not by choice. In a `Tally` nobody pays for another: of too many names the one that counts
+least is forgotten. The one invariant: no worker waits for another, and a file that
 cannot be had costs the sharing, not the mail.
 """
 
@@ -15,6 +16,8 @@ from struct import Struct
 __all__ = ["Gauges", "Tally"]
 
 _PLACES = 4096
+_TOGETHER = 8
+"""Cells of a `Tally` in which one name may stand."""
 
 
 class _Shared:
@@ -75,31 +78,55 @@ class Tally(_Shared):
     """How often something happened to each name in the last `period` seconds, about, and when it was last."""
 
     def __init__(self, path: str | None, index: int, workers: int, key: bytes, *, period: float) -> None:
-        # the instant of the last, the number of its period, the count in that period and in the one before
-        super().__init__(path, index, workers, key, Struct("<dIII"))
+        # whose it is, the instant of the last, the number of its period, the count in that period and in the one before
+        super().__init__(path, index, workers, key, Struct("<QdIII"))
         self._period = period
+
+    def _cells(self, name: str) -> tuple[range, int]:
+        """(where in a part it may stand, what stands with it)."""
+        digest = hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=16, key=self._key).digest()
+        first = int.from_bytes(digest[:8], "big") % (_PLACES // _TOGETHER) * _TOGETHER
+        size = self._cell.size
+        return range(first * size, (first + _TOGETHER) * size, size), int.from_bytes(digest[8:], "big") or 1
 
     def add(self, name: str, at: float, by: int = 1) -> None:
         """It happened at `at` (seconds since the epoch)."""
-        place = self._index * self._part + self._place(name)
-        _, number, count, before = self._cell.unpack_from(self._map, place)
+        cells, whose = self._cells(name)
+        part = self._index * self._part
         now = int(at / self._period)
-        if now != number:
-            count, before = 0, count if now == number + 1 else 0
-        self._cell.pack_into(self._map, place, at, now, min(count + by, 0x7FFFFFFF), before)
+        chosen, least = -1, (0, 0.0)
+        count = before = 0
+        for place in cells:
+            tag, last, number, here, earlier = self._cell.unpack_from(self._map, part + place)
+            if tag == whose:
+                chosen = place
+                if number == now:
+                    count, before = here, earlier
+                elif number == now - 1:
+                    before = here
+                break
+            # Attack: failures of names without end. They forget each other, and neither fill everybody's places nor wipe out a large count.
+            weight = (here + earlier if number >= now - 1 else 0, last)
+            if chosen < 0 or weight < least:
+                chosen, least = place, weight
+        self._cell.pack_into(self._map, part + chosen, whose, at, now, min(count + by, 0x7FFFFFFF), before)
 
     def recent(self, name: str, at: float) -> tuple[float, float]:
         """(about how often of late, when last) in all workers."""
-        place = self._place(name)
+        cells, whose = self._cells(name)
         now = int(at / self._period)
         # Of the period before, the share that is not yet longer ago than `period`.
         share = 1 - (at / self._period - now)
-        total = last = 0.0
-        for worker in range(self._workers):
-            when, number, count, before = self._cell.unpack_from(self._map, worker * self._part + place)
-            last = max(last, when)
-            if number == now:
-                total += count + before * share
-            elif number == now - 1:
-                total += count * share
-        return total, last
+        total = latest = 0.0
+        for part in range(0, self._workers * self._part, self._part):
+            for place in cells:
+                tag, last, number, count, before = self._cell.unpack_from(self._map, part + place)
+                if tag != whose:
+                    continue
+                latest = max(latest, last)
+                if number == now:
+                    total += count + before * share
+                elif number == now - 1:
+                    total += count * share
+                break
+        return total, latest

@@ -50,9 +50,20 @@ def test_failures_are_remembered_for_a_period_and_fade(path):
     assert first.recent("alice", 1210.0)[0] == pytest.approx(1.0)
 
 
+def test_attack_failures_of_names_without_end_make_nobody_else_wait_and_wipe_out_no_count():
+    """Somebody with an IPv6 /48 has 65,536 addresses, and names cost nothing."""
+    tally = Tally(None, 0, 1, KEY, period=900.0)
+    for _ in range(40):
+        tally.add("login alice", 1000.0)
+    for number in range(60_000):
+        tally.add(f"login guess{number}", 1000.0 + number / 1000)
+    assert max(tally.recent(f"address 192.0.2.{number}", 1100.0)[0] for number in range(256)) == 0
+    assert tally.recent("login alice", 1100.0)[0] == 40
+
+
 def test_name_says_nothing_of_its_place_without_the_key(path, tmp_path):
     """Attack: names that share a place with another's are made to keep that one out."""
-    places = {Tally(str(tmp_path / str(number)), 0, 1, bytes([number]) * 32, period=1.0)._place("alice") for number in range(5)}
+    places = {Tally(str(tmp_path / str(number)), 0, 1, bytes([number]) * 32, period=1.0)._cells("alice")[0].start for number in range(5)}
     assert len(places) > 1
 
 
