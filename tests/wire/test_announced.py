@@ -98,6 +98,7 @@ def test_certificate_that_was_accepted_may_speak_for_others_and_another_may_not(
         # Attack: whoever comes by way of it is not the holder of its certificate.
         assert front.core.client.identity is None
         assert front.say(b"EHLO x", b"MAIL FROM:<a@b.example>").endswith(b"530 5.7.0 authentication required\r\n")
+        assert b"EXTERNAL" not in front.say(b"EHLO x") and front.say(b"AUTH EXTERNAL =").startswith(b"504")
     else:
         assert said.startswith(b"550")
 

@@ -277,7 +277,9 @@ class SmtpServer(Transactions):
             self._close()
             return
         # XCLIENT_README: the session begins anew. Whose certificate it was that was shown, it is not the client's.
-        self.client = questions.ClientState(tls=self.client.tls, identity=value)
+        tls = self.client.tls
+        # Attack: who comes by way of it says AUTH EXTERNAL, and is whoever the certificate of the server in front names.
+        self.client = questions.ClientState(tls=None if tls is None else replace(tls, peer_identity=None), identity=value)
         self._greet()
 
     def _xforward(self, argument: bytes) -> None:
