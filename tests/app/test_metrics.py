@@ -129,6 +129,27 @@ def test_attack_whatever_is_sent_gets_one_short_answer_and_the_end(running: Gate
     assert answer.count(b"HTTP/1.1 ") <= 1 and (b"HTTP/1.1 4" in answer or octets.startswith(b"GET /metrics HTTP/1.1\r\n\r\n"))
 
 
+@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example:80", "localhost.evil.example", "localhost\r\nHost: evil.example"])
+def test_attack_dns_rebinding_shows_no_page_of_the_web_what_we_measure(running: Gateway, host: str):
+    address, _, port = running.metrics.rpartition(":")
+
+    def answer(name: str) -> bytes:
+        with socket.create_connection((address, int(port)), timeout=20) as line:
+            line.sendall(f"GET /metrics HTTP/1.1\r\nHost: {name}\r\n\r\n".encode())
+            return line.makefile("rb").readline()
+
+    assert answer(host).startswith(b"HTTP/1.1 421")
+    assert all(answer(name).startswith(b"HTTP/1.1 200") for name in ("localhost", f"127.0.0.1:{port}", f"[::1]:{port}"))
+
+
+def test_attack_silent_connections_keep_nobody_from_hearing_that_we_are_well(running: Gateway):
+    host, _, port = running.metrics.rpartition(":")
+    silent = [socket.create_connection((host, int(port)), timeout=20) for _ in range(100)]
+    assert fetched(running, "/healthz")[0] == 200
+    for line in silent:
+        line.close()
+
+
 # -- parts ----------------------------------------------------------------------------------------------------------------------
 
 

@@ -1,12 +1,13 @@
 """`[metrics] listen`: /metrics for Prometheus, /healthz and /readyz for who looks after processes. The supervisor reads from no other port.
 
-So what it reads is tiny: a request line and header lines up to 4 KiB within 5 seconds, of which only the method and the path count; then one
-answer, and the end. `check` refuses an address that is neither loopback nor a unix socket.
+So what it reads is tiny: a request line and header lines up to 4 KiB within 5 seconds, of which only the method, the path and the host count;
+then one answer, and the end. `check` refuses an address that is neither loopback nor a unix socket.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -25,7 +26,17 @@ _log = structlog.get_logger("mailsec.metrics")
 _OCTETS: Final = 4096
 _SECONDS: Final = 5.0
 _MOST: Final = 32
-_PHRASES: Final = {200: "OK", 400: "Bad Request", 404: "Not Found", 405: "Method Not Allowed", 503: "Service Unavailable"}
+_PHRASES: Final = {
+    200: "OK",
+    400: "Bad Request",
+    404: "Not Found",
+    405: "Method Not Allowed",
+    421: "Misdirected Request",
+    503: "Service Unavailable",
+}
+# An address, or localhost, and a port; nothing at all is HTTP/1.0.
+_HERE: Final = re.compile(rb"(?:localhost|127(?:\.[0-9]{1,3}){3}|\[[0-9A-Fa-f:.]+\])?(?::[0-9]{1,5})?\Z", re.IGNORECASE)
+_HOST: Final = re.compile(rb"^host:[ \t]*([^\r\n]*?)[ \t]*\r?$", re.IGNORECASE | re.MULTILINE)
 
 Page = Callable[[], tuple[int, str, bytes]]
 """(status, content type, body)."""
@@ -37,7 +48,10 @@ class MetricsPort:
     def __init__(self, reactor: Any, metrics: Callable[[], bytes], health: Callable[[], Mapping[str, Any]]) -> None:
         """`health` gives {"healthy": …, "ready": …, …}."""
         self.reactor = reactor
-        self.open = 0
+        self.open: list[_Request] = []
+        """The oldest first."""
+        self.local = False
+        """True for a unix socket, which no browser reaches."""
         self._address = ""
         self._port: Any = None
         self._health = health
@@ -60,6 +74,7 @@ class MetricsPort:
         if not address:
             return
         endpoint = parse_endpoint(address)
+        self.local = bool(endpoint.path)
         try:
             if endpoint.path:
                 if Path(endpoint.path).is_socket():  # of one that was killed
@@ -84,7 +99,7 @@ class _Requests(Factory):
         self.owner = owner
 
     def buildProtocol(self, addr: Any) -> Protocol | None:
-        return _Request(self.owner) if self.owner.open < _MOST else None
+        return _Request(self.owner)
 
 
 class _Request(Protocol):
@@ -98,7 +113,11 @@ class _Request(Protocol):
         self._timer: Any = None
 
     def connectionMade(self) -> None:
-        self._owner.open += 1
+        waiting = self._owner.open
+        waiting.append(self)
+        if len(waiting) > _MOST:
+            # Attack: connections that say nothing until nobody hears that we are well. Who asks, asks at once.
+            waiting[0].transport.abortConnection()
         self._timer = self._owner.reactor.callLater(_SECONDS, self._too_long)
 
     def dataReceived(self, data: bytes) -> None:
@@ -106,16 +125,19 @@ class _Request(Protocol):
             return
         self._octets += data
         if b"\r\n\r\n" in self._octets:
-            self._say(*self._page(self._octets.partition(b"\r\n")[0]))
+            self._say(*self._page(*self._octets.partition(b"\r\n")[::2]))
         elif len(self._octets) > _OCTETS:
             self._say(400, "text/plain", b"too long\n")
 
-    def _page(self, line: bytes) -> tuple[int, str, bytes]:
+    def _page(self, line: bytes, rest: bytes) -> tuple[int, str, bytes]:
         words = line.split(b" ")
         if len(words) != 3 or not words[2].startswith(b"HTTP/1."):
             return 400, "text/plain", b"not HTTP/1.1\n"
         if words[0] not in (b"GET", b"HEAD"):
             return 405, "text/plain", b"GET only\n"
+        if not self._owner.local and not all(map(_HERE.match, _HOST.findall(rest))):
+            # Attack: a page in a browser of this machine whose name leads to 127.0.0.1 from the second time on reads what we show (DNS rebinding).
+            return 421, "text/plain", b"ask by address, or as localhost\n"
         page = self._owner.pages.get(words[1].partition(b"?")[0])
         status, kind, body = page() if page is not None else (404, "text/plain", b"/metrics, /healthz, /readyz\n")
         return status, kind, b"" if words[0] == b"HEAD" else body
@@ -131,7 +153,7 @@ class _Request(Protocol):
         self.transport.abortConnection()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self._owner.open -= 1
+        self._owner.open.remove(self)
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
