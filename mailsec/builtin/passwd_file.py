@@ -10,6 +10,7 @@ import ctypes
 import ctypes.util
 import hmac
 import re
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -97,6 +98,8 @@ class PasswdFile:
         try:
             status = self._path.stat()
             seen = (status.st_ino, status.st_mtime_ns, status.st_size)
+            if status.st_mode & stat.S_IWOTH:
+                raise ConfigurationError("everybody may write to it")
             if seen != self._seen:
                 with self._path.open("rb") as file:
                     data = file.read(_OCTETS + 1)

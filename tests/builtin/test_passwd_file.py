@@ -54,6 +54,12 @@ def test_right_password(ask, login, addresses):
     assert ask(login, authorisation=login) is not None
 
 
+def test_attack_file_that_everybody_may_write_lets_nobody_in(ask):
+    ask.path.chmod(0o646)
+    with pytest.raises(Unavailable, match="everybody may write to it"):
+        ask("bob")
+
+
 @pytest.mark.parametrize("password", [b"", b"Secret", b"secret ", b"secret\0", b"secret\0x", b"x" * 5000])
 def test_wrong_password_is_nobody(ask, password):
     assert all(ask(login, password) is None for login in ("alice@example.org", "bob", "carol@example.org"))

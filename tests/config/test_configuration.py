@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from mailsec.app.config import ConfigurationErrors, gateway_settings, load_configuration
 from mailsec.app.config.lines import key_lines
-from mailsec.app.config.load import SECTIONS
+from mailsec.app.config.load import SECTIONS, read_text
 from mailsec.app.config.render import EXAMPLE, render, toml
 from mailsec.app.opening import open_configuration
 from mailsec.errors import ConfigurationError
@@ -96,6 +96,14 @@ def test_a_missing_file_says_how_to_get_one(tmp_path):
     with pytest.raises(ConfigurationError) as caught:
         load_configuration(str(tmp_path / "none.toml"))
     assert "no such file" in caught.value.message and "mailsec init" in caught.value.hint
+
+
+def test_attack_configuration_that_everybody_may_write_is_not_read(tmp_path):
+    file = tmp_path / "mailsec.toml"
+    file.write_text("")
+    file.chmod(0o646)
+    with pytest.raises(ConfigurationError, match="everybody may write to"):
+        read_text(str(file))
 
 
 def test_a_device_without_end_is_not_read_for_ever():

@@ -6,7 +6,9 @@ the file itself; `app.config.surroundings` looks at files, database and plugins.
 
 from __future__ import annotations
 
+import os
 import re
+import stat
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -149,9 +151,13 @@ def read_text(path: str) -> str:
     hint = '"mailsec init DIR" writes one'
     try:
         with FilePath(path).open("rb") as file:
+            status = os.fstat(file.fileno())
             data = file.read(_CONFIGURATION_OCTETS + 1)
     except OSError as error:
         raise ConfigurationError(f"cannot read {path}: {reason_of(error)}", hint=hint, stage="configuration") from error
+    if stat.S_ISREG(status.st_mode) and status.st_mode & stat.S_IWOTH:
+        # Attack: whoever has an account here says where mail goes, and what is loaded, at the next reload.
+        raise ConfigurationError(f"everybody may write to {path}", hint=f"chmod o-w {path}", stage="configuration")
     if len(data) > _CONFIGURATION_OCTETS:
         raise ConfigurationError(f"{path} is larger than {_CONFIGURATION_OCTETS} octets", stage="configuration")
     try:
