@@ -1,7 +1,8 @@
 """Guessing passwords gets slow: after some wrong ones, an address and an account have to wait, longer each time.
 
 The one invariant: while somebody has to wait no password is looked at, so a right one is told from a wrong one no sooner than the wait
-allows. Who logged in from an address before does not wait there for what others do to the account elsewhere.
+allows; no more are looked at together than may be wrong. Who logged in from an address before does not wait there for what others do to the
+account elsewhere.
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ from __future__ import annotations
 import hashlib
 import stringprep
 import unicodedata
-from collections import OrderedDict
+from collections import Counter, OrderedDict
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from mailsec.model.limits import DEFAULT_LIMITS, Limits
@@ -37,17 +39,44 @@ class LoginGuard:
         self._failures = failures
         self._limits = limits
         self._known: OrderedDict[bytes, None] = OrderedDict()
+        self._looking: Counter[str] = Counter()
+        """How many logins of a name are being looked at in this worker."""
 
     def wait(self, peer: str, login: str, at: float) -> float:
         """Seconds until this login is looked at; 0: now. `at`: seconds since the epoch."""
+        return max((self._left(name, free, longest, at) for name, free, longest in self._names(peer, login)), default=0.0)
+
+    def crowd(self, peer: str, login: str, at: float) -> str:
+        """Whose logins are being looked at in such a number that this one waits for the end of one of them; "": nobody's.
+
+        Attack: a thousand guesses at once, none of which counts when the others begin.
+        """
+        for name, free, _ in self._names(peer, login):
+            if self._looking[name] >= max(1.0, free - self._failures.recent(name, at)[0]):
+                return name
+        return ""
+
+    def begin(self, peer: str, login: str) -> Sequence[str]:
+        """A login is being looked at, until `end` of what is returned."""
+        names = [name for name, _, _ in self._names(peer, login)]
+        self._looking.update(names)
+        return names
+
+    def end(self, names: Sequence[str]) -> None:
+        """What became of it was said before."""
+        for name in names:
+            self._looking[name] -= 1
+            if self._looking[name] <= 0:
+                del self._looking[name]
+
+    def _names(self, peer: str, login: str) -> Iterator[tuple[str, int, float]]:
+        """What counts for this login: (name, how many failures are free, the longest wait)."""
         limits = self._limits
         client = client_of(peer)
-        waits = [0.0]
         if client:
-            waits.append(self._left(f"address {client}", limits.login_failures_per_address, limits.login_wait_of_address, at))
+            yield f"address {client}", limits.login_failures_per_address, limits.login_wait_of_address
         if login and _pair(client, login) not in self._known:
-            waits.append(self._left(f"login {_account(login)}", limits.login_failures_per_account, limits.login_wait_of_account, at))
-        return max(waits)
+            yield f"login {_account(login)}", limits.login_failures_per_account, limits.login_wait_of_account
 
     def failed(self, peer: str, login: str, at: float) -> None:
         """A wrong password, or a login that does not exist."""

@@ -13,7 +13,7 @@ from mailsec.errors import MailsecError, Unavailable
 from mailsec.gateway.admission import Admission
 from mailsec.gateway.identity import certified
 from mailsec.gateway.login_guard import LoginGuard
-from mailsec.interfaces import PEER, Authenticator, Credentials, Runtime, ScramAuthenticator, ScramVerifier
+from mailsec.interfaces import PEER, Authenticator, Credentials, Runtime, ScramAuthenticator, ScramVerifier, Signal
 from mailsec.model.session import Identity, Session
 from mailsec.model.verdict import Event
 from mailsec.plugins import PluginManager
@@ -44,6 +44,8 @@ class Logins:
         self._runtime = runtime
         self._plugins = plugins
         self._guard = guard
+        self._turns: dict[str, list[Signal]] = {}
+        """Logins that wait for the end of others, by the name that they share."""
         self._records = bool(plugins.implementations("record_event"))
 
     @property
@@ -65,19 +67,43 @@ class Logins:
             return None
         if credentials.mechanism == "EXTERNAL":
             return certified(session, credentials)
-        self._wait_for_turn(credentials.login, credentials.mechanism, session)
-        identity, doubt = await self._asked(credentials, session, proven)
-        if self._guard is not None:
-            if identity is not None:
-                self._guard.succeeded(session.peer, credentials.login)
-            elif doubt is None:
-                self._guard.failed(session.peer, credentials.login, self._runtime.now().timestamp())
+        looked_at = await self._take_turn(credentials, session)
+        try:
+            identity, doubt = await self._asked(credentials, session, proven)
+            if self._guard is not None:
+                if identity is not None:
+                    self._guard.succeeded(session.peer, credentials.login)
+                elif doubt is None:
+                    self._guard.failed(session.peer, credentials.login, self._runtime.now().timestamp())
+        finally:
+            self._give_way(looked_at)
         if identity is not None:
             return identity
         self._record(session, credentials.mechanism, doubt.message if doubt is not None else "")
         if doubt is not None:
             raise doubt
         return None
+
+    async def _take_turn(self, credentials: Credentials, session: Session) -> Sequence[str]:
+        """Until so few others are being looked at that each counts before the next; raise Unavailable for who has to wait longer."""
+        guard = self._guard
+        if guard is None:
+            return ()
+        while True:
+            self._wait_for_turn(credentials.login, credentials.mechanism, session)
+            crowd = guard.crowd(session.peer, credentials.login, self._runtime.now().timestamp())
+            if not crowd:
+                return guard.begin(session.peer, credentials.login)
+            turn = self._runtime.signal()
+            self._turns.setdefault(crowd, []).append(turn)
+            await turn.wait()
+
+    def _give_way(self, looked_at: Sequence[str]) -> None:
+        if self._guard is not None:
+            self._guard.end(looked_at)
+        for name in looked_at:
+            for turn in self._turns.pop(name, ()):
+                turn.fire(None)
 
     def _wait_for_turn(self, login: str, mechanism: str, session: Session) -> None:
         """Raise Unavailable for who has to wait: no password is looked at before."""

@@ -7,8 +7,10 @@ from datetime import UTC, datetime
 
 import pytest
 
+from mailsec.errors import Unavailable
 from mailsec.gateway.login_guard import LoginGuard
 from mailsec.gateway.logins import Logins
+from mailsec.interfaces import Credentials
 from mailsec.model.limits import Limits
 from mailsec.model.session import Origin
 from mailsec.store.tallies import Tally
@@ -110,6 +112,33 @@ def test_while_somebody_waits_no_password_is_looked_at(kit, guard):
         assert login("secret").startswith("454")
     users.away = False
     assert login("secret").startswith("235"), "what could not be said counts against nobody"
+
+
+@pytest.mark.parametrize(("guesses", "looked_at"), [(["guess"] * 40, 3), (["secret"] * 40, 40)])
+def test_attack_a_thousand_guesses_at_once_of_which_none_counts_when_the_others_begin(kit, guard, guesses, looked_at):
+    """40 connections from as many addresses: what is wrong stops soon, what is right waits a moment for its turn."""
+
+    class Slow(Asked):
+        async def authenticate(self, credentials, session):
+            await gate.runtime.sleep(0.05)
+            return await super().authenticate(credentials, session)
+
+    users = Slow()
+    gate = kit.Gate(users)
+    logins = Logins([users], gate.pipeline.admission, gate.runtime, gate.pipeline.plugins, guard)
+
+    async def login(number: int, password: str) -> str:
+        session = replace(values.session(Origin.SUBMISSION), peer=f"198.51.100.{number}", identity=None)
+        try:
+            found = await logins.authenticate(Credentials("PLAIN", "alice", password.encode()), session)
+        except Unavailable:
+            return "wait"
+        return "right" if found is not None else "wrong"
+
+    told = gate.runtime.run(gate.runtime.gather([login(number, password) for number, password in enumerate(guesses)]))
+    assert users.questions == looked_at
+    assert told.count("wait") == len(guesses) - looked_at
+    assert not logins._turns and not guard._looking, "nothing is kept of them"
 
 
 def test_one_identity_sends_to_so_many_in_an_hour(kit):
