@@ -47,6 +47,17 @@ class TokenHost(Protocol):
         """The shared secret with a peer's public point ("CKM_ECDH1_DERIVE"), without KDF."""
         ...
 
+    def encrypt(self, token: str, public_key: bytes, operation: str, data: bytes, *, seconds: float | None = None) -> bytes:
+        """The raw operation ("CKM_RSA_X_509") with a public key (SubjectPublicKeyInfo) that is not on the token; nobody need be logged in.
+
+        A host behind a socket is waited for no longer than `seconds`; then KeyUnavailable.
+        """
+        ...
+
+    def verify(self, token: str, public_key: bytes, operation: str, data: bytes, signature: bytes, *, seconds: float | None = None) -> bool:
+        """What the token says of a raw signature ("CKM_ECDSA": r and s over a digest) by such a key."""
+        ...
+
     def generate_key(self, token: str, kind: str, label: str) -> TokenKey:
         """Make a key pair there; `kind` as in `mailsec key generate` ("rsa-3072", "p256", "ed25519", "ml-dsa-65")."""
         ...

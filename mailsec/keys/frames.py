@@ -41,6 +41,10 @@ class Verb(IntEnum):
     """JSON of PINs and assignments; from the supervisor only."""
     LOGIN = 7
     """token, PIN (empty: at the pin pad): somebody has typed it."""
+    ENCRYPT = 8
+    """token, public key, operation, data"""
+    VERIFY = 9
+    """token, public key, operation, data, signature; an empty field says no"""
     # from the host
     RESULT = 128
     ERROR = 129

@@ -42,6 +42,8 @@ _NOTHING: Final = ctypes.c_ulong(-1).value
 _OS_LOCKING: Final = 2
 _RW, _SERIAL = 2, 4
 _SENSITIVE, _TYPE_INVALID, _BUFFER_TOO_SMALL = 0x11, 0x12, 0x150
+_WRONG_SIGNATURE = frozenset({0xC0, 0xC1})
+"""CKR_SIGNATURE_INVALID, CKR_SIGNATURE_LEN_RANGE."""
 _RESULT_OCTETS: Final = 8192
 """Room for a result: an ML-DSA-87 signature has 4627 octets."""
 _VALUE_OCTETS: Final = 1024 * 1024
@@ -315,6 +317,24 @@ class Cryptoki:
         room, length = ctypes.create_string_buffer(_RESULT_OCTETS), _ULONG(_RESULT_OCTETS)
         self._call("Decrypt", session, data, len(data), room, ctypes.byref(length))
         return ctypes.string_at(room, length.value)
+
+    def encrypt(self, session: int, key: int, mechanism: CkMechanism, data: bytes) -> bytes:
+        """An encrypted value."""
+        self._call("EncryptInit", session, ctypes.byref(mechanism), key)
+        room, length = ctypes.create_string_buffer(_RESULT_OCTETS), _ULONG(_RESULT_OCTETS)
+        self._call("Encrypt", session, data, len(data), room, ctypes.byref(length))
+        return ctypes.string_at(room, length.value)
+
+    def verify(self, session: int, key: int, mechanism: CkMechanism, data: bytes, signature: bytes) -> bool:
+        """Whether a signature is right."""
+        self._call("VerifyInit", session, ctypes.byref(mechanism), key)
+        try:
+            self._call("Verify", session, data, len(data), signature, len(signature))
+        except CkError as error:
+            if error.code not in _WRONG_SIGNATURE:
+                raise
+            return False
+        return True
 
     def wrap(self, session: int, wrapping: int, key: int, mechanism: CkMechanism) -> bytes:
         """The key `key`, encrypted with the key `wrapping`."""

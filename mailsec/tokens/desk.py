@@ -20,6 +20,7 @@ from mailsec.keys.reference import KeyReference, parse_reference
 from mailsec.model.address import Address
 from mailsec.model.tokens import TokenCertificate, TokenKey
 from mailsec.rules.conditions import Addresses
+from mailsec.tokens import public_keys
 from mailsec.tokens.catalogue import read_certificates, read_keys
 from mailsec.tokens.given import GivenCertificate, given_certificates, given_rows, joined
 from mailsec.tokens.module import Module
@@ -267,6 +268,8 @@ class Desk:
 
     def perform(self, verb: int, fields: Sequence[bytes]) -> bytes:
         """One raw operation. Raise KeyUnavailable, CryptoError, TokenError."""
+        if verb in (Verb.ENCRYPT, Verb.VERIFY):
+            return self._with_public_key(verb, fields)
         if len(fields) != 5:
             raise CryptoError("a question with other fields")
         name, key_id, operation, address, data = fields
@@ -296,6 +299,18 @@ class Desk:
             raise
         self._record("key used", key=use.name, usage=usage, address=who, operation=what)
         return result
+
+    def _with_public_key(self, verb: int, fields: Sequence[bytes]) -> bytes:
+        """One with a public key that is not here: everybody may, and no key of ours is touched."""
+        if len(fields) != (4 if verb == Verb.ENCRYPT else 5):
+            raise CryptoError("a question with other fields")
+        label, what = fields[0].decode("utf-8", "replace"), fields[2].decode("ascii", "replace")
+        token = next((token for token in self.module.seen() if self.reference(token) == label), None)
+        if token is None:
+            raise KeyUnavailable(f"there is no token {label!r}, or it is out", hint="see mailsec token list", stage=f"token:{label}")
+        if verb == Verb.ENCRYPT:
+            return public_keys.encrypt(token, fields[1], what, fields[3])
+        return b"\1" if public_keys.verify(token, fields[1], what, fields[3], fields[4]) else b""
 
     def _allow(self, use: _Use, usage: str, who: str) -> None:
         try:

@@ -14,7 +14,7 @@ from mailsec.errors import KeyUnavailable, TokenError, UsageError
 from mailsec.keys.reference import KeyReference, parse_reference
 from mailsec.model.tokens import TokenCertificate, TokenInfo, TokenKey, TokenMechanism
 from mailsec.model.trust import TrustFlags
-from mailsec.tokens import crl_objects, objects
+from mailsec.tokens import crl_objects, objects, public_keys
 from mailsec.tokens.catalogue import read_certificates, read_keys
 from mailsec.tokens.codes import PIN_VERDICTS, CkError
 from mailsec.tokens.key_export import export_key
@@ -155,6 +155,12 @@ class Module:
 
     def derive(self, token: str, key_id: bytes, operation: str, point: bytes) -> bytes:
         return self._operating(token).derive(key_id, operation, point)
+
+    def encrypt(self, token: str, public_key: bytes, operation: str, data: bytes, *, seconds: float | None = None) -> bytes:
+        return public_keys.encrypt(self._operating(token), public_key, operation, data)
+
+    def verify(self, token: str, public_key: bytes, operation: str, data: bytes, signature: bytes, *, seconds: float | None = None) -> bool:
+        return public_keys.verify(self._operating(token), public_key, operation, data, signature)
 
     def generate_key(self, token: str, kind: str, label: str) -> TokenKey:
         return objects.generate_key(self.token(token), kind, label)

@@ -89,6 +89,14 @@ class RemoteModule:
     def derive(self, token: str, key_id: bytes, operation: str, point: bytes, address: str = "") -> bytes:
         return self._operate("derive", token, key_id, operation, address, point)
 
+    def encrypt(self, token: str, public_key: bytes, operation: str, data: bytes, *, seconds: float | None = None) -> bytes:
+        fields = (token.encode(), public_key, operation.encode(), data)
+        return self._ask(seconds or self._seconds, token, Verb.ENCRYPT, *fields).fields[0]
+
+    def verify(self, token: str, public_key: bytes, operation: str, data: bytes, signature: bytes, *, seconds: float | None = None) -> bool:
+        fields = (token.encode(), public_key, operation.encode(), data, signature)
+        return self._ask(seconds or self._seconds, token, Verb.VERIFY, *fields).fields[0] == b"\1"
+
     def generate_key(self, token: str, kind: str, label: str) -> TokenKey:
         self._refuse()
 

@@ -2,7 +2,7 @@
 
    SHIM_LIBRARY is the real module, SHIM_CONTROL the control file: lines "FUNCTION ACTION", read anew at each call. Actions: a number (the
    answer instead of the call), "crash", "hang", "crash-after" (the real call first), "empty" (no slots), "flags NUMBER" (ored to those of
-   the token), "pad PIN" (C_Login without a PIN becomes one with this), "locking" (C_Initialize wants CKF_OS_LOCKING_OK). Each call is written to SHIM_CONTROL.calls. */
+   the token), "wrong" (the real call, and one bit of what C_Encrypt gives is another), "pad PIN" (C_Login without a PIN becomes one with this), "locking" (C_Initialize wants CKF_OS_LOCKING_OK). Each call is written to SHIM_CONTROL.calls. */
 
 #include <dlfcn.h>
 #include <fcntl.h>
@@ -23,7 +23,8 @@ static const char *names[] = {
     "C_CreateObject", "C_CopyObject", "C_DestroyObject", "C_GetObjectSize", "C_GetAttributeValue", "C_SetAttributeValue",
     "C_FindObjectsInit", "C_FindObjects", "C_FindObjectsFinal", "C_EncryptInit", "C_Encrypt", "C_EncryptUpdate",
     "C_EncryptFinal", "C_DecryptInit", "C_Decrypt", "C_DecryptUpdate", "C_DecryptFinal", "C_DigestInit", "C_Digest",
-    "C_DigestUpdate", "C_DigestKey", "C_DigestFinal", "C_SignInit", "C_Sign", "C_SignUpdate", "C_SignFinal"};
+    "C_DigestUpdate", "C_DigestKey", "C_DigestFinal", "C_SignInit", "C_Sign", "C_SignUpdate", "C_SignFinal", "C_SignRecoverInit",
+    "C_SignRecover", "C_VerifyInit", "C_Verify"};
 enum { COUNT = sizeof names / sizeof *names, GET_SLOT_LIST = 4, GET_TOKEN_INFO = 6, LOGIN = 18 };
 
 /* The action for a function, or NULL. "*" stands for all. */
@@ -73,6 +74,11 @@ static ul wrapped(int index, void *a, void *b, void *c, void *d, void *e, void *
         if (!code) *(ul *)((char *)b + 96) |= strtoul(what + 6, NULL, 0);
         return code;
     }
+    if (!strcmp(what, "wrong")) {
+        ul code = call(a, b, c, d, e, f, g, h);
+        if (!code && d) ((unsigned char *)d)[*(ul *)e / 2] ^= 1;
+        return code;
+    }
     if (!strcmp(what, "locking")) return a && ((ul *)a)[4] & 2 ? call(a, b, c, d, e, f, g, h) : 7;
     if (!strncmp(what, "pad ", 4)) return c ? 0xA0 : call(a, b, what + 4, (void *)strlen(what + 4), e, f, g, h);
     return strtoul(what, NULL, 0);
@@ -80,7 +86,7 @@ static ul wrapped(int index, void *a, void *b, void *c, void *d, void *e, void *
 
 #define W(n) \
     static ul w##n(void *a, void *b, void *c, void *d, void *e, void *f, void *g, void *h) { return wrapped(n, a, b, c, d, e, f, g, h); }
-W(0) W(1) W(4) W(5) W(6) W(7) W(8) W(12) W(13) W(15) W(18) W(19) W(24) W(26) W(27) W(33) W(34) W(42) W(43)
+W(0) W(1) W(4) W(5) W(6) W(7) W(8) W(12) W(13) W(15) W(18) W(19) W(24) W(26) W(27) W(29) W(30) W(33) W(34) W(42) W(43) W(48) W(49)
 
 ul C_GetFunctionList(void **out) {
     void *library = dlopen(getenv("SHIM_LIBRARY"), RTLD_NOW | RTLD_LOCAL);
@@ -88,7 +94,7 @@ ul C_GetFunctionList(void **out) {
     if (!get || get((void **)&real)) return 5;
     memcpy(&list, real, sizeof list);
 #define S(n) list.call[n] = (void *)w##n;
-    S(0) S(1) S(4) S(5) S(6) S(7) S(8) S(12) S(13) S(15) S(18) S(19) S(24) S(26) S(27) S(33) S(34) S(42) S(43)
+    S(0) S(1) S(4) S(5) S(6) S(7) S(8) S(12) S(13) S(15) S(18) S(19) S(24) S(26) S(27) S(29) S(30) S(33) S(34) S(42) S(43) S(48) S(49)
     *out = &list;
     return 0;
 }
