@@ -164,7 +164,8 @@ class DatabaseAuthenticator:
         """The identity; None where login and password do not fit, the user is disabled, or wants to be somebody else."""
         if credentials.mechanism == PEER:
             known = await self._answers.ask(("user", credentials.login), self._answers.database.find_user, credentials.login)
-            return None if known is None else Identity(known.login, known.addresses, PEER)
+            # Attack: who was disabled here goes on by the mail server in front, and is somebody by a rule for those whom nobody here knows.
+            return None if known is None else Identity(known.login, () if known.disabled else known.addresses, PEER)
         # RFC 4616 §2: the authorisation identity says as whom to act; nobody acts as somebody else here.
         if credentials.mechanism != "PLAIN" or credentials.authorisation not in ("", credentials.login):
             return None

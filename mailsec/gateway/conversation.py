@@ -128,7 +128,7 @@ class SmtpConversation:
                 identity = await self._pipeline.identity(question.login)
             except MailsecError:
                 return AUTH_UNAVAILABLE
-            if identity is None:
+            if identity is None or not identity.addresses:
                 return _NO_SUCH_LOGIN
         self.session = replace(session, helo=question.helo, identity=identity)
         return identity

@@ -80,7 +80,8 @@ class Gateway(Protocol):
     async def identity(self, login: str) -> Identity | None:
         """Who `login` is, where a peer that we trust says that it has checked the password (a milter's {auth_authen}, policy delegation).
 
-        None: nobody here. Raise a MailsecError that is temporary where nobody can say.
+        None: nobody here. One without addresses may send as nobody: a user who is disabled. Raise a MailsecError that is temporary
+        where nobody can say.
         """
         ...
 

@@ -115,7 +115,10 @@ class CertDb(PrivateKeys):
         return [entry for entry, _ in own_first(best_first(built, instant), address, instant)]
 
     def assigned_to(self, address: Address, usage: str = "", *, at: datetime | None = None) -> Sequence[CertificateEntry]:
-        """Verified entries whose key may be used for `address`, newest valid first; expired ones come last."""
+        """Verified entries whose key may be used for `address`, newest valid first; expired ones come last.
+
+        What mail taught is left out where a person has put a certificate of that key here, as in `of_keys`.
+        """
         named = select(certificates.c.key_id).join(certificate_addresses, certificate_addresses.c.certificate_id == certificates.c.id)
         assigned = select(assignments.c.key_id).where(assignments.c.pattern.in_(patterns_for(address)))
         candidates = union(named.where(certificate_addresses.c.address == address.key), assigned)
@@ -124,8 +127,12 @@ class CertDb(PrivateKeys):
             built = self._build(connection, self._rows(connection, certificates.c.key_id.in_(key_ids)))
             patterns = self._patterns(connection, key_ids, usage)
         found = []
+        own = {row["key_id"] for entry, row in built if entry.verified and entry.source != "harvested"}
         for entry, row in best_first(built, at or now()):
             if not entry.verified or not entry.has_key or row["state"] == "blocked" or entry.trust.email_distrusted:
+                continue
+            if entry.source == "harvested" and row["key_id"] in own:
+                # Attack: a correspondent has the public key of ours certified in his own name, and sends it along: we would sign as he.
                 continue
             # Patterns of another usage bind the key too: it is then not for everybody whom the certificate names.
             for_key = patterns.get(row["key_id"], ()) if entry.assigned else entry.addresses

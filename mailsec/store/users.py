@@ -48,12 +48,11 @@ class Users(Database):
         return user if fits and user is not None and not user.disabled else None
 
     def find_user(self, login: str) -> UserEntry | None:
-        """The user of that login, for who trusts another one's word that it is there; None where there is none, or a disabled one.
+        """The user of that login, disabled ones too, for who trusts another one's word that it is there; None where there is none.
 
         Raise Tampered where the row, or the table, is not what mailsec wrote.
         """
-        user, _ = self._verifier(login)
-        return user if user is not None and not user.disabled else None
+        return self._verifier(login)[0]
 
     def verifier(self, login: str) -> Verifier:
         """For SCRAM: the verifier of `login`, or one that fits nothing where there is no such user or a disabled one."""

@@ -120,10 +120,21 @@ def test_a_login_that_a_peer_has_checked_is_an_identity(world: World):
     identity = world.run(world.gateway.identity("alice"))
     assert identity == Identity("alice", ("alice@example.org",), PEER)
     assert world.gateway.may_send(identity, ALICE) and not world.gateway.may_send(identity, BOB)
+    for login in ("bob", "", "a\0b"):
+        assert world.run(world.gateway.identity(login)) is None
+
+
+def test_attack_who_is_disabled_is_nobody_else_for_a_mail_server_that_still_lets_them_in(world: World):
+    from mailsec_milter.senders import identity_of
+    from mailsec_milter.settings import MilterSettings
+
+    # `login_domains` is for logins whom nobody knows here: a user who is disabled is known
+    settings = MilterSettings(login_domains=["example.org"])
+    assert world.gateway.may_send(world.run(identity_of(settings, world.gateway, "alice")), ALICE)
     world.db.set_disabled("alice", True)
     world.runtime.advance(CHECKED_EVERY)
-    for login in ("alice", "bob", "", "a\0b"):
-        assert world.run(world.gateway.identity(login)) is None
+    assert world.run(world.gateway.identity("alice")) == Identity("alice", (), PEER)
+    assert not world.gateway.may_send(world.run(identity_of(settings, world.gateway, "alice")), ALICE)
 
 
 @pytest.mark.parametrize("mechanism", [PEER, "UPSTREAM"])

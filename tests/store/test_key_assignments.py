@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import base64
 import sqlite3
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from mailsec.app.modules import Assignments
 from mailsec.errors import Tampered
+from mailsec.model.address import Address
 from mailsec.model.trust import TrustFlags
 from mailsec.store.certdb import CertDb
 from mailsec.store.modules import key_assignments
@@ -53,4 +54,26 @@ def test_a_key_on_a_token_is_told_the_certificates_that_a_person_put_here_and_no
     assert not assignments.listed("card", [public]) and not assignments.refresh()
     database.set_trust("alice", TrustFlags.parse(",p,"))
     assert assignments.refresh() and assignments.certificates == []
+    database.close()
+
+
+def test_attack_a_certificate_that_mail_taught_for_the_public_key_of_ours_does_not_sign_our_mail(tmp_path: Path):
+    database = CertDb.create(str(tmp_path / "mailsec.db"), b"", at=AT)
+    key, alice = make_key("ec-p256"), Address.parse("alice@example.org")
+    public = public_key_of(key)
+    database.add(Authority(at=AT).certify(public, "alice@example.org"), "alice", private_key=key, assigned=["alice@example.org"], at=AT)
+    newer = Authority("partner", at=AT + timedelta(hours=1)).certify(public, "mallory@example.net")
+    database.add(newer, "mallory", source="harvested", at=AT)
+    for usage in ("sign", "decrypt"):
+        assert [one.nickname for one in database.assigned_to(alice, usage, at=AT + timedelta(days=1))] == ["alice"]
+    database.close()
+
+
+def test_a_certificate_that_mail_taught_before_its_key_came_is_used(tmp_path: Path):
+    database = CertDb.create(str(tmp_path / "mailsec.db"), b"", at=AT)
+    key = make_key("ec-p256")
+    certificate = Authority(at=AT).certify(public_key_of(key), "alice@example.org")
+    database.add(certificate, "alice", source="harvested", at=AT)
+    database.add(certificate, "alice", private_key=key, at=AT)
+    assert [one.nickname for one in database.assigned_to(Address.parse("alice@example.org"), "sign", at=AT)] == ["alice"]
     database.close()
