@@ -58,6 +58,9 @@ from mailsec.store.tallies import Tally
 
 _log = structlog.get_logger("mailsec.plugins")
 
+_KNOWN_SECONDS = 86_400.0
+"""For which all workers know who logged in from where: whoever guesses at an account does not keep its owner out."""
+
 __all__ = ["BUILT_IN", "Parts", "assemble", "fetch_rules", "make_pipeline"]
 
 BUILT_IN: dict[str, type] = {
@@ -133,7 +136,7 @@ def assemble(reactor: Any, configuration: Configuration, data_key: bytes, index:
     spool = SqliteSpool(configuration.spool.directory, index, data_key, runtime, settings.limits)
     spool.open()
     shared = (configuration.gateway.run_directory, *sharing, data_key)
-    guard = LoginGuard(_tally("logins", 900.0, *shared), settings.limits)
+    guard = LoginGuard(_tally("logins", 900.0, *shared), settings.limits, _tally("logged-in", _KNOWN_SECONDS, *shared))
     sent = _tally("sent", 3600.0, *shared)
     measures = Measures()
     clients = token_clients(configuration, database, reactor)

@@ -33,10 +33,11 @@ class Recent(Protocol):
 
 
 class LoginGuard:
-    """One for each worker; `failures` is shared by all."""
+    """One for each worker; `failures` is shared by all, and so is `known`: who logged in from where of late."""
 
-    def __init__(self, failures: Recent, limits: Limits = DEFAULT_LIMITS) -> None:
+    def __init__(self, failures: Recent, limits: Limits = DEFAULT_LIMITS, known: Recent | None = None) -> None:
         self._failures = failures
+        self._shared = known
         self._limits = limits
         self._known: OrderedDict[bytes, None] = OrderedDict()
         self._looking: Counter[str] = Counter()
@@ -44,21 +45,21 @@ class LoginGuard:
 
     def wait(self, peer: str, login: str, at: float) -> float:
         """Seconds until this login is looked at; 0: now. `at`: seconds since the epoch."""
-        return max((self._left(name, free, longest, at) for name, free, longest in self._names(peer, login)), default=0.0)
+        return max((self._left(name, free, longest, at) for name, free, longest in self._names(peer, login, at)), default=0.0)
 
     def crowd(self, peer: str, login: str, at: float) -> str:
         """Whose logins are being looked at in such a number that this one waits for the end of one of them; "": nobody's.
 
         Attack: a thousand guesses at once, none of which counts when the others begin.
         """
-        for name, free, _ in self._names(peer, login):
+        for name, free, _ in self._names(peer, login, at):
             if self._looking[name] >= max(1.0, free - self._failures.recent(name, at)[0]):
                 return name
         return ""
 
-    def begin(self, peer: str, login: str) -> Sequence[str]:
+    def begin(self, peer: str, login: str, at: float) -> Sequence[str]:
         """A login is being looked at, until `end` of what is returned."""
-        names = [name for name, _, _ in self._names(peer, login)]
+        names = [name for name, _, _ in self._names(peer, login, at)]
         self._looking.update(names)
         return names
 
@@ -69,13 +70,13 @@ class LoginGuard:
             if self._looking[name] <= 0:
                 del self._looking[name]
 
-    def _names(self, peer: str, login: str) -> Iterator[tuple[str, int, float]]:
+    def _names(self, peer: str, login: str, at: float) -> Iterator[tuple[str, int, float]]:
         """What counts for this login: (name, how many failures are free, the longest wait)."""
         limits = self._limits
         client = client_of(peer)
         if client:
             yield f"address {client}", limits.login_failures_per_address, limits.login_wait_of_address
-        if login and _pair(client, login) not in self._known:
+        if login and not self._is_known(_pair(client, login), at):
             yield f"login {_account(login)}", limits.login_failures_per_account, limits.login_wait_of_account
 
     def failed(self, peer: str, login: str, at: float) -> None:
@@ -86,13 +87,19 @@ class LoginGuard:
         if login:
             self._failures.add(f"login {_account(login)}", at)
 
-    def succeeded(self, peer: str, login: str) -> None:
+    def succeeded(self, peer: str, login: str, at: float) -> None:
         """The right one."""
         pair = _pair(client_of(peer), login)
+        if self._shared is not None:
+            self._shared.add(pair.hex(), at)
         self._known[pair] = None
         self._known.move_to_end(pair)
         if len(self._known) > _MOST_KNOWN:
             self._known.popitem(last=False)
+
+    def _is_known(self, pair: bytes, at: float) -> bool:
+        # Attack: an account's owner is kept out by who guesses at it as soon as another worker, or a new one, has their connection.
+        return pair in self._known or (self._shared is not None and self._shared.recent(pair.hex(), at)[0] > 0)
 
     def _left(self, name: str, free: int, longest: float, at: float) -> float:
         often, last = self._failures.recent(name, at)

@@ -71,10 +71,11 @@ class Logins:
         try:
             identity, doubt = await self._asked(credentials, session, proven)
             if self._guard is not None:
+                at = self._runtime.now().timestamp()
                 if identity is not None:
-                    self._guard.succeeded(session.peer, credentials.login)
+                    self._guard.succeeded(session.peer, credentials.login, at)
                 elif doubt is None:
-                    self._guard.failed(session.peer, credentials.login, self._runtime.now().timestamp())
+                    self._guard.failed(session.peer, credentials.login, at)
         finally:
             self._give_way(looked_at)
         if identity is not None:
@@ -91,9 +92,10 @@ class Logins:
             return ()
         while True:
             self._wait_for_turn(credentials.login, credentials.mechanism, session)
-            crowd = guard.crowd(session.peer, credentials.login, self._runtime.now().timestamp())
+            at = self._runtime.now().timestamp()
+            crowd = guard.crowd(session.peer, credentials.login, at)
             if not crowd:
-                return guard.begin(session.peer, credentials.login)
+                return guard.begin(session.peer, credentials.login, at)
             turn = self._runtime.signal()
             self._turns.setdefault(crowd, []).append(turn)
             await turn.wait()

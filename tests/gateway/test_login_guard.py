@@ -45,12 +45,26 @@ def test_account_that_is_guessed_waits_longer_each_time_and_not_for_ever(guard):
 
 
 def test_who_logged_in_from_there_before_is_not_kept_out_by_who_guesses_elsewhere(guard):
-    guard.succeeded("192.0.2.9", ALICE)
+    guard.succeeded("192.0.2.9", ALICE, 9_000.0)
     for number in range(10):
         guard.failed(f"198.51.100.{number}", ALICE, 10_000.0)
     assert guard.wait("192.0.2.9", ALICE, 10_000.0) == 0
     assert guard.wait("192.0.2.8", ALICE, 10_000.0) > 0
     assert guard.wait("192.0.2.8", ALICE.upper(), 10_000.0) > 0
+
+
+def test_attack_owner_of_an_account_is_kept_out_when_another_worker_has_their_connection(tmp_path):
+    def worker(index: int) -> LoginGuard:
+        failures, known = (Tally(str(tmp_path / name), index, 2, b"k", period=seconds) for name, seconds in (("f", 900.0), ("k", 86400.0)))
+        return LoginGuard(failures, LIMITS, known)
+
+    first, second = worker(0), worker(1)
+    first.succeeded("192.0.2.9", ALICE, 9_000.0)
+    for number in range(10):
+        first.failed(f"198.51.100.{number}", ALICE, 10_000.0)
+    assert second.wait("192.0.2.9", ALICE, 10_000.0) == 0
+    assert worker(0).wait("192.0.2.9", ALICE, 10_000.0) == 0, "nor after a restart"
+    assert second.wait("192.0.2.8", ALICE, 10_000.0) > 0
 
 
 @pytest.mark.parametrize(
