@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from mailsec.errors import ConfigurationError, KeyUnavailable
+from mailsec.errors import ConfigurationError
 from mailsec.hookspecs import hookimpl
 from mailsec.interfaces import Conversation, Gateway, ProtocolCore, TcpService
 from mailsec.model.session import Session
@@ -57,9 +57,6 @@ class OcspPlugin:
 
     @hookimpl
     async def startup(self) -> None:
-        """Whether somebody may sign for each authority. A key that is out may come yet: until then the answer is "try later"."""
+        """Whether somebody may sign for each authority. Raise ConfigurationError where nobody may."""
         if self._service is not None:
-            try:
-                await self._service.responder.check()
-            except KeyUnavailable:
-                pass
+            await self._service.responder.check()

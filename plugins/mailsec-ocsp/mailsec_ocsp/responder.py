@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from mailsec.errors import InputError, MailsecError
+from mailsec.errors import ConfigurationError, InputError, KeyUnavailable, MailsecError
 from mailsec.interfaces import Gateway
+from mailsec.model.verdict import Event
 from mailsec_ocsp.authorities import Authorities, Authority
 from mailsec_ocsp.kept import Allowance, Answer, KeptAnswers
 from mailsec_ocsp.requests import CertId, OcspRequest, read_ocsp_request
@@ -36,6 +37,7 @@ _NOT_ISSUED: Final = {
     "unknown": Standing("unknown", issued=False),
     "unauthorized": Standing("unknown", issued=False),
 }
+_TOLD_SECONDS: Final = 60.0
 _NOT_ISSUED_HOLDS: Final = timedelta(minutes=5)
 """How long it holds that a number was not issued: it may be in a minute."""
 
@@ -51,11 +53,23 @@ class Responder:
         self._kept = KeptAnswers()
         self._allowance = Allowance(settings.signatures_per_second, self._runtime.monotonic())
         self._renewing: set[bytes] = set()
+        self._record = gateway.record
+        self._told = float("-inf")
 
     async def check(self) -> None:
-        """At start: whether somebody may sign for each authority. Raise ConfigurationError where nobody may; a key that is out may come."""
-        for authority in await self._authorities.all():
-            await self._signers.of(authority, self._runtime.now())
+        """At start: whether somebody may sign for each authority. Raise ConfigurationError where there is none, or nobody may.
+
+        A key that is out may come yet: until then the answer is "try later".
+        """
+        try:
+            authorities = await self._authorities.all()
+        except KeyUnavailable as error:
+            raise ConfigurationError(f"[plugin.ocsp] authorities: {error.message}", hint=error.hint) from error
+        for authority in authorities:
+            try:
+                await self._signers.of(authority, self._runtime.now())
+            except KeyUnavailable as error:
+                self._tell(error)
 
     async def answer(self, octets: bytes) -> Answer:
         """An answer to any octets. Raises nothing that they could cause."""
@@ -66,7 +80,15 @@ class Responder:
         try:
             return await self._answer(request)
         except MailsecError as error:
+            self._tell(error)
             return Answer(TRY_LATER if error.temporary else INTERNAL_ERROR)
+
+    def _tell(self, error: MailsecError) -> None:
+        """Have it in the log, once a minute: a client is told nothing of it."""
+        now = self._runtime.monotonic()
+        if now >= self._told + _TOLD_SECONDS:
+            self._told = now
+            self._record(Event("ocsp cannot answer", self._runtime.now(), {"reason": error.message, "hint": error.hint}))
 
     async def _answer(self, request: OcspRequest) -> Answer:
         authority = await self._authorities.of(request.ids[0])

@@ -32,6 +32,8 @@ class Company:
         self.authorities = {"CA": (self.ca.certificate,)}
         self.register: dict[int, IssuedCertificate] = {}
         self.out: Exception | None = None
+        self.events = []
+        self.record = self.events.append
 
     def issue(self, address: str = "dora@example.org", by: Authority | None = None):
         by = by or self.ca

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509 import ocsp
 
 from mailsec.asn1 import writer
-from mailsec.errors import ConfigurationError, KeyUnavailable, Tampered, Unavailable
+from mailsec.errors import ConfigurationError, Tampered, Unavailable
 from mailsec.model.verdict import Revocation
 from mailsec.pki.ocsp import ocsp_request
 from mailsec.testing.authority import Authority
@@ -243,8 +243,20 @@ def test_who_may_not_sign_is_told_at_start(company):
     with pytest.raises(ConfigurationError, match="lacks id-pkix-ocsp-nocheck"):
         start(signers=["dora"])
     start(signers=["stranger", "dora", "OCSP"])
-    with pytest.raises(KeyUnavailable):
-        start(signers=["nobody"])
+    with pytest.raises(ConfigurationError, match=r"authorities: none"):
+        start(authorities=["typo"])
+
+
+def test_a_key_that_is_out_at_start_may_come_and_is_told_of_once_a_minute(company):
+    certificate, responder = company.issue(), company.responder(signers=["OCSP"])
+    company.runtime.run(responder.check())
+    assert company.ask(responder, certificate).octets == company.ask(responder, certificate).octets == TRY_LATER
+    assert [(one.name, one.fields["reason"]) for one in company.events] == [("ocsp cannot answer", "there is no key called 'OCSP'")]
+    company.runtime.advance(60)
+    company.ask(responder, certificate)
+    assert len(company.events) == 2
+    company.appoint("OCSP")
+    assert company.judged(company.ask(responder, certificate), certificate).revocation is Revocation.GOOD
 
 
 def test_a_renewed_authority_answers_for_both_of_its_keys(company):
