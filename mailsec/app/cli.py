@@ -72,7 +72,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "status": ("mailsec.app.commands.status:status", "tell how a running mailsec is"),
     "reload": ("mailsec.app.commands.status:reload", "bring a changed configuration into force"),
     "drain": ("mailsec.app.commands.status:drain", "take no more mail, and go on delivering"),
-    "log find": ("mailsec.app.commands.log:find", "find the lines of the log about an address"),
+    "log find": ("mailsec.app.commands.log:find", "find the lines of the log about an address or a login"),
     "explain": ("mailsec.app.commands.explain:explain", "tell what would happen to a message, and why"),
     "reprocess": ("mailsec.app.commands.reprocess:reprocess", "have a message opened and judged again"),
     "smime sign": ("mailsec.app.commands.smime:sign", "sign a message in a file"),
@@ -180,11 +180,9 @@ class LazyGroup(click.Group):
 
     def _add_commands_of(self, plugin: str) -> None:
         """The commands of the installed plugin that is called as what was typed: no other is imported, enabled or not."""
-        from importlib.metadata import entry_points
+        if _is_plugin(plugin):
+            from mailsec.plugins import PluginManager
 
-        from mailsec.plugins import ENTRY_POINT_GROUP, PluginManager
-
-        if entry_points(group=ENTRY_POINT_GROUP, name=plugin):
             manager = PluginManager()
             manager.load([plugin])
             manager.providers("register_commands", cli=self)
@@ -196,6 +194,8 @@ class LazyGroup(click.Group):
             import difflib
 
             near = difflib.get_close_matches(args[0], self.list_commands(ctx), 1)
+            if not self.prefix and _is_plugin(args[0]):
+                raise click.UsageError(f"the plugin {args[0]} brings no commands", ctx) from error
             if near:
                 raise click.UsageError(f'there is no command "{args[0]}": did you mean "{near[0]}"?', ctx) from error
             raise
@@ -222,12 +222,22 @@ class LazyGroup(click.Group):
                     formatter.write_dl([(name.ljust(max(len(row[0]) for row in rows)), text) for name, text in found])
 
 
+def _is_plugin(name: str) -> bool:
+    """Whether an installed plugin is called so; it is not imported."""
+    from importlib.metadata import entry_points
+
+    from mailsec.plugins import ENTRY_POINT_GROUP
+
+    return bool(entry_points(group=ENTRY_POINT_GROUP, name=name))
+
+
 def root() -> click.Group:
     """The group `mailsec`."""
     group = LazyGroup(
         "",
         help="A mail security gateway: it signs and verifies S/MIME mail for people who do nothing special.\n\n"
         'Begin with "mailsec demo", or with "mailsec init DIR".',
+        epilog='Commands of plugins stand under the name of the plugin; "mailsec plugins" lists those that are installed.',
         context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     )
     return click.version_option(__version__, prog_name="mailsec", message="%(prog)s %(version)s")(group)

@@ -54,7 +54,8 @@ class Operations:
             return "reloading"
         if not supervisor.serving.orders.listening:
             return "drained"
-        return "running" if supervisor.serving.ready else "starting"
+        # One is enough: mail is taken while the place of another is filled again.
+        return "running" if any(worker.ready for worker in supervisor.serving.workers.values()) else "starting"
 
     def status(self) -> dict[str, Any]:
         """Processes, ports and token hosts as they are now."""
@@ -109,7 +110,13 @@ class Operations:
         supervisor = self.supervisor
         alive = sum(1 for worker in supervisor.serving.workers.values() if worker.ready)
         ready = self.state in ("running", "reloading") and alive > 0
-        return {"healthy": alive > 0 or self.state == "starting", "ready": ready, "state": self.state, "workers": alive}
+        # Workers that die and die again are "starting", too, and not well.
+        return {
+            "healthy": alive > 0 or (self.state == "starting" and not supervisor.was_ready),
+            "ready": ready,
+            "state": self.state,
+            "workers": alive,
+        }
 
     def _state(self, generation: Generation, ready: bool) -> str:
         if generation in self.supervisor.leaving:

@@ -93,7 +93,8 @@ class Supervisor:
         self._arrival: Deferred[None] | None = None
         self._coming_timing = self.timing
         self._generations = 1
-        self._was_ready = False
+        self.was_ready = False
+        """Whether all workers of one generation have been ready."""
         self._stopped_at = 0.0
         self._ping_number = 0
         # systemd speaks to the supervisor only.
@@ -143,8 +144,8 @@ class Supervisor:
         _log.info("worker is ready", worker=worker.number, pid=worker.pid, generation=generation.number)
         if generation is self.coming and generation.ready:
             self._arrived(generation)
-        if generation is self.serving and not self._was_ready and generation.ready:
-            self._was_ready = True
+        if generation is self.serving and not self.was_ready and generation.ready:
+            self.was_ready = True
             ports = [_shown(opened) for opened in generation.orders.sockets]
             _log.info("ready", workers=generation.orders.workers, ports=ports, pid=os.getpid())
             self.systemd.tell("READY=1", f"MAINPID={os.getpid()}", f"STATUS={generation.orders.workers} workers")
@@ -171,7 +172,7 @@ class Supervisor:
             if not generation.workers and generation in self.leaving:
                 self.leaving.remove(generation)
             self._hand_over(worker)
-        elif ended.exitCode == ConfigurationError.exit_code and not worker.ready and not self._was_ready:
+        elif ended.exitCode == ConfigurationError.exit_code and not worker.ready and not self.was_ready:
             # It has said what is wrong with the configuration, and the next one would say the same. Once all have been ready it is what
             # lies around the configuration that has changed (a nickname that was deleted): no reason to stop those that still serve.
             self.exit_code = ConfigurationError.exit_code
@@ -235,7 +236,7 @@ class Supervisor:
         self.reactor.callLater(self.timing.retire + self.timing.drain + 2, before.kill)
         self.timing = self._coming_timing
         _log.info("a new generation serves", generation=generation.number, workers=generation.orders.workers)
-        self._was_ready = True
+        self.was_ready = True
         self._tell_arrival(None)
 
     def _leave(self, generation: Generation) -> None:

@@ -14,7 +14,7 @@ from mailsec.app.config.models import Rule as RuleModel
 from mailsec.app.config.problems import Problem
 from mailsec.errors import ConfigurationError
 from mailsec.interfaces import Runtime
-from mailsec.plugins import PluginManager
+from mailsec.plugins import PluginManager, find_files, import_plugins
 from mailsec.rules.ruleset import CONCERNS, WORDS, Rule, RuleSet, compile_rule
 
 __all__ = ["compile_rules", "find_plugin_problems", "load_plugins", "plugin_settings"]
@@ -63,13 +63,27 @@ def plugin_settings(configuration: Configuration, manager: PluginManager) -> dic
 def find_plugin_problems(configuration: Configuration) -> list[Problem]:
     """Rules that cannot be used, plugins that cannot be loaded, and tables that their plugins refuse."""
     problems = _compile(configuration)[1]
+    plugins = configuration.plugins
+    try:
+        find_files(plugins.path)
+    except ConfigurationError as error:
+        return [*problems, Problem(("plugins", "path"), error.message, error.hint)]
     try:
         manager = load_plugins(configuration)
         models: dict[str, type[BaseModel]] = dict(manager.providers("register_config_models"))
     except ConfigurationError as error:
-        return [*problems, Problem(("plugins", "enabled"), error.message, error.hint)]
+        told = [Problem(("plugins", "enabled"), error.message, error.hint)]
+        return [*problems, *(_each_plugin(plugins.enabled, plugins.path) or told)]
+    # How a plugin calls its sources is known when they are made; without any plugin that has some, a name is a mistake.
+    if not manager.order().get("register_revocation_sources"):
+        for index, name in enumerate(configuration.revocation.order):
+            if name not in ("ocsp", "crl"):
+                hint = '"ocsp" and "crl" are built in; for others name their plugin in [plugins] enabled'
+                problems.append(Problem(("revocation", "order", index), f'no enabled plugin brings a source called "{name}"', hint))
     for name, table in configuration.plugin_tables.items():
         model = models.get(name)
+        if model is None and name not in plugins.enabled:
+            continue  # `semantics` has said that it is not enabled
         if model is None:
             problems.append(Problem(("plugin", name), f"the plugin {name} reads no settings of this name"))
             continue
@@ -77,6 +91,17 @@ def find_plugin_problems(configuration: Configuration) -> list[Problem]:
             model.model_validate(table)
         except ValidationError as error:
             problems.extend(describe(model, ("plugin", name), detail) for detail in error.errors(include_url=False))
+    return problems
+
+
+def _each_plugin(names: Sequence[str], paths: Sequence[str]) -> list[Problem]:
+    """What is wrong with each of several plugins, where the first one has stopped the others."""
+    problems = []
+    for index, name in enumerate(names):
+        try:
+            import_plugins((name,), paths)
+        except ConfigurationError as error:
+            problems.append(Problem(("plugins", "enabled", index), error.message, error.hint))
     return problems
 
 

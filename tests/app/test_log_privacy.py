@@ -111,10 +111,23 @@ def test_log_find_finds_a_person_in_each_kind_of_log_and_nobody_else(mailsec, fo
     found = json.loads(out)
     assert code == 0 and found["lines"] == [*lines.values(), "delivered to ALICE@example.org"]
     assert mailsec("log", "find", "-d", database, "carol@example.org", "none.log")[0] == 1
-    code, _, err = mailsec("log", "find", "-d", database, "carol", "none.log")
-    assert code == 2 and "name@domain" in err
+    for wrong in ("carol@", "carol and bob", ""):
+        code, _, err = mailsec("log", "find", "-d", database, wrong, "none.log")
+        assert code == 2 and "name@domain" in err
     code, _, err = mailsec("log", "find", "-d", database, "carol@example.org", "absent.log")
     assert code == 3 and "absent.log" in err
+
+
+def test_log_find_finds_a_login_that_is_no_address_and_no_address_that_begins_with_it(mailsec, folder, database):
+    from mailsec.store.certdb import CertDb
+
+    with CertDb.open(database) as opened:
+        pseudonym = Pseudonyms(log_key(opened.data_key), strict=False).of("alice")
+    lines = ['{"event": "login refused", "user": "alice"}', f'{{"event": "login refused", "user": "{pseudonym}"}}']
+    others = ['{"reverse_path": "alice@example.org"}', '{"user": "malice"}', '{"user": "alice-2"}']
+    Path("some.log").write_text("\n".join([*lines, *others]) + "\n")
+    code, out, _ = mailsec("log", "find", "-d", database, "--json", "alice", "some.log")
+    assert code == 0 and json.loads(out)["lines"] == lines
 
 
 def test_a_rotated_file_is_made_anew_by_a_process_that_nobody_told(tmp_path):

@@ -12,10 +12,12 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from mailsec.app.control_socket import ask
+from mailsec.app.operations import Operations
 from mailsec.errors import Unavailable
 from mailsec.store.spool_queue import list_queue
 from tests.peers.inbox import Inbox
@@ -202,6 +204,26 @@ def test_drained_it_takes_nothing_delivers_what_it_has_and_a_reload_takes_mail_a
     session(gateway).quit()
     shown = command(gateway, "status")
     assert shown.returncode == 0 and "is running" in shown.stdout and f"127.0.0.1:{gateway.port}" in shown.stdout
+
+
+def test_it_takes_mail_while_one_of_two_workers_is_replaced_and_is_not_well_when_none_comes_back():
+    def worker(ready: bool) -> SimpleNamespace:
+        return SimpleNamespace(ready=ready)
+
+    serving = SimpleNamespace(workers={0: worker(False), 1: worker(False)}, orders=SimpleNamespace(listening=True))
+    supervisor = SimpleNamespace(stopping=False, serving=serving, was_ready=False)
+    operations = Operations(SimpleNamespace(under_way=False, supervisor=supervisor))  # type: ignore[arg-type]
+
+    def health() -> tuple[object, ...]:
+        found = operations.health()
+        return found["state"], found["healthy"], found["ready"]
+
+    assert health() == ("starting", True, False)
+    serving.workers[1] = worker(True)
+    assert health() == ("running", True, True)
+    supervisor.was_ready = True
+    del serving.workers[1]
+    assert health() == ("starting", False, False)
 
 
 def test_who_asks_nonsense_gets_an_answer_and_strangers_get_none(gateway: Served):

@@ -87,7 +87,7 @@ def test_check_tells_every_mistake_around_the_file_at_once(gateway, tmp_path):
     text = text.replace("# anchor_files = []", f'anchor_files = ["{tmp_path}/none.pem", "mailsec.toml"]')
     text = text.replace('# directory = "spool"', 'directory = "passphrase"')
     text = text.replace('name = "everybody"', 'name = "everybody"\nsigner = "alcie"')
-    text = text.replace("# enabled = []", 'enabled = ["no-such-plugin"]')
+    text = text.replace("# enabled = []", 'enabled = ["no-such-plugin", "nor-this-one"]')
     text = text.replace(
         'next_hop = "smtp://[127.0.0.1]:10026"',
         'next_hop = { to = "smtp://relay.example.net", tls = "verified", username = "u", password_file = "pw" }',
@@ -107,11 +107,34 @@ def test_check_tells_every_mistake_around_the_file_at_once(gateway, tmp_path):
         "pw: no such file",
         "passphrase is no directory",
         "no plugin is called no-such-plugin",
+        "no plugin is called nor-this-one",
     ]
     for words in expected:
         assert any(words in message for message in messages), (words, messages)
     assert len(messages) == len(expected)
     assert 'did you mean "Server-Cert"?' in err and 'did you mean "alice"?' in err
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "words", "hint"),
+    [
+        ("# path = []", 'path = ["absent"]', "plugins cannot be looked for in", "see [plugins] path"),
+        (
+            '# order = ["ocsp", "crl"]',
+            'order = ["ocspp"]',
+            'no enabled plugin brings a source called "ocspp"',
+            '"ocsp" and "crl" are built in',
+        ),
+        ('# order = ["ocsp", "crl"]', 'order = ["crl", "ldap"]', 'a source called "ldap"', "name their plugin in [plugins] enabled"),
+    ],
+)
+def test_check_tells_what_no_plugin_brings(gateway, before, after, words, hint):
+    configuration = gateway / "mailsec.toml"
+    text = configuration.read_text()
+    assert before in text
+    configuration.write_text(text.replace(before, after))
+    code, _out, err = run("check", "-c", str(configuration))
+    assert code == 78 and words in err and hint in err and "1 error" in err
 
 
 def test_check_with_another_pass_phrase(gateway):

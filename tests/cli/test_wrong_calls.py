@@ -158,6 +158,9 @@ def test_plugins_shows_who_answers_each_hook_and_imports_only_what_is_enabled():
         "log",
         "software",
         "mailbox",
+        "authenticators",
+        "recipients",
+        "metrics",
     }
     assert "trusted code" in call("plugins").stdout
     assert call("plugins", "-c", "nowhere.toml").code == 78

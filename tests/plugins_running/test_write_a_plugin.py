@@ -111,3 +111,10 @@ def test_the_plugin_of_the_page_runs_in_the_gateway(tmp_path):
 def test_a_name_that_cannot_be_one_is_refused(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert mailsec("plugin", "new", name)[0] == 2 and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["rules", "socketmap"])
+def test_a_name_that_another_plugin_has_is_refused(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = mailsec("plugin", "new", name)
+    assert code == 2 and f"there is a plugin called {name} already" in err and not list(tmp_path.iterdir())

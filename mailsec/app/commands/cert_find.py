@@ -45,6 +45,8 @@ def find(output: Output, address: str, explain: bool, local: bool, database: Dat
             output.table(["directory", "what it gave"], [(one.directory, _given(one)) for one in known.asked], title="asked, in this order")
             output.text("")
         output.table(["certificate", "of", "until", "key", "from"], [_row(one) for one in known.chosen], title="used" if explain else "")
+        if known.chosen and database.database:
+            output.text("Nobody was asked whether it was revoked: that takes a configuration (-c).")
         if explain and known.others:
             if known.chosen:
                 output.text("")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import IO
 
 import click
@@ -22,17 +22,14 @@ __all__ = ["find"]
 @database_options
 @click.pass_obj
 def find(output: Output, address: str, files: tuple[str, ...], database: DatabaseChoice) -> int:
-    """Find the lines about ADDRESS: in [log] file and what logrotate made of it, or in FILEs (- is standard input; .gz is read, too)."""
+    """Find the lines about ADDRESS, or about a login: in [log] file and what logrotate made of it, or in FILEs (- is standard input; .gz is
+    read, too)."""
     from mailsec.app.config import load_configuration
     from mailsec.app.databases import open_database
     from mailsec.app.pseudonyms import Pseudonyms, log_key
-    from mailsec.errors import AddressError, UsageError
-    from mailsec.model.address import Address
+    from mailsec.errors import UsageError
 
-    try:
-        wanted = Address.parse(address)
-    except AddressError as error:
-        raise UsageError(error.message, hint=error.hint) from error
+    wanted, spelt = _person(address)
     if not files and not database.database:
         log = load_configuration(database.configuration_path()).log.file
         if not log:
@@ -42,8 +39,8 @@ def find(output: Output, address: str, files: tuple[str, ...], database: Databas
         raise UsageError("find it where?", hint="name files, or - for standard input")
     with open_database(output, database) as opened:
         key = log_key(opened.data_key)
-    pseudonyms = [Pseudonyms(key, strict=strict).of(str(wanted)) for strict in (False, True)]
-    about = _about(str(wanted), wanted.key, *pseudonyms)
+    pseudonyms = [Pseudonyms(key, strict=strict).of(wanted) for strict in (False, True)]
+    about = _about(*spelt, *pseudonyms)
     found: list[str] = []
     for name in files:
         with _opened(name) as file:
@@ -53,15 +50,31 @@ def find(output: Output, address: str, files: tuple[str, ...], database: Databas
         for line in found:
             output.text(line)
 
-    output.result({"address": str(wanted), "pseudonym": pseudonyms[1], "files": list(files), "lines": found}, draw)
+    output.result({"address": wanted, "pseudonym": pseudonyms[1], "files": list(files), "lines": found}, draw)
     output.progress(f"{plural(len(found), 'line')} about {wanted} ({pseudonyms[1]}) in {plural(len(files), 'file')}")
     return 0 if found else 1
 
 
+def _person(name: str) -> tuple[str, Sequence[str]]:
+    """Somebody by an address, or by a login that is none; and how the two may be spelt in a log."""
+    from mailsec.errors import AddressError, UsageError
+    from mailsec.model.address import Address
+
+    try:
+        address = Address.parse(name)
+    except AddressError as error:
+        # Logins are pseudonyms, too, and a login that was refused stands beside no address.
+        if name and not re.search(r"[@\s]", name):
+            return name, (name,)
+        raise UsageError(error.message, hint=f"{error.hint}, or a login") from error
+    return str(address), (str(address), address.key)
+
+
 def _about(*names: str) -> re.Pattern[str]:
-    """What finds one of `names` that is no part of a longer one: alice@example.org is not in malice@example.org."""
+    """What finds one of `names` that is no part of a longer one: neither alice@example.org nor alice is in malice@example.org."""
     spelt = {variant for name in names for variant in (name, json.dumps(name)[1:-1])}
-    return re.compile(rf"(?<![\w.+~-])(?:{'|'.join(map(re.escape, sorted(spelt)))})(?![\w-]|\.\w)", re.IGNORECASE)
+    one = "|".join(re.escape(name) if "@" in name else rf"{re.escape(name)}(?!@)" for name in sorted(spelt))
+    return re.compile(rf"(?<![\w.+~-])(?:{one})(?![\w-]|\.\w)", re.IGNORECASE)
 
 
 def _with_rotated(path: str) -> Iterator[str]:

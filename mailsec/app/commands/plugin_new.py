@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from importlib.metadata import entry_points
 from importlib.resources import files
 from pathlib import Path
 from typing import Final
@@ -12,6 +13,7 @@ import click
 from mailsec.app.files import reason_of
 from mailsec.app.output import Output, json_option
 from mailsec.errors import MailsecError, UsageError
+from mailsec.plugins import ENTRY_POINT_GROUP
 
 __all__ = ["KINDS", "new"]
 
@@ -46,6 +48,11 @@ def new(output: Output, name: str, kind: str, directory: str) -> None:
         raise UsageError(
             f"{name!r} cannot be the name of a plugin", hint="small letters, digits and hyphens, such as greylist or my-directory"
         )
+    # Imported here: only this command needs what is built in.
+    from mailsec.app.assembly import BUILT_IN
+
+    if name in BUILT_IN or any(point.name == name for point in entry_points(group=ENTRY_POINT_GROUP)):
+        raise UsageError(f"there is a plugin called {name} already", hint="`mailsec plugins` lists them; choose another name")
     place = Path(directory or f"mailsec-{name}")
     module = f"mailsec_{name.replace('-', '_')}"
     words = {
@@ -80,7 +87,7 @@ def new(output: Output, name: str, kind: str, directory: str) -> None:
         raise MailsecError(f"{place} cannot be written: {reason_of(error)}", hint="choose another directory with -o") from error
 
     def say() -> None:
-        output.text(f"{place}: {KINDS[kind].lower()}")
+        output.text(f"{place}: {KINDS[kind][0].lower()}{KINDS[kind][1:]}")
         output.text("\n".join(f"    {path}" for path in written))
         output.text(f'\nNow: cd {place} && pip install --editable . && pytest; then enable it: [plugins] enabled = ["{name}"]')
 

@@ -143,7 +143,10 @@ def _wisher(word: str, done: str, help: str, *, everything: bool = False) -> cli
         from mailsec.store.spool_queue import make_wish
 
         if not (ids or selection or all or everything):
-            raise UsageError(f"{word} what?", hint="name ids, choose with --state, --recipient, --sender, --older, or say --all")
+            raise UsageError(
+                f"{word} what?",
+                hint="name ids, choose with --recipient, --older or another filter (--help), or say --all",
+            )
         directory, entries = read_queue(output, configuration, spool)
         chosen = selection.of(entries, ids)
         if (error := missing(entries, ids)) is not None:

@@ -202,6 +202,10 @@ def _listener(index: int, listener: models.Listener, problems: list[Problem]) ->
         problem("protocol", "lmtp is not spoken on port 25", 'another port (24), or a unix socket: address = "unix:/run/mailsec/lmtp"')
     if listener.proxy and listener.origin == "mailbox":
         problem("proxy", "is for listeners that take mail")
+    if listener.recipients_per_hour and listener.origin not in ("submission", "trusted"):
+        problem(
+            "recipients_per_hour", "is for submission and trusted listeners", "elsewhere nobody is known whose recipients could be counted"
+        )
     if listener.normalise and not reached_by_us:
         problem("normalise", "strangers could smuggle mail here", "listen on 127.0.0.1 or a unix socket, or set peers")
     return endpoint

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from mailsec.errors import InputError, UsageError
+from mailsec.errors import CertificateError, InputError, UsageError
 from mailsec.interfaces import CommandOutput
 from mailsec.keys.files import load_certificates
 from mailsec.model.address import Address
@@ -81,8 +81,11 @@ def _read(file: str) -> bytes:
     try:
         data = sys.stdin.buffer.read(_OCTETS) if file == "-" else Path(file).read_bytes()[:_OCTETS]
     except OSError as error:
-        raise InputError(f"cannot read {file}: {error.strerror}") from None
-    return load_certificates(data)[0]
+        raise InputError(f"cannot read {file}: {(error.strerror or str(error)).lower()}") from None
+    try:
+        return load_certificates(data)[0]
+    except CertificateError as error:
+        raise InputError(f"{file}: {error.message}", hint=error.hint or "a certificate in PEM or DER, or --cert NICK") from error
 
 
 def _stored(nickname: str, configuration: str, database: str, passphrase_file: str) -> bytes:
@@ -92,5 +95,5 @@ def _stored(nickname: str, configuration: str, database: str, passphrase_file: s
     command = [sys.executable, "-m", "mailsec", "cert", "export", "--json", *named, "--", nickname]
     done = subprocess.run(command, stdout=subprocess.PIPE, check=False)  # noqa: S603 - no shell, and what was typed is words of its own
     if done.returncode:
-        raise InputError(f'there is no certificate "{nickname}" to be had', hint='see above; "mailsec cert list" shows what there is')
+        raise InputError(f'"{nickname}" cannot be read from the database', hint="the lines above say why")
     return load_certificates(json.loads(done.stdout)["pem"].encode())[0]
