@@ -16,7 +16,7 @@ from mailsec.app.output import Output
 from mailsec.plugins import ENTRY_POINT_GROUP
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
-PAGES = [PROJECT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")] + sorted((PROJECT / "docs").glob("*.md"))
+PAGES = [PROJECT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")] + sorted((PROJECT / "docs").rglob("*.md"))
 PAGES += sorted((PROJECT / "plugins").glob("*/README.md"))
 
 
@@ -74,7 +74,7 @@ def test_every_page_is_linked():
         reached.add(source)
         for target in re.findall(r"\]\(([^)#:]+)\)", source.read_text()):
             waiting.append((source.parent / target).resolve())
-    for path in sorted((PROJECT / "docs").iterdir()):
+    for path in sorted(one for one in (PROJECT / "docs").rglob("*") if one.is_file()):
         assert path in reached, f"{path.name} is linked from nowhere"
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+import socket
 import threading
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from aiosmtpd.controller import Controller
+from aiosmtpd.smtp import SMTP
 
 from tests.peers.postfix import free_port
 
@@ -35,11 +37,42 @@ class Delivered(NamedTuple):
         return tuple(one.decode("latin-1") for one in _REPORTED.findall(self.octets)) if self.reverse_path == "" else ()
 
 
-class Inbox:
-    """Use it as a context manager. `refuse` maps a recipient to the reply that it gets at RCPT."""
+class _Elsewhere(Controller):
+    """It listens on a socket that was made in another network; there is nobody here who could try it."""
 
-    def __init__(self, port: int = 0, host: str = "127.0.0.1") -> None:
+    def __init__(self, handler: Any, listener: socket.socket, **options: Any) -> None:
+        super().__init__(handler, **options)
+        self._listener = listener
+        self._sessions: list[SMTP] = []
+
+    def factory(self) -> SMTP:
+        self._sessions.append(super().factory())
+        return self._sessions[-1]
+
+    def stop(self, no_assert: bool = False) -> None:
+        """Sessions end, too, as those of a server that is stopped: nobody waits for it."""
+        for session in self._sessions:
+            if session.transport is not None:
+                self.loop.call_soon_threadsafe(session.transport.abort)
+        super().stop(no_assert)
+
+    def _create_server(self) -> Any:
+        return self.loop.create_server(self._factory_invoker, sock=self._listener)
+
+    def _trigger_server(self) -> None:
+        self._factory_invoker()
+
+
+class Inbox:
+    """Use it as a context manager. `refuse` maps a recipient to the reply that it gets at RCPT. `options` are those of aiosmtpd.
+
+    `listener` is a socket that listens already, as on a machine of tests/peers/machine.py.
+    """
+
+    def __init__(self, port: int = 0, host: str = "127.0.0.1", *, listener: socket.socket | None = None, **options: Any) -> None:
         self.host = host
+        self._listener = listener
+        self._options = {"enable_SMTPUTF8": True, "data_size_limit": 0, **options}
         self.port = port or free_port()
         self.messages: list[Delivered] = []
         self.refuse: dict[str, str] = {}
@@ -60,7 +93,10 @@ class Inbox:
         return "250 2.0.0 taken"
 
     def start(self) -> Inbox:
-        self._controller = Controller(self, hostname=self.host, port=self.port, enable_SMTPUTF8=True, data_size_limit=0)
+        if self._listener is not None:
+            self._controller = _Elsewhere(self, self._listener, **self._options)
+        else:
+            self._controller = Controller(self, hostname=self.host, port=self.port, **self._options)
         self._controller.start()
         return self
 

@@ -21,7 +21,7 @@ _ABOUT = """\
 # Settings
 
 One TOML file, `/etc/mailsec/mailsec.toml` where no other is named. [conf/mailsec.toml](../conf/mailsec.toml) is the same as a commented file,
-[conf/examples](../conf/examples) has whole ones; [deploy.md](deploy.md) says which is for what. `mailsec check` finds every mistake at once, with
+[deploy.md](deploy.md) has whole ones, each for a place. `mailsec check` finds every mistake at once, with
 file, line and hint. Paths are relative to the directory of the file. Secrets do not stand in it: settings name files with them.
 
 This page is written from the models in `mailsec/app/config/models.py`.

@@ -1,0 +1,62 @@
+"""docs/deploy/beside-postfix.md, typed on a machine: mailsec is the content filter of Postfix in both directions."""
+
+from __future__ import annotations
+
+import smtplib
+
+import pytest
+
+from tests.deploy.place import ALICE, CAROL, GATEWAY, PASSWORD, Place
+from tests.peers.gateway import until
+
+
+@pytest.fixture(scope="module")
+def place(machines):
+    with Place("deploy/beside-postfix.md") as place:
+        yield place.follow()
+
+
+def submission(place):
+    return place.machine.smtp(GATEWAY, 587, tls=place.tls("/etc/ssl/mail/cert.pem"))
+
+
+def test_the_page_shows_what_it_says(place):
+    assert "is fine" in place.wrote[0] and "running" in place.wrote[0]
+    assert "smime=none" in place.mailbox("first")
+
+
+def test_what_people_submit_leaves_signed_to_the_world(place):
+    place.submits(submission(place), "out")
+    delivered = until(lambda: place.world.of("<out@demo.example.org>"), 60)[0]
+    assert delivered.reverse_path == ALICE and delivered.recipients == (CAROL,)
+    place.verify(delivered.octets)
+
+
+def test_attack_login_cannot_send_as_somebody_else(place):
+    with submission(place) as client:
+        client.login("alice", PASSWORD)
+        with pytest.raises((smtplib.SMTPSenderRefused, smtplib.SMTPRecipientsRefused)):
+            client.sendmail("boss@example.org", [CAROL], "From: boss@example.org\r\n\r\nx\r\n")
+
+
+def test_what_arrives_lies_in_the_mailbox_with_its_verdict(place):
+    place.arrives(place.machine.smtp(GATEWAY, 25), place.letter("intact"))
+    place.arrives(place.machine.smtp(GATEWAY, 25), place.letter("changed", changed=True))
+    assert place.results("intact").startswith("smime=pass")
+    assert place.results("changed").startswith("smime=fail")
+
+
+def test_attack_letter_to_the_world_by_port_25_is_not_relayed(place):
+    with place.machine.smtp(GATEWAY, 25) as client, pytest.raises(smtplib.SMTPRecipientsRefused):
+        client.sendmail(ALICE, [CAROL], f"From: {ALICE}\r\nTo: {CAROL}\r\n\r\nsign this\r\n")
+
+
+def test_while_mailsec_is_away_postfix_keeps_the_mail(place):
+    place.machine.run("systemctl stop mailsec")
+    place.arrives(place.machine.smtp(GATEWAY, 25), place.letter("away"))
+    place.submits(submission(place), "away")
+    place.machine.until("postqueue -p", "127.0.0.1[127.0.0.1]:10027: Connection refused")
+    place.machine.until("postqueue -p", "127.0.0.1[127.0.0.1]:10025: Connection refused")
+    place.machine.run("systemctl start mailsec && postqueue -f")
+    assert place.results("away").startswith("smime=pass")
+    place.verify(until(lambda: place.world.of("<away@demo.example.org>"), 60)[0].octets)

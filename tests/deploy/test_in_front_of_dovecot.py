@@ -1,0 +1,52 @@
+"""docs/deploy/in-front-of-dovecot.md, typed on a machine: mailsec is the mail exchanger, Dovecot has the mailboxes and the passwords."""
+
+from __future__ import annotations
+
+import smtplib
+
+import pytest
+
+from tests.deploy.place import ALICE, CAROL, GATEWAY, Place
+from tests.peers.gateway import until
+
+
+@pytest.fixture(scope="module")
+def place(machines):
+    with Place("deploy/in-front-of-dovecot.md") as place:
+        yield place.follow()
+
+
+def test_the_page_shows_what_it_says(place):
+    assert "is fine" in place.wrote[1] and "running" in place.wrote[1]
+    assert "smime=none" in place.wrote[2] and "a first letter" in place.wrote[2]
+
+
+def test_what_people_submit_leaves_signed_to_the_world(place):
+    place.submits(place.machine.smtp(GATEWAY, 465, tls=place.tls()), "out")
+    delivered = until(lambda: place.world.of("<out@demo.example.org>"), 60)[0]
+    assert delivered.reverse_path == ALICE and delivered.recipients == (CAROL,)
+    place.verify(delivered.octets)
+
+
+def test_what_arrives_lies_in_the_mailbox_with_its_verdict(place):
+    place.arrives(place.machine.smtp(GATEWAY, 25), place.letter("intact"))
+    place.arrives(place.machine.smtp(GATEWAY, 25, tls=place.tls()), place.letter("changed", changed=True))
+    assert place.results("intact").startswith("smime=pass")
+    assert place.results("changed").startswith("smime=fail")
+
+
+def test_somebody_whom_dovecot_does_not_know_is_refused(place):
+    with place.machine.smtp(GATEWAY, 25) as client, pytest.raises(smtplib.SMTPRecipientsRefused) as refused:
+        client.sendmail(CAROL, ["bobby@example.org"], place.letter("bobby"))
+    assert refused.value.recipients["bobby@example.org"][0] == 550
+
+
+def test_while_dovecot_is_away_nothing_is_lost(place):
+    place.machine.run("systemctl stop dovecot")
+    place.arrives(place.machine.smtp(GATEWAY, 25), place.letter("away"))
+    with place.machine.smtp(GATEWAY, 25) as client, pytest.raises(smtplib.SMTPRecipientsRefused) as refused:
+        client.sendmail(CAROL, ["robert@example.org"], place.letter("robert"))
+    assert refused.value.recipients["robert@example.org"][0] == 451
+    place.machine.until("mailsec queue list", ALICE)
+    place.machine.run("systemctl start dovecot && mailsec queue flush")
+    assert place.results("away").startswith("smime=pass")

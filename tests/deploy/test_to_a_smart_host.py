@@ -1,0 +1,60 @@
+"""docs/deploy/to-a-smart-host.md, typed on a machine: Postfix and Dovecot are the mail server, mailsec stands between it and the provider.
+
+Both are one machine here, with two addresses; the system believes the CA of the provider.
+"""
+
+from __future__ import annotations
+
+import smtplib
+
+import pytest
+
+from tests.deploy.place import ALICE, CAROL, GATEWAY, MAIL_SERVER, PASSWORD, Place
+from tests.peers.gateway import until
+
+
+@pytest.fixture(scope="module")
+def place(machines):
+    with Place("deploy/to-a-smart-host.md", postfix_at=MAIL_SERVER) as place:
+        place.start_provider("example", "the password at the provider")
+        yield place.follow()
+
+
+def submission(place):
+    return place.machine.smtp(MAIL_SERVER, 587, source="192.0.2.77", tls=place.tls("/etc/ssl/mail/cert.pem"))
+
+
+def test_the_page_shows_what_it_says(place):
+    assert "mail.example.org" in place.wrote[1] and "is fine" in place.wrote[1] and "running" in place.wrote[1]
+    assert "Queued mail for delivery" in place.wrote[2] or "250 2" in place.wrote[2]
+    assert "smime=none" in place.mailbox("first")
+
+
+def test_what_people_submit_leaves_signed_by_the_providers_relay(place):
+    place.submits(submission(place), "out")
+    delivered = until(lambda: place.provider.of("<out@demo.example.org>"), 60)[0]
+    assert delivered.reverse_path == ALICE and delivered.recipients == (CAROL,)
+    place.verify(delivered.octets)
+
+
+def test_attack_login_cannot_send_as_somebody_else(place):
+    with submission(place) as client:
+        client.login("alice", PASSWORD)
+        with pytest.raises((smtplib.SMTPSenderRefused, smtplib.SMTPRecipientsRefused)):
+            client.sendmail("boss@example.org", [CAROL], "From: boss@example.org\r\n\r\nx\r\n")
+
+
+def test_what_arrives_lies_in_the_mailbox_with_its_verdict(place):
+    place.arrives(place.machine.smtp(GATEWAY, 25), place.letter("intact"))
+    place.arrives(place.machine.smtp(GATEWAY, 25, tls=place.tls()), place.letter("changed", changed=True))
+    assert place.results("intact").startswith("smime=pass")
+    assert place.results("changed").startswith("smime=fail")
+
+
+def test_while_the_provider_is_away_nothing_is_lost(place):
+    place.stop_provider()
+    place.submits(submission(place), "away")
+    place.machine.until("mailsec queue list", CAROL)
+    place.start_provider("example", "the password at the provider")
+    place.machine.run("mailsec queue flush")
+    place.verify(until(lambda: place.provider.of("<away@demo.example.org>"), 60)[0].octets)

@@ -1,0 +1,193 @@
+"""A machine of our own for a page of docs/deploy: what is typed there changes nothing outside, and every path and port is that of the page.
+
+It is a set of namespaces (files, network, processes) on this machine. /etc, /var, /opt, /usr/local and /home are overlays, so Debian's Postfix and
+Dovecot lie there as they were installed, and `useradd`, `postconf -e` or port 25 belong to the machine alone; /opt/mailsec is this checkout.
+192.0.2.0/24 are all its own addresses, and a cable leads to the world, 198.51.100.0/24, where tests send and receive. There is no
+systemd in it: `systemctl` and `journalctl` are tests/peers/systemctl.py, which starts mailsec as its unit says. Needs root.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import smtplib
+import socket
+import ssl
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from tests.peers.gateway import PROJECT, until
+
+__all__ = ["Machine", "why_not"]
+
+T = TypeVar("T")
+
+OVERLAYS = ("etc", "var", "opt", "usr/local", "home")
+SETUP = """
+set -e
+for name in {overlays}; do
+  layers={directory}/layers/$name
+  mkdir -p $layers/upper $layers/work
+  mount -t overlay overlay -o lowerdir=/$name,upperdir=$layers/upper,workdir=$layers/work /$name
+done
+mount -t tmpfs -o mode=755 tmpfs /run
+chmod o+rx {hidden}
+mkdir -p /opt/mailsec
+mount --bind {project} /opt/mailsec
+ip link set lo up
+ip route add local 192.0.2.0/24 dev lo
+unshare --net sleep infinity &
+world=$!
+until ip link add outside type veth peer name inside netns $world 2> /dev/null; do sleep 0.02; done
+ip address add 203.0.113.1/30 dev outside
+ip link set outside up
+nsenter --target $world --net sh -e << 'END'
+ip link set lo up
+ip address add 203.0.113.2/30 dev inside
+ip link set inside up
+ip route add local 198.51.100.0/24 dev lo
+ip route add 192.0.2.0/24 via 203.0.113.1
+END
+ip route add 198.51.100.0/24 via 203.0.113.2
+for name in systemctl journalctl; do
+  printf '#!/bin/sh\\nexec {python} {project}/tests/peers/systemctl.py %s "$@"\\n' $name > /usr/local/bin/$name
+  chmod 755 /usr/local/bin/$name
+done
+echo ready
+exec sleep infinity
+"""
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+CLONE_NEWNET = 0x40000000
+
+
+def why_not() -> str:
+    """Why there can be no such machine here; "" where there can."""
+    if os.geteuid() != 0:
+        return "a machine of namespaces needs root"
+    if not all(shutil.which(program, path=PATH) for program in ("unshare", "nsenter", "ip", "setpriv")):
+        return "unshare, nsenter, ip or setpriv is absent: apt-get install util-linux iproute2"
+    trial = "mount -t tmpfs tmpfs /mnt && mkdir /mnt/u /mnt/w && mount -t overlay x -o lowerdir=/etc,upperdir=/mnt/u,workdir=/mnt/w /etc"
+    command = ["unshare", "--mount", "--net", "--pid", "--fork", "sh", "-c", trial]
+    if subprocess.run(command, capture_output=True, check=False).returncode != 0:
+        return "no namespaces with overlays here"
+    return ""
+
+
+def _hidden() -> list[Path]:
+    """Directories above the checkout and its Python that other users may not enter; on the machine mailsec has a user of its own."""
+    places = (PROJECT, Path(sys.executable), Path(sys.executable).resolve())
+    return sorted({path for place in places for path in place.parents if path.stat().st_mode & 0o005 != 0o005})
+
+
+def _child(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0])
+
+
+class Machine:
+    """Use it as a context manager. What it was changed to lies in `directory`; `like` is the directory of one that is taken up from there."""
+
+    def __init__(self, directory: Path, like: Path | None = None) -> None:
+        self.directory = directory
+        if like is not None:
+            subprocess.run(["cp", "-a", str(like / "layers"), str(directory)], check=True)
+        self._environment: dict[str, str] = {}
+        self._process: subprocess.Popen[str] | None = None
+        self._pid = self._world = 0
+
+    def __enter__(self) -> Machine:
+        hidden = _hidden()
+        overlays = [*OVERLAYS, *{path.parts[1] for path in hidden}]
+        chmod = " ".join(map(str, hidden)) or "/etc"
+        script = SETUP.format(overlays=" ".join(overlays), hidden=chmod, directory=self.directory, project=PROJECT, python=sys.executable)
+        self._process = subprocess.Popen(
+            ["unshare", "--mount", "--net", "--pid", "--fork", "--mount-proc", "--kill-child", "sh", "-c", script],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=(self.directory / "stderr").open("wb"),
+            text=True,
+        )
+        assert self._process.stdout is not None
+        if self._process.stdout.readline() != "ready\n":
+            raise RuntimeError(f"no machine: {(self.directory / 'stderr').read_text()}")
+        self._pid = _child(self._process.pid)
+        self._world = _child(self._pid)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End it; with its first process all others end."""
+        if self._process is None:
+            return
+        # unshare takes its first process, and that all others, with it.
+        self._process.kill()
+        self._process.wait(20)
+
+    def run(self, script: str, *, succeeds: bool = True) -> str:
+        """Run lines of shell in /opt/mailsec, as root; what they wrote, both streams. `export` lasts, as it does in a terminal."""
+        whole = f"set -e\n{script}\nexport -p > /var/exported"
+        if self.file("/var/exported").exists():
+            whole = f". /var/exported\n{whole}"
+        command = ["nsenter", "--target", str(self._pid), "--mount", "--net", "--pid", "--wdns=/opt/mailsec", "bash", "-c", whole]
+        environment = {"PATH": PATH, "HOME": "/root", "LANG": "C.UTF-8", "TERM": "dumb"}
+        # Not a pipe: servers that the script leaves behind would keep it open.
+        with tempfile.TemporaryFile("w+") as wrote:
+            done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=wrote, stderr=wrote, env=environment, timeout=120, check=False)
+            wrote.seek(0)
+            text = wrote.read()
+        assert (done.returncode == 0) is succeeds, f"{script}\n-> {done.returncode}\n{text}"
+        return text
+
+    def file(self, path: str) -> Path:
+        """A file of the machine as it is seen from outside."""
+        return Path(f"/proc/{self._pid}/root{path}")
+
+    # -- the network -----------------------------------------------------------------------------------------------------------
+
+    def inside(self, action: Callable[[], T], *, world: bool = False) -> T:
+        """Do it in the network of the machine, or in the world outside: sockets that it makes stay there."""
+        result: list[T] = []
+        failure: list[BaseException] = []
+
+        def enter() -> None:
+            try:
+                with open(f"/proc/{self._world if world else self._pid}/ns/net") as namespace:  # noqa: PTH123 - a descriptor is what setns takes
+                    if ctypes.CDLL(None, use_errno=True).setns(namespace.fileno(), CLONE_NEWNET) != 0:
+                        raise OSError(ctypes.get_errno(), "setns")
+                result.append(action())
+            except BaseException as problem:
+                failure.append(problem)
+
+        # A namespace belongs to a thread: this one ends with it.
+        thread = threading.Thread(target=enter)
+        thread.start()
+        thread.join()
+        if failure:
+            raise failure[0]
+        return result[0]
+
+    def smtp(self, host: str, port: int, *, source: str = "198.51.100.99", tls: ssl.SSLContext | None = None) -> smtplib.SMTP:
+        """smtplib, connected from the world, or from another address; `tls`: at once on port 465, by STARTTLS on others."""
+
+        def connect() -> smtplib.SMTP:
+            known: dict[str, Any] = {"timeout": 60, "source_address": (source, 0), "local_hostname": "client.example"}
+            if tls is not None and port == 465:
+                return smtplib.SMTP_SSL(host, port, context=tls, **known)
+            return smtplib.SMTP(host, port, **known)
+
+        client = self.inside(connect, world=source.startswith("198."))
+        if tls is not None and port != 465:
+            client.starttls(context=tls)
+        return client
+
+    def listen(self, host: str, port: int) -> socket.socket:
+        """A socket that listens in the world."""
+        return self.inside(lambda: socket.create_server((host, port)), world=True)
+
+    def until(self, script: str, found: str, seconds: float = 60) -> str:
+        """Run it again and again until it writes `found`."""
+        return str(until(lambda: (lambda text: text if found in text else "")(self.run(script)), seconds, f"{found} from {script}"))
