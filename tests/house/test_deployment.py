@@ -50,8 +50,8 @@ def machine(tmp_path_factory) -> Path:
         patch.setenv("CREDENTIALS_DIRECTORY", moved(typed[1], root))
         commands = [line.split(None, 1)[1] for line in typed[2].splitlines() if line.strip().startswith("mailsec ")]
         assert len(commands) >= 5
-        # docs/deploy/to-a-smart-host.md fetches the certificate of the mail server.
-        commands.append("cert import /etc/mailsec/example-ca.pem --nickname mail-server")
+        # docs/deploy/to-a-smart-host.md imports the certificate of the mail server under this name.
+        commands.append("cert issue --host mail.example.org --nickname mail-server")
         for command in commands:
             words = shlex.split(moved(command, root))
             if "-d" not in words:

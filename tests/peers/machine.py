@@ -44,7 +44,8 @@ ip link set lo up
 ip route add local 192.0.2.0/24 dev lo
 unshare --net sleep infinity &
 world=$!
-until ip link add outside type veth peer name inside netns $world 2> /dev/null; do sleep 0.02; done
+until [ "$(readlink /proc/$world/ns/net)" != "$(readlink /proc/self/ns/net)" ]; do sleep 0.02; done
+ip link add outside type veth peer name inside netns $world
 ip address add 203.0.113.1/30 dev outside
 ip link set outside up
 nsenter --target $world --net sh -e << 'END'
@@ -136,7 +137,7 @@ class Machine:
         environment = {"PATH": PATH, "HOME": "/root", "LANG": "C.UTF-8", "TERM": "dumb"}
         # Not a pipe: servers that the script leaves behind would keep it open.
         with tempfile.TemporaryFile("w+") as wrote:
-            done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=wrote, stderr=wrote, env=environment, timeout=120, check=False)
+            done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=wrote, stderr=wrote, env=environment, timeout=300, check=False)
             wrote.seek(0)
             text = wrote.read()
         assert (done.returncode == 0) is succeeds, f"{script}\n-> {done.returncode}\n{text}"

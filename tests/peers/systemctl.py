@@ -64,7 +64,7 @@ def start() -> None:
             )
         pid_file().write_text(str(process.pid))
         notices.settimeout(0.2)
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 180
         ready = False
         while not ready:
             with contextlib.suppress(TimeoutError):
