@@ -42,12 +42,16 @@ def explain(
     from mailsec.app.assembly import make_pipeline
     from mailsec.app.command_runtime import CommandRuntime, NoSpool
     from mailsec.app.config import gateway_settings
+    from mailsec.app.config.models import Log
+    from mailsec.app.logs import configure_logs
     from mailsec.app.messages import read_message
     from mailsec.app.opening import open_configuration
     from mailsec.gateway.mailbox import envelope_of
     from mailsec.interfaces import run_now
     from mailsec.model.session import Envelope, Recipient
 
+    # What the gateway would write down is told here by the answer; standard output is for that.
+    configure_logs(Log(level="error"), lasting=False)
     message = read_message(file, "smime").message
     loaded, database = open_configuration(configuration, consequence="nothing was done")
     with database:
