@@ -22,6 +22,7 @@ from mailsec.net.relay_hop import Hop, Job
 from mailsec.net.relay_login import client_core
 from mailsec.net.relay_outcome import Answer, Outcome, conclude, reply_text, wants_success
 from mailsec.net.relay_passing import PassingJob, holds_eight_bits
+from mailsec.net.relay_pipelines import BrokenPipelines
 from mailsec.net.relay_routes import Destination, Routes, Target
 from mailsec.net.relay_wake import listen_for_wakes
 from mailsec.net.runtime import TwistedRuntime
@@ -86,6 +87,7 @@ class Relay:
         self._port: Any = None
         self._awake = runtime.signal()
         self._clock = ClockWatch(runtime)
+        self._broken = BrokenPipelines(runtime.monotonic)
         self._settling = 0
         self._stopping = False
         self.outgoing = 0
@@ -319,7 +321,11 @@ class Relay:
 
     async def core(self, target: Target, tls: str) -> ProtocolCore:
         """The client that speaks to `target`."""
-        return await client_core(target, tls, self._gateway, self.runtime)
+        return await client_core(target, tls, self._gateway, self.runtime, pipelining=not self._broken.has(target.address))
+
+    def unanswered(self, target: Target) -> None:
+        """A pipeline to `target` was not answered in time: from now on it is asked for one thing at a time."""
+        self._broken.add(target.address)
 
     def may_connect(self) -> bool:
         """False where we have as many connections as we may: servers that never answer leave some for the others in time."""

@@ -63,6 +63,8 @@ class Deliveries(Protocol):
 
     def connections_changed(self, by: int) -> None: ...
 
+    def unanswered(self, target: Target) -> None: ...
+
     def done(self, job: Job, answers: Sequence[Answer], where: str) -> None: ...
 
     async def core(self, target: Target, tls: str) -> ProtocolCore: ...
@@ -309,6 +311,8 @@ class _Connection:
             if self._opened is not None:
                 self._opened.fire(question)
                 self._opened = None
+            if question.unanswered:
+                hop._deliveries.unanswered(self.target)
             hop.ended(self)
             if job is not None:
                 result = question.result or DeliveryResult(job.message, (_lost(question),) * len(job.recipients), local=True)

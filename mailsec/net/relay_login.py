@@ -18,7 +18,7 @@ __all__ = ["client_core"]
 _PASSWORD_OCTETS = 4096
 
 
-async def client_core(target: Target, tls: str, settings: GatewaySettings, runtime: Runtime) -> ProtocolCore:
+async def client_core(target: Target, tls: str, settings: GatewaySettings, runtime: Runtime, *, pipelining: bool = True) -> ProtocolCore:
     """A client for `target`; raise Unavailable where the password cannot be read (the mail waits until it can)."""
     hop, password = target.hop, b""
     if hop.password_file:
@@ -33,6 +33,7 @@ async def client_core(target: Target, tls: str, settings: GatewaySettings, runti
             server_name=target.server_name,
             peer=hop.peer,
             chunking=hop.chunking,
+            pipelining=pipelining,
             lmtp=hop.scheme == "lmtp",
             username=hop.username,
             password=password,

@@ -48,6 +48,8 @@ class ClientSettings:
     password: bytes = field(default=b"", repr=False)
     chunking: bool = True
     """BDAT where it is offered (RFC 3030)."""
+    pipelining: bool = True
+    """Several commands in one write where that is offered (RFC 2920)."""
     greeting_timeout: float = 300.0
     command_timeout: float = 300.0
     body_timeout: float = 180.0
@@ -157,7 +159,8 @@ class SmtpClient:
         if self.phase is Phase.QUIT:
             self._goodbye()
         elif self.phase not in (Phase.CLOSED, Phase.READY):
-            self._fail(Unavailable(f"timeout while {self.phase.value}", stage="smtp"), abort=True)
+            unanswered = self.phase is Phase.ENVELOPE and self._pipelines
+            self._fail(Unavailable(f"timeout while {self.phase.value}", stage="smtp"), abort=True, unanswered=unanswered)
         return self._take()
 
     def connection_lost(self, reason: str) -> list[Request]:
@@ -189,16 +192,20 @@ class SmtpClient:
         self._requests.append(Deadline(settings.limits.handshake_timeout))
         self._requests.append(StartTls(settings.server_name, _VERIFY.get(settings.tls, "none"), settings.peer))
 
-    def _end(self, error: MailsecError | None, *, reply: Reply | None = None, tls_failed: bool = False) -> None:
+    @property
+    def _pipelines(self) -> bool:
+        return self.settings.pipelining and "PIPELINING" in self.capabilities
+
+    def _end(self, error: MailsecError | None, *, reply: Reply | None = None, tls_failed: bool = False, unanswered: bool = False) -> None:
         """Remember what is to be said when the connection is gone."""
         delivery, self._delivery = self._delivery, None
         self._wire = None
         result = delivery.interrupted(error) if delivery is not None else None
-        self._ended = Ended(result, error, tls_failed, reply)
+        self._ended = Ended(result, error, tls_failed, reply, unanswered)
 
-    def _fail(self, error: MailsecError, *, abort: bool = False, reply: Reply | None = None) -> None:
+    def _fail(self, error: MailsecError, *, abort: bool = False, reply: Reply | None = None, unanswered: bool = False) -> None:
         """Give up this session; `Ended` is asked when the connection is gone."""
-        self._end(error, reply=reply, tls_failed=self.phase is Phase.TLS)
+        self._end(error, reply=reply, tls_failed=self.phase is Phase.TLS, unanswered=unanswered)
         self.phase = Phase.CLOSED
         self._awaited.clear()
         self._todo.clear()
@@ -357,7 +364,7 @@ class SmtpClient:
             commands.append((line, self._before_chunk(answered)))
         else:
             commands.append((b"DATA\r\n", self._data_answered))
-        if "PIPELINING" in self.capabilities:
+        if self._pipelines:
             # RFC 2920 §3.1: RSET, MAIL, RCPT and DATA go in one write; DATA is the last.
             self._awaited.extend(answered for _, answered in commands)
             self._requests.append(Send(b"".join([line for line, _ in commands])))

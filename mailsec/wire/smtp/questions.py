@@ -209,3 +209,5 @@ class Ended:
     """True where STARTTLS was begun and no TLS session came of it: with `opportunistic` the caller may connect again without TLS."""
     reply: Reply | None = None
     """What the next hop said, where its words ended the session."""
+    unanswered: bool = False
+    """True where commands of one write (PIPELINING) were not answered in time: a next hop that drops all but the first looks like that."""
