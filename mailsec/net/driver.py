@@ -31,6 +31,8 @@ __all__ = ["WireProtocol"]
 
 _HIGH_WATER = 64 * 1024
 """Octets that wait for the core before the transport is paused."""
+_AT_ONCE = 4
+"""Pieces of a stream that go out in one turn of the reactor, where the kernel takes them: no more, or a fast peer would hold up the others."""
 _LINGER = 10.0
 """Seconds that a peer gets to take our last words before the connection is reset."""
 _INTERNAL = Reply(451, "4.3.0", "internal error, try again later")
@@ -267,23 +269,29 @@ class WireProtocol(Protocol):
             return
         self.sent += len(data)
         if self._direct:
-            transport = self.transport
-            if not (transport.dataBuffer or transport._tempDataBuffer or transport.disconnecting):
-                # Straight to the socket. Twisted's write() waits for the next turn of the reactor and costs two epoll_ctl()s for each
-                # reply: a third of all that a small message costs. What the kernel does not take goes the usual way.
-                try:
-                    taken = transport.socket.send(data)
-                except OSError:  # full for now, or broken: write() finds out which
-                    taken = 0
-                if taken == len(data):
-                    return
-                if taken:
-                    data = data[taken:]
+            data = self._send_now(data)
+            if not data:
+                return
         # Attack: commands without end from a client that never reads the replies; they would pile up in memory.
         self._written += len(data)
         if self._written > _HIGH_WATER and not self._closing:
             self._produce()
         self.transport.write(data)
+
+    def _send_now(self, data: bytes) -> bytes:
+        """Straight to the socket; what the kernel does not take goes the usual way.
+
+        Twisted's write() waits for the next turn of the reactor and costs two epoll_ctl()s for each reply: a third of all that a small
+        message costs.
+        """
+        transport = self.transport
+        if transport.dataBuffer or transport._tempDataBuffer or transport.disconnecting:
+            return data
+        try:
+            taken = transport.socket.send(data)
+        except OSError:  # full for now, or broken: write() finds out which
+            return data
+        return data[taken:] if taken < len(data) else b""
 
     # -- questions ------------------------------------------------------------------------------------------------------------
 
@@ -373,6 +381,7 @@ class WireProtocol(Protocol):
             self.transport.unregisterProducer()
 
     def _write_pieces(self) -> None:
+        at_once = _AT_ONCE if self._direct else 0
         try:
             while self._pieces is not None and not self._throttled:
                 piece = next(self._pieces, None)
@@ -387,7 +396,12 @@ class WireProtocol(Protocol):
                         self._run(self.core.streamed)
                     return
                 self.sent += len(piece)
-                self.transport.write(bytes(piece))
+                data = bytes(piece)
+                if at_once:
+                    at_once -= 1
+                    data = self._send_now(data)
+                if data:
+                    self.transport.write(data)
         except Exception as error:  # the message cannot be sent as it must be: better no end of data than a wrong one
             _log.error("stream-failed", exc_info=error)
             self._pieces = None

@@ -5,14 +5,15 @@ The one invariant: whoever asks is answered once with what the next hop said; be
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 
 from mailsec.errors import Reply
 from mailsec.interfaces import Runtime
-from mailsec.model.octets import BytesOctets, Segments
+from mailsec.model.octets import BytesOctets, Segments, Slice
 from mailsec.model.queue import NewEntry, SpooledEntry
 from mailsec.net.relay_hop import Job
 from mailsec.net.relay_outcome import Answer
+from mailsec.store.scratch import FileOctets
 from mailsec.wire.smtp.questions import OutgoingMessage
 
 __all__ = ["PassingJob", "holds_eight_bits"]
@@ -27,7 +28,22 @@ async def holds_eight_bits(segments: Segments, runtime: Runtime) -> bool:
     """True where it needs 8BITMIME (RFC 6152)."""
     if len(segments) <= _INLINE:
         return not segments.join().isascii()
+    if _known_ascii(segments):
+        return False
     return await runtime.in_thread(_any_eight_bits, segments, lane="bulk")
+
+
+def _known_ascii(segments: Segments) -> bool:
+    """True where that was seen while it came in. Reading it once more in a thread, beside a busy reactor, takes as long as receiving it."""
+    return all(map(_piece_known_ascii, segments.pieces))
+
+
+def _piece_known_ascii(piece: object) -> bool:
+    if isinstance(piece, bytes):
+        return piece.isascii()
+    if isinstance(piece, Segments):
+        return _known_ascii(piece)
+    return isinstance(piece, Slice) and isinstance(piece.octets, FileOctets) and piece.octets.ascii
 
 
 def _any_eight_bits(segments: Segments) -> bool:
@@ -51,14 +67,16 @@ class PassingJob(Job):
         """Nothing is begun any more."""
         self._answered.fire((_STOPPING,) * len(self.recipients))
 
+    def told(self) -> Awaitable[tuple[Reply, ...]]:
+        """The reply for each recipient, however long it takes: what was begun cannot be taken back."""
+        return self._answered.wait()
+
     async def wait(self, runtime: Runtime, seconds: float) -> tuple[Reply, ...]:
-        """The reply for each recipient. Where it was not begun within `seconds` it never is: the client keeps it."""
-        replies: tuple[Reply, ...]
+        """The same. Where it was not begun within `seconds` it never is: the client keeps it."""
         try:
-            replies = await runtime.within(seconds, self._answered.wait())
+            return await runtime.within(seconds, self.told())
         except TimeoutError:
             if not self.taken:
                 self.dropped = True
                 return (_LATER,) * len(self.recipients)
-            replies = await self._answered.wait()
-        return replies
+            return await self.told()

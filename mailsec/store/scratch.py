@@ -93,13 +93,15 @@ class WindowedOctets:
 class FileOctets(WindowedOctets):
     """`Octets` over a file that mailsec wrote; it holds the descriptor, and closes it when nobody holds it any more."""
 
-    __slots__ = ("descriptor", "linkable")
+    __slots__ = ("ascii", "descriptor", "linkable")
 
-    def __init__(self, descriptor: int, length: int, *, linkable: bool = False) -> None:
+    def __init__(self, descriptor: int, length: int, *, linkable: bool = False, ascii: bool = False) -> None:
         super().__init__(length)
         self.descriptor = descriptor
         self.linkable = linkable
         """True where the file has no name yet and can be given one."""
+        self.ascii = ascii
+        """True where it is known that no octet is above 127."""
 
     @classmethod
     def open(cls, path: str) -> FileOctets:
@@ -141,7 +143,7 @@ class FileOctets(WindowedOctets):
 class FileScratch:
     """A `Scratch` whose file, if it grows one, lies in `directory` without a name."""
 
-    __slots__ = ("_check_room", "_chunks", "_descriptor", "_directory", "_dropped", "_length", "_linkable", "_memory", "_sealed")
+    __slots__ = ("_ascii", "_check_room", "_chunks", "_descriptor", "_directory", "_dropped", "_length", "_linkable", "_memory", "_sealed")
 
     def __init__(self, directory: str, limits: Limits = DEFAULT_LIMITS, check_room: Callable[[int], None] | None = None) -> None:
         """`check_room` raises StorageFull where so many octets more should not be written."""
@@ -152,6 +154,7 @@ class FileScratch:
         self._length = 0
         self._descriptor = -1
         self._linkable = False
+        self._ascii = True
         self._dropped = 0
         self._sealed: Octets | None = None
 
@@ -170,6 +173,8 @@ class FileScratch:
             chunk = b"".join(self._chunks)
             self._chunks.clear()
             self._descriptor, self._linkable = unnamed_file(self._directory)
+        # Noted while it is in the processor's cache, and it costs nearly nothing: whoever sends it on has to know (RFC 6152).
+        self._ascii = self._ascii and (chunk if isinstance(chunk, bytes) else bytes(chunk)).isascii()
         if self._check_room is not None:
             # Attack: hundreds of large messages that are begun and never ended. They stop before they take the room that deletions need.
             self._check_room(len(chunk))
@@ -186,7 +191,7 @@ class FileScratch:
                 self._chunks.clear()
             else:
                 descriptor, self._descriptor = self._descriptor, -1
-                self._sealed = FileOctets(descriptor, self._length, linkable=self._linkable)
+                self._sealed = FileOctets(descriptor, self._length, linkable=self._linkable, ascii=self._ascii)
         return self._sealed
 
     def discard(self) -> None:

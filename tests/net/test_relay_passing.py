@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 
 import pytest
+from twisted.internet.task import LoopingCall
 
+from mailsec.model.octets import Segments
 from mailsec.model.settings import NextHop
 from mailsec.net import relay as relay_module
+from mailsec.store.scratch import FileScratch
 from tests.net.relay_gateway import BODY, entry
 from tests.net.relay_peer import wait_for
 from tests.peers.postfix import free_port
@@ -47,6 +51,38 @@ def test_a_next_hop_that_is_away_is_temporary(gateway):
     one = gateway(NextHop("smtp", "127.0.0.1", free_port(), tls="none")).start()
     (reply,) = forward(one, entry("m"))
     assert reply.startswith("451 4.4.1 ")
+
+
+@pytest.mark.parametrize(("last", "taken"), [(b"e", True), (b"\xe9", False)])
+def test_one_octet_of_eight_bits_behind_megabytes_is_seen(gateway, peers, tmp_path, last, taken):
+    peer = peers(offers=("PIPELINING",))
+    one = gateway(peer).start()
+    scratch = FileScratch(str(tmp_path))
+    scratch.append(b"Subject: large\r\n\r\n")
+    for _ in range(40):
+        scratch.append(b"line of text\r\n" * 4000)
+    scratch.append(last + b"\r\n")
+    (reply,) = forward(one, dataclasses.replace(entry("m"), segments=Segments.of(scratch.seal())))
+    assert reply.startswith("250 " if taken else "554 5.6.3 "), reply
+
+
+def test_attack_next_hop_that_takes_all_at_once_holds_up_nobody(gateway, peers, loop):
+    one = gateway(peers()).start()
+    turn, sent = [0], []
+    turns = LoopingCall(lambda: turn.append(turn.pop() + 1))
+    turns.clock = one.runtime.reactor
+
+    def pieces():
+        sent.clear()
+        for _ in range(64):
+            sent.append(turn[0])
+            yield b"x" * 65534 + b"\r\n"
+
+    loop.call(lambda: turns.start(0) and None)
+    replies = forward(one, dataclasses.replace(entry("m"), segments=Segments.produced(64 * 65536, pieces)))
+    loop.call(turns.stop)
+    assert replies == ["250 2.0.0 taken"]
+    assert max(Counter(sent).values()) <= 6
 
 
 @pytest.mark.parametrize("stage", ["MAIL", "DATA", "END"])

@@ -122,3 +122,13 @@ def test_a_file_system_without_unnamed_files_works_too(tmp_path, monkeypatch):
     octets = written(tmp_path, b"x" * 1000).seal()
     assert octets.view(0, 1000) == b"x" * 1000
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("at", [None, 0, 99, 100, 5000, 9999])
+def test_a_file_knows_whether_it_is_ascii_wherever_the_octet_stands_that_is_not(tmp_path, at):
+    data = bytearray(b"a" * 10_000)
+    if at is not None:
+        data[at] = 0x80
+    octets = written(tmp_path, bytes(data)).seal()
+    assert isinstance(octets, FileOctets)
+    assert octets.ascii == (at is None)
