@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import structlog
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 
@@ -65,11 +65,16 @@ class ControlSocket:
     def stop(self) -> None:
         """Listen no more, and hang up."""
         if self._port is not None:
-            self._port.stopListening()
+            # Twisted takes the file away itself, a turn of the reactor later; whoever looks meanwhile finds nobody there.
+            maybeDeferred(self._port.stopListening).addErrback(_gone)
             self._port = None
             (Path(self._directory) / NAME).unlink(missing_ok=True)
         for line in list(self.open):
             line.transport.loseConnection()
+
+
+def _gone(failure: Failure) -> None:
+    failure.trap(FileNotFoundError)  # type: ignore[no-untyped-call]
 
 
 class _Lines(Factory):

@@ -5,15 +5,19 @@ What is not installed is left out by name; the story goes on without it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from mailsec.app.demo.letters import ALICE, BOB, CAROL, letter
 from mailsec.app.demo.mail_server import ask_map, ask_milter
 from mailsec.app.demo.show import Show, StepFailed
-from mailsec.app.demo.world import HOSTNAME, World
+from mailsec.app.demo.world import HOSTNAME, World, until
 from mailsec.plugins import ENTRY_POINT_GROUP
 
 __all__ = ["PLUGINS", "Part", "installed", "show_plugins"]
@@ -28,6 +32,8 @@ class Part(NamedTuple):
     services: tuple[str, ...]
     """A listener for each."""
     show: Callable[[Show, World, Verify], None]
+    settings: Mapping[str, Any] = MappingProxyType({})
+    """What stands in its table."""
 
 
 def installed() -> dict[str, Part]:
@@ -97,8 +103,42 @@ def _socketmap(show: Show, world: World, verify: Verify) -> None:
         show.ok(f"{address}: {'there is a certificate' if expected == 'OK' else 'there is none'}", f"answered {said.strip()}")
 
 
+# -- ocsp -------------------------------------------------------------------------------------------------------------------------
+
+
+def _ocsp(show: Show, world: World, verify: Verify) -> None:
+    url = f"http://127.0.0.1:{world.ports['ocsp']}/"
+    show.ok(f"mailsec-ocsp on {url}: everybody asks it about certificates of the Demonstration CA", "certificates name it by --ocsp-url")
+    _mailsec(world, "cert", "issue", "--ca", "Demonstration-CA", "--address", "dave@example.org", "--nickname", "dave")
+    _status(world, url, "good")
+    show.ok("Dave's new certificate: good")
+    _mailsec(world, "cert", "revoke", "dave", "--reason", "keyCompromise")
+    until("the responder tells that Dave's certificate is revoked", 10, lambda: _asked(world, url) == "revoked" or None, "revoked")
+    show.ok("Dave's certificate is revoked: so it says, too, a moment later", "mailsec cert revoke dave --reason keyCompromise")
+
+
+def _status(world: World, url: str, expected: str) -> None:
+    said = _asked(world, url)
+    if said != expected:
+        raise StepFailed("mailsec ocsp check dave", expected, said)
+
+
+def _asked(world: World, url: str) -> str:
+    done = _mailsec(world, "ocsp", "check", "dave", "--url", url, "--fresh", "--json", passes=(0, 1))
+    return str(json.loads(done).get("status"))
+
+
+def _mailsec(world: World, *words: str, passes: Sequence[int] = (0,)) -> str:
+    command = [sys.executable, "-m", "mailsec", *words, "-c", str(world.configuration)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30)  # noqa: S603 - our own interpreter
+    if done.returncode not in passes:
+        raise StepFailed(f"mailsec {' '.join(words)}", "no error", done.stderr.strip() or done.stdout.strip())
+    return done.stdout
+
+
 PLUGINS = {
     "milter": Part(("milter",), _milter),
+    "ocsp": Part(("ocsp",), _ocsp, {"authorities": ["Demonstration-CA"]}),
     "socketmap": Part(("socketmap",), _socketmap),
 }
 """In the order in which they are shown."""

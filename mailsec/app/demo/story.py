@@ -67,7 +67,10 @@ class Story:
         show.ok(f"aiosmtpd on 127.0.0.1:{world.ports['destination']}, delivering to a Maildir")
         world.start_mailbox()
         show.ok(f"a mailbox on 127.0.0.1:{world.ports['upstream']}", "Twisted's POP3 server, over the same Maildir")
-        world.write_configuration({name: part.services for name, part in (self.parts or {}).items()})
+        parts = self.parts or {}
+        world.write_configuration(
+            {name: part.services for name, part in parts.items()}, {name: part.settings for name, part in parts.items()}
+        )
         with show.waiting("starting mailsec serve"):
             world.start_gateway()
         pids = world.worker_pids()

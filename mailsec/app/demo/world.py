@@ -84,16 +84,18 @@ class World:
         )
         self.database = CertDb.create(str(self.directory / "mailsec.db"), passphrase.encode(), at=at)
         domains = ["example.org", "partner.example"]
-        self.database.add(ca, "Demonstration-CA", trust=TrustFlags.parse("C,C,"), domains=domains, source="issued", at=at)
-        self.database.add(server, "Server-Cert", source="issued", private_key=server_key, at=at)
+        trust = TrustFlags.parse("C,C,")
+        self.database.add(ca, "Demonstration-CA", trust=trust, domains=domains, source="issued", private_key=ca_key, at=at)
+        self.database.add(server, "Server-Cert", source="issued", private_key=server_key, issuer=ca, at=at)
 
     def make_people(self) -> None:
         """Certificates and keys of Alice and Bob, who are ours, and a login for Alice."""
-        at = datetime.now(UTC)
+        assert self._ca is not None
+        at, issuer = datetime.now(UTC), self._ca.certificate
         for address, kind in ((ALICE, "rsa-2048"), (BOB, "ec-p256")):
             person, key = self._person(address, kind, self._ca)
             self.certificates[address] = person.certificate
-            self.database.add(person.certificate, address.partition("@")[0], source="issued", private_key=key, at=at)
+            self.database.add(person.certificate, address.partition("@")[0], source="issued", private_key=key, issuer=issuer, at=at)
         self.database.add_user("alice", self.password.encode(), [ALICE], at=at)
         self._write(PASSWORD_FILE, f"{self.password}\n".encode(), private=True)
         self.database.close()
@@ -116,8 +118,13 @@ class World:
         )
         return Person(address, certificate, SoftwareKey(address, key, certificate=certificate)), key
 
-    def write_configuration(self, plugins: Mapping[str, Sequence[str]] | None = None) -> None:
-        """The configuration of the gateway, on free ports of the loopback. `plugins`: those that are enabled, and the services of each."""
+    def write_configuration(
+        self, plugins: Mapping[str, Sequence[str]] | None = None, settings: Mapping[str, Mapping[str, Any]] | None = None
+    ) -> None:
+        """The configuration of the gateway, on free ports of the loopback.
+
+        `plugins`: those that are enabled, and the services of each; `settings`: what stands in their tables.
+        """
         plugins = plugins or {}
         services = [service for several in plugins.values() for service in several]
         names = ("submission", "internet", "mailbox", *services)
@@ -150,7 +157,13 @@ class World:
             ],
             "relay": {"next_hop": f"smtp://[127.0.0.1]:{self.ports['destination']}", "retry_first": 1, "retry_longest": 5},
         }
-        self.configuration.write_text(render(values), encoding="utf-8")
+        # Strings and lists of strings are the same in TOML as in JSON.
+        tables = "".join(
+            f"\n[plugin.{name}]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in table.items())
+            for name, table in (settings or {}).items()
+            if table
+        )
+        self.configuration.write_text(render(values) + tables, encoding="utf-8")
 
     def _mailbox_listener(self) -> list[dict[str, Any]]:
         """Where mail is read, if there is a mailbox."""
