@@ -54,7 +54,7 @@ def test_what_arrives_lies_in_the_mailbox_with_its_verdict(place):
 def test_while_the_provider_is_away_nothing_is_lost(place):
     place.stop_provider()
     place.submits(submission(place), "away")
-    place.machine.until("mailsec queue list", CAROL)
+    assert CAROL in place.machine.until("mailsec queue list", "again in")
     place.start_provider("example", "the password at the provider")
-    place.machine.run("mailsec queue flush")
+    place.flush()
     place.verify(until(lambda: place.provider.of("<away@demo.example.org>"), 60)[0].octets)
