@@ -83,7 +83,7 @@ class Day:
                 await self.commit(spool, f"{row.entry.id}-done-large", replaces=row.entry.id)
             await self.later(spool.flush)
         if Path(f"{self.directory}/spool-1.sqlite").exists():
-            await self.later(lambda: adopt_orphans(spool, 1))
+            await self.later(lambda: adopt_orphans(spool, {0}))
         await self.later(lambda: self.must(spool, "last-large"))
         spool.close()
 
@@ -116,7 +116,7 @@ def orphan(directory: str) -> None:
 async def check(day: Day, acknowledged: set[str], gone: set[str]) -> None:
     spool = SqliteSpool(day.directory, 0, support.KEY, support.Runtime(), reserve=0)
     spool.open()
-    await adopt_orphans(spool, 1)
+    await adopt_orphans(spool, {0})
     connection = spool._connection
     connection.execute("UPDATE entry SET wish = 'retry'")
     while await spool.carry_out_wishes():
