@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import structlog
 from hypothesis import HealthCheck, settings
 
 # A busy machine makes no test fail: time is measured by `make bench`, not here.
@@ -23,6 +24,14 @@ def vectors() -> Path:
     if not VECTORS.is_dir():
         pytest.skip("no ../shared/vectors beside this checkout")
     return VECTORS
+
+
+@pytest.fixture(autouse=True)
+def log_as_before():
+    """Commands that run in the tests' own process say where their log goes; the next test finds it as it was."""
+    before = structlog.get_config()
+    yield
+    structlog.configure(**before)
 
 
 @pytest.fixture(scope="session")

@@ -74,6 +74,8 @@ def test_what_all_workers_did_is_added_up_and_stays_when_one_dies(running: Gatew
     sent = ("mailsec_messages_total", (("action", "deliver"), ("origin", "submission")))
     until(lambda: now().get(sent) == 3, 30, "the workers' next answers")
     until(lambda: now().get(("mailsec_deliveries_total", (("result", "delivered"),)), 0) >= 4, 30, "deliveries")
+    # The queue is counted beside the answer, and told with the next one.
+    until(lambda: ("mailsec_queue_messages", (("state", "held"),)) in now(), 30, "the first count of the queue")
     seen = now()
     assert seen["mailsec_messages_total", (("action", "deliver"), ("origin", "internet"))] == 1
     assert seen["mailsec_processing_seconds_count", (("origin", "submission"),)] == 3

@@ -266,10 +266,10 @@ def test_a_worker_that_can_no_longer_start_does_not_stop_those_that_serve():
     supervisor = Supervisor(clock, orders=Orders("x", "", b"", 2, []), spool_directory="", environment={})
     worker = Worker(supervisor, supervisor.serving, 0, 0)
     supervisor.serving.workers[0] = worker
-    supervisor._was_ready = True
+    supervisor.was_ready = True
     supervisor.worker_ended(worker, Failure(ProcessTerminated(78)))
     assert not supervisor.stopping and len(clock.getDelayedCalls()) == 1
-    supervisor._was_ready = False
+    supervisor.was_ready = False
     supervisor.serving.workers[0] = worker
     supervisor.worker_ended(worker, Failure(ProcessTerminated(78)))
     assert supervisor.stopping and supervisor.exit_code == 78

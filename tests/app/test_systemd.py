@@ -71,7 +71,7 @@ def test_systemd_opens_the_port_and_hears_how_it_goes(tmp_path):
 
 def test_the_socket_unit_names_ports_of_an_example_as_its_listeners_do(need, tmp_path):
     unit = (PROJECT / "contrib/systemd/mailsec.socket").read_text()
-    example = (PROJECT / "conf/examples/in-front-of-dovecot.toml").read_text()
+    example = (PROJECT / "contrib/in-front-of-dovecot/mailsec.toml").read_text()
     for address in re.findall(r"^ListenStream=(.+)$", unit, re.MULTILINE):
         assert f'address = "{address}"' in example
     analyze = need("systemd-analyze", "systemd")
