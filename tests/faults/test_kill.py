@@ -97,7 +97,6 @@ def test_kill_while_the_queue_of_a_worker_that_is_gone_is_adopted(gateway, inbox
     assert not (one.directory / "spool" / "spool-1.sqlite").exists()
 
 
-@pytest.mark.timeout(180 + 15 * ROUNDS)
 def test_kill_of_worker_supervisor_and_both_at_random_instants(gateway, inbox):
     """Between MAIL and the last delivery; the next hop refuses some for now and some for ever, so that there are reports too."""
     one = gateway(workers=2).start()
