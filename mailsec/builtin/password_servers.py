@@ -6,6 +6,7 @@ where it is none.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import replace
 
 from mailsec.builtin.login_names import address_of
@@ -23,7 +24,7 @@ _TIMEOUT = 20.0
 _WRONG = 535
 
 
-class _Logins:
+class _Logins(ABC):
     """An `Authenticator` that asks somebody else."""
 
     name = "logins"
@@ -47,8 +48,9 @@ class _Logins:
         address = address_of(login, self._domains)
         return None if address is None else Identity(login, (str(address),), mechanism)
 
+    @abstractmethod
     async def _ask(self, credentials: Credentials, session: Session) -> str | None:
-        raise NotImplementedError
+        """The login as the server knows it; None where it does not fit."""
 
 
 class DovecotLogins(_Logins):
