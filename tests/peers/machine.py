@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import shlex
 import shutil
 import smtplib
 import socket
@@ -31,13 +32,14 @@ T = TypeVar("T")
 OVERLAYS = ("etc", "var", "opt", "usr/local", "home")
 SETUP = """
 set -e
+{unveiled}
 for name in {overlays}; do
   layers={directory}/layers/$name
   mkdir -p $layers/upper $layers/work
   mount -t overlay overlay -o lowerdir=/$name,upperdir=$layers/upper,workdir=$layers/work /$name
 done
 mount -t tmpfs -o mode=755 tmpfs /run
-chmod o+rx {hidden}
+chmod o+rx {hidden} /etc
 mkdir -p /opt/mailsec
 mount --bind {project} /opt/mailsec
 ip link set lo up
@@ -86,6 +88,21 @@ def _hidden() -> list[Path]:
     return sorted({path for place in places for path in place.parents if path.stat().st_mode & 0o005 != 0o005})
 
 
+def _unveiled(directory: Path, hidden: list[Path]) -> tuple[str, list[Path]]:
+    """Lines of the script that show the checkout in a directory of its own, and the hidden directories that overlays are left for.
+
+    A directory beside our layers (a clean clone below /tmp that is its owner's alone) cannot be an overlay: its upper layer would lie in its lower
+    one.
+    """
+    beside = [path for path in hidden if path.parts[1] == directory.parts[1]]
+    if not beside:
+        return "", hidden
+    veil = shlex.quote(str(beside[0]))
+    project = shlex.quote(str(PROJECT))
+    lines = f"mount --bind {project} /mnt\nmount -t tmpfs -o mode=755 tmpfs {veil}\nmkdir -p {project}\nmount --move /mnt {project}"
+    return lines, [path for path in hidden if path not in beside]
+
+
 def _child(pid: int) -> int:
     return int(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0])
 
@@ -102,10 +119,16 @@ class Machine:
         self._pid = self._world = 0
 
     def __enter__(self) -> Machine:
-        hidden = _hidden()
+        unveiled, hidden = _unveiled(self.directory, _hidden())
         overlays = [*OVERLAYS, *{path.parts[1] for path in hidden}]
-        chmod = " ".join(map(str, hidden)) or "/etc"
-        script = SETUP.format(overlays=" ".join(overlays), hidden=chmod, directory=self.directory, project=PROJECT, python=sys.executable)
+        script = SETUP.format(
+            unveiled=unveiled,
+            overlays=" ".join(overlays),
+            hidden=" ".join(map(str, hidden)),
+            directory=self.directory,
+            project=PROJECT,
+            python=sys.executable,
+        )
         self._process = subprocess.Popen(
             ["unshare", "--mount", "--net", "--pid", "--fork", "--mount-proc", "--kill-child", "sh", "-c", script],
             stdin=subprocess.DEVNULL,
