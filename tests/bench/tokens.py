@@ -108,11 +108,12 @@ class _Host:
             "state": str(directory / f"state-{threads}"),
             "threads": threads,
             "uses_per_minute": 0,
-            "log": ["json", "info", ""],
+            "log": {"format": "json"},
             "shared": False,
         }
         ours.sendall(json_frame(Verb.CONFIGURE, 0, {"settings": settings, "pins": {"bench": "MTIzNA=="}, "proven": [], "assigned": {}}))
         while not Path(self.path).exists():
+            assert self.process.poll() is None, (directory / f"host-{threads}.log").read_text()
             time.sleep(0.05)
         self.remote = RemoteModule("bench", self.path)
         while not any(token.logged_in for token in self.remote.tokens()):
