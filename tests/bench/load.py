@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tests.peers.postfix import free_port, processes_below, wait_for_port
 
-__all__ = ["Load", "Sink", "peak_memory", "send"]
+__all__ = ["Load", "Sink", "feed", "peak_memory", "send"]
 
 
 @dataclass(frozen=True)
@@ -54,18 +54,23 @@ class Sink:
             process.wait()
 
 
+def feed(port: int, load: Load, *, timeout: float) -> None:
+    """Send `load` to `port`, and return when all of it was taken."""
+    command = ["smtp-source", "-s", str(load.sessions), "-m", str(load.messages)]
+    if load.letter is None:
+        command += ["-l", str(load.octets), "-f", "alice@example.org", "-t", "bob@example.net", "-S", "figures"]
+    else:
+        command += ["-F", str(load.letter), "-f", "bob@example.net", "-t", "alice@example.org"]
+    if load.reuse:
+        command.append("-d")
+    subprocess.run([*command, f"127.0.0.1:{port}"], check=True, timeout=timeout, capture_output=True)
+
+
 def send(port: int, sink: Sink, load: Load, *, timeout: float) -> float:
     """Send `load` to `port` and return the seconds until the sink has received all of it."""
     with sink.expecting(1 << 30 if load.answered else load.messages) as process:
-        command = ["smtp-source", "-s", str(load.sessions), "-m", str(load.messages)]
-        if load.letter is None:
-            command += ["-l", str(load.octets), "-f", "alice@example.org", "-t", "bob@example.net", "-S", "figures"]
-        else:
-            command += ["-F", str(load.letter), "-f", "bob@example.net", "-t", "alice@example.org"]
-        if load.reuse:
-            command.append("-d")
         start = time.monotonic()
-        subprocess.run([*command, f"127.0.0.1:{port}"], check=True, timeout=timeout, capture_output=True)
+        feed(port, load, timeout=timeout)
         if not load.answered:
             process.wait(timeout)
         return time.monotonic() - start

@@ -2,7 +2,7 @@
 
     soak.py [--messages N] [--batch N]
 
-It sends in batches, and waits after each until the next hop has all of it.
+It sends in batches, and waits after each until the queue is empty; the next hop counts, and hangs up when it has as many as were sent.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from mailsec.store.spool_queue import list_queue
 from tests.bench import gateway
-from tests.bench.load import Load, Sink, send
+from tests.bench.load import Load, Sink, feed
 from tests.peers.gateway import until
 from tests.peers.postfix import processes_below
 
@@ -49,13 +49,19 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="mailsec-soak-") as name:
         directory = Path(name) / "soak"
         with gateway.running(directory, sink, sign=True, key="ec-p256") as (port, pid):
-            while sent < arguments.messages:
-                batch = min(arguments.batch, arguments.messages - sent)
-                # The sink ends only when it has all of them: whatever is lost ends this with an error.
-                seconds = send(port, sink, Load(batch, 4096, 20, reuse=True), timeout=3600)
-                sent += batch
-                seen.append(memory(pid))
-                print(f"{sent:>10,} of {arguments.messages:,}  {batch / seconds:8.0f} messages/s  {seen[-1]:7.1f} MiB", flush=True)
+            with sink.expecting(arguments.messages) as counting:
+                while sent < arguments.messages:
+                    batch = min(arguments.batch, arguments.messages - sent)
+                    began = time.monotonic()
+                    feed(port, Load(batch, 4096, 20, reuse=True), timeout=3600)
+                    sent += batch
+                    if sent < arguments.messages:
+                        until(lambda: not list_queue(directory / "spool"), 3600, "an empty queue")
+                    else:  # Whatever is lost ends this with an error.
+                        counting.wait(3600)
+                    seconds = time.monotonic() - began
+                    seen.append(memory(pid))
+                    print(f"{sent:>10,} of {arguments.messages:,}  {batch / seconds:8.0f} messages/s  {seen[-1]:7.1f} MiB", flush=True)
             with sink.expecting(1 << 30):  # what it had taken and not answered when it ended comes once more
                 until(lambda: not list_queue(directory / "spool"), 120, "an empty queue")
             time.sleep(1.0)
