@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 from mailsec.errors import LocalProtocolError, ProtocolError, Reply
 from mailsec.interfaces import Credentials
 from mailsec.model.octets import Segments
-from mailsec.model.requests import Ask, Close, Deadline, Request, Send, StartTls, Stream
+from mailsec.model.requests import Deadline, Request, Send, Stream
 from mailsec.model.session import TlsInfo
+from mailsec.wire.conversation import FOREIGN, Conversation, LastWords
 from mailsec.wire.pop3 import questions, words
 from mailsec.wire.pop3.commands import CommandError, parse_request
 from mailsec.wire.pop3.offers import PopSettings, capabilities
@@ -28,9 +29,6 @@ __all__ = ["PopServer", "PopSettings"]
 
 _SMALL = 64 * 1024
 """Octets of a message up to which it is written in one piece."""
-
-# What web clients send first. A page in a browser that makes it post to this port must not get a command through.
-_FOREIGN = frozenset({b"GET", b"POST", b"HEAD", b"PUT", b"OPTIONS", b"CONNECT", b"DELETE", b"PATCH", b"TRACE", b"PRI"})
 
 
 class _Command(NamedTuple):
@@ -49,18 +47,14 @@ def _send(response: Response) -> Send:
     return Send(encode_response(response))
 
 
-class PopServer:
+class PopServer(Conversation[State, Response]):
     """The server's side of one connection: a `ProtocolCore`."""
 
     def __init__(self, settings: PopSettings) -> None:
+        last = LastWords(words.LONG_LINE, words.BARE_LF, None)
+        super().__init__(settings.limits, last, closed=State.CLOSED, handshake=State.TLS, tls=settings.tls)
         self.settings = settings
-        self.state = State.CLOSED
         self.tls: TlsInfo | None = None
-        self._limits = settings.limits
-        self._requests: list[Request] = []
-        self._buffer = b""
-        self._at = 0
-        self._answered: Callable[[Any], None] | None = None
         self._streaming = False
         self._unpaced = 0
         """Octets of messages that were said since somebody waited for the client to take them."""
@@ -69,19 +63,10 @@ class PopServer:
         self._name: bytes | None = None
         """What USER said, where nothing came since."""
         self._utf8 = False
-        self._bad = 0
         self._early = 0
         self._auth_failures = 0
-        self._draining = False
 
     # -- what the driver calls ------------------------------------------------------------------------------------------------
-
-    def connection_made(self) -> list[Request]:
-        if self.settings.tls == "implicit":
-            self._handshake()
-        else:
-            self._greet()
-        return self._take()
 
     def receive_data(self, data: bytes) -> list[Request]:
         if self.state is State.CLOSED:
@@ -90,16 +75,8 @@ class PopServer:
             # An attacker's octets in clear between our +OK and the handshake.
             self._close(abort=True)
             return self._take()
-        self._buffer = self._buffer[self._at :] + data if self._at < len(self._buffer) else data
-        self._at = 0
+        self._keep(data)
         self._work()
-        return self._take()
-
-    def answer(self, value: Any) -> list[Request]:
-        answered, self._answered = self._answered, None
-        if answered is not None:
-            answered(value)
-            self._work()
         return self._take()
 
     def streamed(self) -> list[Request]:
@@ -125,8 +102,7 @@ class PopServer:
     def tls_refused(self, reply: Reply) -> list[Request]:
         """The handshake stands, and the client is not welcome: the last words are under TLS."""
         if self.state is State.TLS:
-            self._say(_response_of(reply))
-            self._close()
+            self._leave(_response_of(reply))
         return self._take()
 
     def deadline_passed(self) -> list[Request]:
@@ -141,42 +117,10 @@ class PopServer:
         self._work()
         return self._take()
 
-    def connection_lost(self, reason: str) -> list[Request]:
-        # Nobody is asked for QUIT: a broken connection deletes nothing (RFC 1939 §6).
-        self.state = State.CLOSED
-        self._answered = None
-        self._requests.clear()
-        return []
-
     # -- how it says things ---------------------------------------------------------------------------------------------------
-
-    def _take(self) -> list[Request]:
-        requests, self._requests = self._requests, []
-        return requests
 
     def _say(self, response: Response) -> None:
         self._requests.append(_send(response))
-
-    def _refuse(self, response: Response) -> None:
-        """A refusal that counts: guessing, scanning, and clients of other protocols end soon."""
-        self._bad += 1
-        self._say(response)
-        if self._bad >= self._limits.bad_commands:
-            self._close()
-
-    def _ask(self, question: object, answered: Callable[[Any], None]) -> None:
-        self._answered = answered
-        self._requests.append(Ask(question))
-
-    def _close(self, abort: bool = False) -> None:
-        self.state = State.CLOSED
-        self._buffer, self._at = b"", 0
-        self._requests.append(Close(abort))
-
-    def _handshake(self) -> None:
-        self.state = State.TLS
-        self._requests.append(Deadline(self._limits.handshake_timeout))
-        self._requests.append(StartTls())
 
     def _greet(self) -> None:
         self.state = State.AUTHORIZATION
@@ -184,8 +128,7 @@ class PopServer:
 
     def _connected(self, refusal: Reply | None) -> None:
         if refusal is not None:
-            self._say(_response_of(refusal))
-            self._close()
+            self._leave(_response_of(refusal))
             return
         self._say(Response(True, f"{self.settings.hostname} POP3 ready"))
 
@@ -207,28 +150,12 @@ class PopServer:
             if state is State.CLOSED or state is State.TLS:
                 return
             if self._draining:
-                self._say(words.STOPPING)
-                self._close()
+                self._leave(words.STOPPING)
                 return
-            buffer, at = self._buffer, self._at
-            end = buffer.find(b"\n", at)
-            # lines without end
-            if (len(buffer) if end < 0 else end + 1) - at > self._limits.command_line:
-                self._say(words.LONG_LINE)
-                self._close()
+            line = self._next_line()
+            if line is None:
                 return
-            if end < 0:
-                self._buffer, self._at = buffer[at:], 0
-                self._wait()
-                return
-            # RFC 1939 §3: only CRLF ends a command. Behind a bare LF nobody knows where the next one begins.
-            if end == at or buffer[end - 1] != 13:
-                self._say(words.BARE_LF)
-                self._close()
-                return
-            self._at = end + 1
             self._armed = False
-            line = buffer[at : end - 1]
             if state is State.SASL:
                 self._sasl_response(line)
             else:
@@ -239,8 +166,7 @@ class PopServer:
             # a stranger who asks for our capabilities once a minute, for ever
             self._early += 1
             if self._early > self._limits.commands_before_login:
-                self._say(words.TOO_MANY_ERRORS)
-                self._close()
+                self._leave(words.TOO_MANY_ERRORS)
                 return
         if b"\r" in line or b"\0" in line:
             self._refuse(words.BAD_LINE)
@@ -251,7 +177,7 @@ class PopServer:
         command = _COMMANDS.get(verb)
         if command is None:
             self._refuse(words.UNKNOWN)
-            if verb in _FOREIGN and self.state is not State.CLOSED:
+            if verb in FOREIGN and self.state is not State.CLOSED:
                 self._close()
             return
         if command.tls and self.tls is None:
@@ -283,8 +209,7 @@ class PopServer:
         # RFC 2595 §4: the client waits for our +OK. What stands behind the command already was put there by somebody else, to be
         # taken for something said under TLS.
         if self._at < len(self._buffer):
-            self._say(words.INJECTION)
-            self._close()
+            self._leave(words.INJECTION)
             return
         self._say(words.GO_TLS)
         self._handshake()
@@ -395,12 +320,10 @@ class PopServer:
             # RFC 1939 §6: the UPDATE state, whose result the client is told; then the connection is closed either way.
             self._ask(questions.Request("QUIT"), self._quit_answered)
             return
-        self._say(words.GOODBYE)
-        self._close()
+        self._leave(words.GOODBYE)
 
     def _quit_answered(self, value: Any) -> None:
-        self._say(_response_of(value))
-        self._close()
+        self._leave(_response_of(value))
 
 
 def _no_argument(argument: bytes) -> None:

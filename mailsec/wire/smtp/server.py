@@ -10,11 +10,12 @@ import binascii
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from mailsec.errors import Reply
 from mailsec.model.requests import Request, Send
 from mailsec.model.session import Identity, TlsInfo
+from mailsec.wire.conversation import FOREIGN
 from mailsec.wire.smtp import questions, words
 from mailsec.wire.smtp.announced import read_forwarded, read_xclient
 from mailsec.wire.smtp.commands import CommandError, client_name
@@ -24,10 +25,6 @@ from mailsec.wire.smtp.states import State
 from mailsec.wire.smtp.transactions import Transactions
 
 __all__ = ["ServerSettings", "SmtpServer"]
-
-
-# What web clients send first. A page in a browser that makes it post to this port must not get a command through.
-_FOREIGN = frozenset({b"GET", b"POST", b"HEAD", b"PUT", b"OPTIONS", b"CONNECT", b"DELETE", b"PATCH", b"TRACE", b"PRI"})
 
 
 class _Command(NamedTuple):
@@ -55,13 +52,6 @@ class SmtpServer(Transactions):
 
     # -- what the driver calls ------------------------------------------------------------------------------------------------
 
-    def connection_made(self) -> list[Request]:
-        if self.settings.tls == "implicit":
-            self._handshake()
-        else:
-            self._greet()
-        return self._take()
-
     def receive_data(self, data: bytes) -> list[Request]:
         state = self.state
         if state is State.DATA:
@@ -82,16 +72,8 @@ class SmtpServer(Transactions):
             # An attacker's octets in clear between our 220 and the handshake.
             self._close(abort=True)
             return self._take()
-        self._buffer = self._buffer[self._at :] + data if self._at < len(self._buffer) else data
-        self._at = 0
+        self._keep(data)
         self._work()
-        return self._take()
-
-    def answer(self, value: Any) -> list[Request]:
-        answered, self._answered = self._answered, None
-        if answered is not None:
-            answered(value)
-            self._work()
         return self._take()
 
     def streamed(self) -> list[Request]:
@@ -116,8 +98,7 @@ class SmtpServer(Transactions):
     def tls_refused(self, reply: Reply) -> list[Request]:
         """The handshake stands, and the client is not welcome: the last words are under TLS."""
         if self.state is State.TLS:
-            self._say(reply)
-            self._close()
+            self._leave(reply)
         return self._take()
 
     def deadline_passed(self) -> list[Request]:
@@ -125,8 +106,7 @@ class SmtpServer(Transactions):
             self._close(abort=True)
         elif self.state is not State.CLOSED and self._answered is None:
             # RFC 5321 §4.5.3.2.7, §3.8: a server that gives up says so.
-            self._say(words.TIMEOUT)
-            self._close()
+            self._leave(words.TIMEOUT)
         return self._take()
 
     def drain(self) -> list[Request]:
@@ -136,12 +116,6 @@ class SmtpServer(Transactions):
             self._stop_if_draining()
         return self._take()
 
-    def connection_lost(self, reason: str) -> list[Request]:
-        self.state = State.CLOSED
-        self._answered = None
-        self._requests.clear()
-        return []
-
     # -- small steps ----------------------------------------------------------------------------------------------------------
 
     def _greet(self) -> None:
@@ -150,8 +124,7 @@ class SmtpServer(Transactions):
 
     def _connected(self, refusal: Reply | None) -> None:
         if refusal is not None:
-            self._say(refusal)
-            self._close()
+            self._leave(refusal)
             return
         # RFC 5321 §4.2: the greeting begins with the host's name.
         self._requests.append(
@@ -161,7 +134,6 @@ class SmtpServer(Transactions):
     # -- commands -------------------------------------------------------------------------------------------------------------
 
     def _work(self) -> None:
-        """Go on with what waits in the buffer until a question is open, the state forbids it, or nothing whole is left."""
         while self._answered is None:
             state = self.state
             if state is State.CLOSED or state is State.TLS:
@@ -177,29 +149,9 @@ class SmtpServer(Transactions):
                     continue
                 self._requests.append(self._data_deadline)
                 return
-            buffer, at = self._buffer, self._at
-            if at == len(buffer):
-                self._buffer, self._at = b"", 0
-                self._requests.append(self._command_deadline)
+            line = self._next_line()
+            if line is None:
                 return
-            end = buffer.find(b"\n", at)
-            # lines without end
-            if (len(buffer) if end < 0 else end + 1) - at > self._limits.command_line:
-                self._say(words.LONG_LINE)
-                self._close()
-                return
-            if end < 0:
-                if at:
-                    self._buffer, self._at = buffer[at:], 0
-                self._requests.append(self._command_deadline)
-                return
-            # RFC 5321 §2.3.8: only CRLF ends a line. Behind a bare LF nobody knows where the next command begins.
-            if end == at or buffer[end - 1] != 13:
-                self._say(words.BARE_LF)
-                self._close()
-                return
-            self._at = end + 1
-            line = buffer[at : end - 1]
             if state is State.AUTH:
                 self._auth_response(line)
             else:
@@ -218,7 +170,7 @@ class SmtpServer(Transactions):
         command = self._commands.get(verb)
         if command is None:
             self._refuse(words.UNKNOWN)
-            if verb in _FOREIGN and self.state is not State.CLOSED:
+            if verb in FOREIGN and self.state is not State.CLOSED:
                 self._close()
             return
         if not command.before_tls and self._wants_tls:
@@ -273,8 +225,7 @@ class SmtpServer(Transactions):
 
     def _announced(self, value: Identity | Reply | None) -> None:
         if isinstance(value, Reply):
-            self._say(value)
-            self._close()
+            self._leave(value)
             return
         # XCLIENT_README: the session begins anew. Whose certificate it was that was shown, it is not the client's.
         tls = self.client.tls
@@ -299,8 +250,7 @@ class SmtpServer(Transactions):
         # RFC 3207 §4: the client waits for our 220. What stands behind the command already was put there by somebody else, to be
         # taken for something said under TLS.
         if self._at < len(self._buffer):
-            self._say(words.INJECTION)
-            self._close()
+            self._leave(words.INJECTION)
             return
         self._say(words.GO_TLS)
         self._handshake()
@@ -344,8 +294,7 @@ class SmtpServer(Transactions):
         too_often = self._login.fail()
         self._say_answer(value if isinstance(value, Reply) else words.AUTH_FAILED)
         if too_often and self.state is not State.CLOSED:
-            self._say(words.TOO_MANY_ERRORS)
-            self._close()
+            self._leave(words.TOO_MANY_ERRORS)
 
     def _logged_in(self, identity: Identity) -> None:
         self.client = replace(self.client, identity=identity)

@@ -44,8 +44,7 @@ class Transactions(Speaking):
         if settings.authenticate and self.client.identity is None:
             raise CommandError(words.AUTH_FIRST)
         if self._messages >= self._limits.transactions:
-            self._say(words.TOO_MANY_MESSAGES)
-            self._close()
+            self._leave(words.TOO_MANY_MESSAGES)
             return
         envelope = parse_mail(argument, smtputf8=settings.smtputf8, dsn=settings.dsn, auth=settings.authenticate)
         # RFC 1870 §6.1: a message that is declared too large is refused at once.
@@ -111,8 +110,7 @@ class Transactions(Speaking):
             self._requests.append(Body(piece))
         if behind < 0:
             if incoming.hopeless:
-                self._say(words.TOO_LARGE)
-                self._close()
+                self._leave(words.TOO_LARGE)
             else:
                 self._requests.append(self._data_deadline)
             return
@@ -127,16 +125,14 @@ class Transactions(Speaking):
             size, self._last = parse_bdat(argument)
         except CommandError as error:
             # Attack: a size that two servers read differently; what one takes for text is a command to the other.
-            self._say(error.reply)
-            self._close()
+            self._leave(error.reply)
             return
         state, incoming = self.state, self._incoming
         if refusal is None and state not in _FOR_CHUNKS:
             refusal = words.NO_RECIPIENTS if state is State.MAIL else words.BAD_SEQUENCE
         most = self._limits.message_size
         if size > 2 * most + 1024 * 1024:
-            self._say(refusal or words.TOO_LARGE)
-            self._close()
+            self._leave(refusal or words.TOO_LARGE)
             return
         self._behind = state
         self._unwanted = refusal
@@ -157,8 +153,7 @@ class Transactions(Speaking):
             if piece:
                 self._requests.append(Body(piece))
             if incoming.hopeless:
-                self._say(words.TOO_LARGE)
-                self._close()
+                self._leave(words.TOO_LARGE)
                 return
         if self._chunk:
             self._requests.append(self._data_deadline)
