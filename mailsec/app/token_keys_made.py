@@ -14,7 +14,7 @@ from mailsec.app.token_choice import TokenChoice
 
 __all__ = ["default_module", "make_on_token"]
 
-_FAMILIES = {"rsa": "rsa", "ec": "ec", "ed25519": "eddsa", "ed448": "eddsa", "ml": "ml-dsa"}
+_FAMILIES = {"rsa": "rsa", "ec": "ec", "ed25519": "eddsa", "ed448": "eddsa", "ml-dsa": "ml-dsa", "ml-kem": "ml-kem"}
 
 
 def default_module(output: Output, choice: DatabaseChoice, kind: str) -> str:
@@ -23,7 +23,7 @@ def default_module(output: Output, choice: DatabaseChoice, kind: str) -> str:
 
     if choice.database.startswith("nss:"):
         return ""
-    family = _FAMILIES.get(kind.split("-")[0], "")
+    family = _FAMILIES.get(kind.rpartition("-")[0] or kind, "")
     with open_database(output, choice, look=True) as opened:
         return next((entry.name for entry in Modules(opened).all() if entry.verified and family and family in entry.defaults), "")
 

@@ -47,6 +47,10 @@ class TokenHost(Protocol):
         """The shared secret with a peer's public point ("CKM_ECDH1_DERIVE"), without KDF."""
         ...
 
+    def decapsulate(self, token: str, key_id: bytes, operation: str, ciphertext: bytes) -> bytes:
+        """The shared secret in a ciphertext of a KEM ("CKM_ML_KEM"); CryptoError whatever is wrong with it."""
+        ...
+
     def encrypt(self, token: str, public_key: bytes, operation: str, data: bytes, *, seconds: float | None = None) -> bytes:
         """The raw operation ("CKM_RSA_X_509") with a public key (SubjectPublicKeyInfo) that is not on the token; nobody need be logged in.
 
@@ -59,7 +63,7 @@ class TokenHost(Protocol):
         ...
 
     def generate_key(self, token: str, kind: str, label: str) -> TokenKey:
-        """Make a key pair there; `kind` as in `mailsec key generate` ("rsa-3072", "p256", "ed25519", "ml-dsa-65")."""
+        """Make a key pair there; `kind` as in `mailsec key generate` ("rsa-3072", "p256", "ed25519", "ml-dsa-65", "ml-kem-768")."""
         ...
 
     def import_certificate(self, token: str, der: bytes, label: str) -> TokenCertificate: ...

@@ -45,6 +45,7 @@ class Verb(IntEnum):
     """token, public key, operation, data"""
     VERIFY = 9
     """token, public key, operation, data, signature; an empty field says no"""
+    DECAPSULATE = 10
     # from the host
     RESULT = 128
     ERROR = 129
@@ -54,7 +55,7 @@ class Verb(IntEnum):
     """token, PIN: to the supervisor, which keeps it for the next start."""
 
 
-OPERATIONS: Final = {"sign": Verb.SIGN, "decrypt": Verb.DECRYPT, "derive": Verb.DERIVE}
+OPERATIONS: Final = {"sign": Verb.SIGN, "decrypt": Verb.DECRYPT, "derive": Verb.DERIVE, "decapsulate": Verb.DECAPSULATE}
 
 _ERRORS: Final[Mapping[str, type[MailsecError]]] = {
     error.__name__: error for error in (KeyUnavailable, TokenError, CryptoError, UsageError)

@@ -19,6 +19,7 @@ from mailsec.model.mechanism import AgreementMechanism, SignatureMechanism, Tran
 __all__ = [
     "Operation",
     "agreement_operation",
+    "decapsulation_operation",
     "digest_info",
     "ecdsa_concatenated",
     "ecdsa_sequence",
@@ -46,7 +47,7 @@ class Operation(NamedTuple):
     """ "RSA_PKCS", "RSA_PKCS_PSS", "ECDSA", "SHA256_RSA_PKCS", "EDDSA", "ML_DSA", "RSA_PKCS_OAEP" …"""
     input: str
     """What it is given: "digest", "digest-info" (RFC 8017 §9.2), "octets" (all that is signed), "padded" (as long as the modulus),
-    "ciphertext", or "point" (the peer's public key)."""
+    "ciphertext" (a wrapped key, or what a KEM gave), or "point" (the peer's public key)."""
     output: str = "signature"
     """What it gives: "signature" as CMS carries it, "concatenated" (r and s of ECDSA, each as long as the order), "key", "padded" (a key
     in its padding), or "secret"."""
@@ -117,6 +118,13 @@ def agreement_operation(mechanism: AgreementMechanism, offered: Collection[str])
         if name in offered:
             return Operation(name, "point", "secret")
     raise CryptoError(f"the token does not agree on keys by {mechanism.kind}")
+
+
+def decapsulation_operation(offered: Collection[str]) -> Operation:
+    """The operation that takes a shared secret out of a ciphertext of ML-KEM; raise CryptoError where the token has none."""
+    if "ML_KEM" in offered:
+        return Operation("ML_KEM", "ciphertext", "secret")
+    raise CryptoError("the token does not decapsulate: it has no CKM_ML_KEM, or no C_DecapsulateKey of PKCS#11 3.2")
 
 
 def digest_info(digest: str, value: bytes) -> bytes:

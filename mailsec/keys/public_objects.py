@@ -1,4 +1,6 @@
-"""The SubjectPublicKeyInfo of a key on a token, from the attributes of its objects (PKCS #11 v3.1 §6.1 RSA, §6.3 elliptic curves), and back.
+"""The SubjectPublicKeyInfo of a key on a token, from the attributes of its objects, and back.
+
+PKCS #11 v3.2 §6: RSA, elliptic curves, ML-DSA, ML-KEM.
 
 Invariant: what comes out reads back by `algorithms.public_keys`, or nothing comes out.
 """
@@ -15,7 +17,7 @@ from mailsec.asn1.reader import OBJECT_IDENTIFIER, OCTET_STRING, SEQUENCE, read_
 from mailsec.asn1.values import read_bit_string, read_integer, read_octet_string, read_oid
 from mailsec.errors import Asn1Error, CryptoError
 
-__all__ = ["ec_public_key", "facts_of", "key_identifier", "mldsa_public_key", "public_point", "rsa_public_key"]
+__all__ = ["ec_public_key", "facts_of", "key_identifier", "mldsa_public_key", "mlkem_public_key", "public_point", "rsa_public_key"]
 
 _RSA = "1.2.840.113549.1.1.1"
 _EC = "1.2.840.10045.2.1"
@@ -37,6 +39,10 @@ _MLDSA: Final = {
     1312: "2.16.840.1.101.3.4.3.17",
     1952: "2.16.840.1.101.3.4.3.18",
     2592: "2.16.840.1.101.3.4.3.19",
+}
+_MLKEM: Final = {
+    1184: "2.16.840.1.101.3.4.4.2",
+    1568: "2.16.840.1.101.3.4.4.3",
 }
 
 
@@ -63,9 +69,17 @@ def ec_public_key(parameters: bytes, point: bytes) -> bytes:
 
 def mldsa_public_key(value: bytes) -> bytes:
     """CKA_VALUE of an ML-DSA public key as SubjectPublicKeyInfo (RFC 9881 §4); its length says which it is."""
-    identifier = _MLDSA.get(len(value))
+    return _lattice_public_key("ML-DSA", _MLDSA.get(len(value)), value)
+
+
+def mlkem_public_key(value: bytes) -> bytes:
+    """CKA_VALUE of an ML-KEM public key as SubjectPublicKeyInfo (RFC 9935 §4)."""
+    return _lattice_public_key("ML-KEM", _MLKEM.get(len(value)), value)
+
+
+def _lattice_public_key(family: str, identifier: str | None, value: bytes) -> bytes:
     if identifier is None:
-        raise CryptoError("an ML-DSA public key of an unknown length")
+        raise CryptoError(f"an {family} public key of an unknown length")
     return writer.sequence(writer.sequence(writer.oid(identifier)), writer.bit_string(value))
 
 

@@ -1,18 +1,20 @@
 """A key on a token as a `KeyHandle`: what is hashed and padded in software, and what the token is asked for.
 
-The handle does not know where the token is: `ask` is a call into this process or a question to a token host. Invariant: whatever fails
-while a content key is unwrapped gives one CryptoError (RFC 3218 §2.3.2), unless the token is out.
+The handle does not know where the token is: `ask` is a call into this process or a question to a token host. Invariants: whatever fails
+while a content key is unwrapped gives one CryptoError (RFC 3218 §2.3.2), unless the token is out; and no signature leaves that the key's
+public half does not verify.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Protocol
+from typing import Final, Protocol
 
-from mailsec.errors import CryptoError, TokenError
+from mailsec.errors import CryptoError, KeyUnavailable, TokenError
 from mailsec.keys.mechanism import (
     Operation,
     agreement_operation,
+    decapsulation_operation,
     digest_info,
     ecdsa_sequence,
     signature_operation,
@@ -27,11 +29,15 @@ from mailsec.model.tokens import TokenKey
 
 __all__ = ["Ask", "TokenHandle"]
 
-_hash = SoftwareBackend().hash
+_backend = SoftwareBackend()
+_hash = _backend.hash
+_CIPHERTEXTS: Final = {"ml-kem-768": 1088, "ml-kem-1024": 1568}
+"""FIPS 203 §8: octets of a ciphertext."""
+_SECRET_OCTETS: Final = 32
 
 
 class Ask(Protocol):
-    """Has a token do one raw operation: `verb` is "sign", "decrypt" or "derive".
+    """Has a token do one raw operation: `verb` is "sign", "decrypt", "derive" or "decapsulate".
 
     Errors: KeyUnavailable, CryptoError, and TokenError where it does not know the operation.
     """
@@ -113,7 +119,16 @@ class TokenHandle:
             if operation.input == "padded":
                 octets = pad_signature(mechanism, digest, octets, self.bits, _hash, self._random)
         result = await self._asked("sign", written(operation, mechanism), octets)
-        return ecdsa_sequence(result) if operation.output == "concatenated" else result
+        signature = ecdsa_sequence(result) if operation.output == "concatenated" else result
+        # Attack: a fault in the computation of RSA with CRT gives a wrong signature, and that gives the private key away. And a token that
+        # signs with another key than was meant (two with one CKA_ID) would send mail that nobody can verify.
+        if not _backend.verify(self.key.public_key, mechanism, signature, data):
+            raise KeyUnavailable(
+                f"token {self.key.token!r} made a signature that the key {self.name!r} does not verify",
+                hint=f'mailsec token selftest "{self.key.token}" tries its keys',
+                stage=f"token:{self.key.token}",
+            )
+        return signature
 
     async def _asked(self, verb: str, operation: str, data: bytes) -> bytes:
         try:
@@ -149,7 +164,18 @@ class TokenHandle:
         return secret
 
     async def decapsulate(self, ciphertext: bytes) -> bytes:
-        raise CryptoError(f"the key {self.name!r} ({self.key_type}) decapsulates nothing")
+        size = _CIPHERTEXTS.get(self.key_type)
+        if size is None:
+            raise CryptoError(f"the key {self.name!r} ({self.key_type}) decapsulates nothing")
+        operation = decapsulation_operation(self._offered)
+        # FIPS 203 §7.3: the length is checked before anything is computed; tokens answer to another one in many ways.
+        if len(ciphertext) != size:
+            raise CryptoError("the secret cannot be decapsulated")
+        # Of a ciphertext that nobody made with this key ML-KEM gives a secret that nobody knows (implicit rejection): no key wrap opens with it.
+        secret = await self._asked("decapsulate", written(operation), ciphertext)
+        if len(secret) != _SECRET_OCTETS or not any(secret):
+            raise CryptoError("the secret cannot be decapsulated")
+        return secret
 
 
 def _digest(name: str, data: bytes) -> bytes:

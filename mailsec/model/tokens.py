@@ -88,7 +88,7 @@ class ModuleEntry:
     library: str
     parameters: str = ""
     defaults: tuple[str, ...] = ()
-    """Kinds of keys that are made on its token where no other is named: "rsa", "ec", "eddsa", "ml-dsa"."""
+    """Kinds of keys that are made on its token where no other is named: "rsa", "ec", "eddsa", "ml-dsa", "ml-kem"."""
     enabled: bool = True
     verified: bool = True
     """False where the row was not written by mailsec: its library is not loaded."""

@@ -13,7 +13,7 @@ from pkcs11.constants import Attribute, ObjectClass
 from pkcs11.mechanisms import KeyType
 
 from mailsec.errors import Asn1Error, CryptoError
-from mailsec.keys.public_objects import ec_public_key, facts_of, mldsa_public_key, rsa_public_key
+from mailsec.keys.public_objects import ec_public_key, facts_of, mldsa_public_key, mlkem_public_key, rsa_public_key
 from mailsec.model.tokens import TokenCertificate, TokenKey
 from mailsec.model.trust import TrustFlags
 from mailsec.tokens.codes import CkError
@@ -153,6 +153,8 @@ def public_key_of(values: dict[int, bytes | None]) -> bytes:
         return ec_public_key(parameters, point)
     if kind == KeyType.ML_DSA and values[Attribute.VALUE]:
         return mldsa_public_key(values[Attribute.VALUE] or b"")
+    if kind == KeyType.ML_KEM and values[Attribute.VALUE]:
+        return mlkem_public_key(values[Attribute.VALUE] or b"")
     return b""
 
 

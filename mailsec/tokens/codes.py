@@ -7,9 +7,13 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["DEVICE", "LOST", "NAMES", "NOT_LOGGED_IN", "PIN_VERDICTS", "STALE_OBJECT", "CkError", "name_of"]
+__all__ = ["DEVICE", "IMPOSSIBLE", "LOST", "NAMES", "NOT_LOGGED_IN", "PIN_VERDICTS", "STALE_OBJECT", "CkError", "name_of"]
+
+IMPOSSIBLE: Final = -1
+"""No answer of the standard: CKR_OK, with a length that cannot be."""
 
 NAMES: Final = {
+    IMPOSSIBLE: "a length that cannot be",
     0x01: "CKR_CANCEL",
     0x02: "CKR_HOST_MEMORY",
     0x03: "CKR_SLOT_ID_INVALID",
@@ -78,7 +82,7 @@ PIN_VERDICTS: Final = frozenset({0xA0, 0xA1, 0xA2, 0xA3, 0xA4})
 NOT_LOGGED_IN: Final = 0x101
 LOST: Final = frozenset({0x03, 0xB0, 0xB3, 0x32, 0xE0, 0xE1, NOT_LOGGED_IN})
 """Sessions, login or the card itself are gone: once they are back, the same call may be made again."""
-DEVICE: Final = frozenset({0x30, 0x31, 0x02, 0xB1, 0x06, 0x190})
+DEVICE: Final = frozenset({0x30, 0x31, 0x02, 0xB1, 0x06, 0x190, IMPOSSIBLE})
 """The device or its library cannot do it now."""
 STALE_OBJECT: Final = frozenset({0x60, 0x82})
 """The object was found before a loss, or was deleted and made anew."""

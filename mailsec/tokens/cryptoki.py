@@ -1,11 +1,11 @@
-"""The functions of a PKCS#11 library (PKCS #11 v3.1 §5), called as they are: numbers and octets in, numbers and octets out, `CkError` for the rest.
+"""The functions of a PKCS#11 library (PKCS #11 v3.2 §5), called as they are: numbers and octets in, numbers and octets out, `CkError` for the rest.
 
 python-pkcs11 has the names and numbers (`pkcs11.constants`, `pkcs11.mechanisms`), and no call of it is used: it says to the library that
 there are no threads (C_Initialize with NULL) and then calls it from several at once, logs everybody out when one session is closed, and
 takes no parameter string. Here every call releases the GIL, and the library was told about threads.
 
-The one invariant: nothing is called in a process that was forked after C_Initialize. softoken would repeat its random numbers there, and
-two ECDSA signatures with one nonce give the private key away.
+Invariants: nothing is called in a process that was forked after C_Initialize: softoken would repeat its random numbers there, and two ECDSA
+signatures with one nonce give the private key away. And what a library says of lengths is believed as far as there is room, and no further.
 """
 
 from __future__ import annotations
@@ -17,14 +17,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from mailsec.errors import ConfigurationError
-from mailsec.tokens.codes import CkError
+from mailsec.tokens.codes import IMPOSSIBLE, CkError
 from mailsec.tokens.structures import (
+    KEM_SIGNATURES,
     SIGNATURES,
     Attribute,
     CkMechanism,
     FunctionList,
     Info,
     InitializeArgs,
+    Interface,
     MechanismInfo,
     SessionInfo,
     SlotInfo,
@@ -47,6 +49,8 @@ _WRONG_SIGNATURE = frozenset({0xC0, 0xC1})
 _RESULT_OCTETS: Final = 8192
 """Room for a result: an ML-DSA-87 signature has 4627 octets."""
 _VALUE_OCTETS: Final = 1024 * 1024
+_MOST_SLOTS, _MOST_MECHANISMS, _MOST_OBJECTS, _MOST_INTERFACES = 4096, 4096, 100_000, 64
+"""Attack: a library that lists without end, or says that it has more than memory holds."""
 
 
 class SlotState(NamedTuple):
@@ -100,6 +104,8 @@ class Cryptoki:
             address = getattr(functions.contents, name)
             if address:
                 self._functions[name] = ctypes.CFUNCTYPE(_ULONG, *arguments)(address)
+        for name, address in _later_functions(self._library).items():
+            self._functions[name] = ctypes.CFUNCTYPE(_ULONG, *KEM_SIGNATURES[name])(address)
         string = None if parameters is None else ctypes.c_char_p(parameters.encode())
         pointer = ctypes.cast(string, _ANY) if string is not None else None
         # NSS put its LibraryParameters before pReserved, which is NULL there; everywhere else the first of the two is pReserved.
@@ -124,6 +130,11 @@ class Cryptoki:
             self._call("Finalize", None)
             self._functions = {}
 
+    @property
+    def decapsulates(self) -> bool:
+        """Whether it has C_DecapsulateKey."""
+        return "DecapsulateKey" in self._functions
+
     def _call(self, name: str, *arguments: Any) -> None:
         function = self._functions.get(name)
         # 0x54 is CKR_FUNCTION_NOT_SUPPORTED, 0x190 CKR_CRYPTOKI_NOT_INITIALIZED (and so it is after a fork).
@@ -144,6 +155,7 @@ class Cryptoki:
         while True:
             count = _ULONG()
             self._call("GetSlotList", int(present), None, ctypes.byref(count))
+            _demand(count.value, _MOST_SLOTS, "GetSlotList")
             room = (_ULONG * (count.value + 1))()
             count.value += 1
             try:
@@ -152,6 +164,7 @@ class Cryptoki:
                 if error.code != _BUFFER_TOO_SMALL:  # a token was put in meanwhile
                     raise
                 continue
+            _demand(count.value, len(room), "GetSlotList")
             return list(room[: count.value])
 
     def slot_info(self, slot: int) -> SlotState:
@@ -168,8 +181,10 @@ class Cryptoki:
         """(number, smallest key, largest key, flags) of each mechanism."""
         count = _ULONG()
         self._call("GetMechanismList", slot, None, ctypes.byref(count))
+        _demand(count.value, _MOST_MECHANISMS, "GetMechanismList")
         numbers = (_ULONG * count.value)()
         self._call("GetMechanismList", slot, ctypes.byref(numbers), ctypes.byref(count))
+        _demand(count.value, len(numbers), "GetMechanismList")
         found = []
         for number in numbers[: count.value]:
             info = MechanismInfo()
@@ -226,7 +241,9 @@ class Cryptoki:
                 self._call("FindObjects", session, ctypes.byref(room), 64, ctypes.byref(count))
                 if not count.value:
                     return found
+                _demand(count.value, 64, "FindObjects")
                 found += room[: count.value]
+                _demand(len(found), _MOST_OBJECTS, "FindObjects")
         finally:
             self._call("FindObjectsFinal", session)
 
@@ -307,7 +324,7 @@ class Cryptoki:
         room, length = ctypes.create_string_buffer(_RESULT_OCTETS), _ULONG(_RESULT_OCTETS)
         if code := self._sign(session, data, len(data), room, ctypes.byref(length)):
             raise CkError(code, "C_Sign")
-        return ctypes.string_at(room, length.value)
+        return _result(room, length.value, "Sign")
 
     def decrypt(self, session: int, key: int, mechanism: CkMechanism, data: bytes, pin: bytes | None = None) -> bytes:
         """A decrypted value; `pin` as with `sign`."""
@@ -316,14 +333,14 @@ class Cryptoki:
             self.login(session, 2, pin or None)
         room, length = ctypes.create_string_buffer(_RESULT_OCTETS), _ULONG(_RESULT_OCTETS)
         self._call("Decrypt", session, data, len(data), room, ctypes.byref(length))
-        return ctypes.string_at(room, length.value)
+        return _result(room, length.value, "Decrypt")
 
     def encrypt(self, session: int, key: int, mechanism: CkMechanism, data: bytes) -> bytes:
         """An encrypted value."""
         self._call("EncryptInit", session, ctypes.byref(mechanism), key)
         room, length = ctypes.create_string_buffer(_RESULT_OCTETS), _ULONG(_RESULT_OCTETS)
         self._call("Encrypt", session, data, len(data), room, ctypes.byref(length))
-        return ctypes.string_at(room, length.value)
+        return _result(room, length.value, "Encrypt")
 
     def verify(self, session: int, key: int, mechanism: CkMechanism, data: bytes, signature: bytes) -> bool:
         """Whether a signature is right."""
@@ -340,7 +357,7 @@ class Cryptoki:
         """The key `key`, encrypted with the key `wrapping`."""
         room, length = ctypes.create_string_buffer(_RESULT_OCTETS), _ULONG(_RESULT_OCTETS)
         self._call("WrapKey", session, ctypes.byref(mechanism), wrapping, key, room, ctypes.byref(length))
-        return ctypes.string_at(room, length.value)
+        return _result(room, length.value, "WrapKey")
 
     def derive(self, session: int, key: int, mechanism: CkMechanism, template: Mapping[int, Value]) -> int:
         """The handle of a derived secret."""
@@ -348,6 +365,47 @@ class Cryptoki:
         handle = _ULONG()
         self._call("DeriveKey", session, ctypes.byref(mechanism), key, ctypes.byref(attributes), len(template), ctypes.byref(handle))
         return handle.value
+
+    def decapsulate(self, session: int, key: int, mechanism: CkMechanism, ciphertext: bytes, template: Mapping[int, Value]) -> int:
+        """The handle of the secret in a ciphertext (PKCS #11 v3.2, C_DecapsulateKey)."""
+        attributes, _kept = _template(template)
+        handle, by_reference = _ULONG(), ctypes.byref
+        places = by_reference(attributes), len(template), ciphertext, len(ciphertext), by_reference(handle)
+        self._call("DecapsulateKey", session, by_reference(mechanism), key, *places)
+        return handle.value
+
+
+def _later_functions(library: ctypes.CDLL) -> dict[str, int]:
+    """Addresses of what PKCS #11 v3.2 added and is used here, by name; nothing where the library is older."""
+    try:
+        get_list = library.C_GetInterfaceList
+    except AttributeError:
+        return {}
+    count = _ULONG()
+    if get_list(None, ctypes.byref(count)) or not 0 < count.value <= _MOST_INTERFACES:
+        return {}
+    room = (Interface * count.value)()
+    if get_list(ctypes.byref(room), ctypes.byref(count)):
+        return {}
+    for one in room[: count.value]:
+        # "PKCS 11" is the standard's; vendors have interfaces of their own. Later minor versions only add at the end.
+        if one.name == b"PKCS 11" and one.functions:
+            functions = one.functions.contents
+            if functions.version.major == 3 and functions.version.minor >= 2:
+                return {name: address for name in KEM_SIGNATURES if (address := getattr(functions, name))}
+    return {}
+
+
+def _demand(number: int, most: int, function: str) -> None:
+    """Raise CkError where a library says that it gives more than can be."""
+    if number > most:
+        raise CkError(IMPOSSIBLE, f"C_{function}")
+
+
+def _result(room: Any, length: int, function: str) -> bytes:
+    """What a library has written. Attack: one that says it wrote more has us read on, into whatever lies behind."""
+    _demand(length, _RESULT_OCTETS, function)
+    return ctypes.string_at(room, length)
 
 
 def _template(values: Mapping[int, Value]) -> tuple[Any, list[Any]]:

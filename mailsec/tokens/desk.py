@@ -292,6 +292,8 @@ class Desk:
                 result = use.token.decrypt(key_id, what, data)
             elif verb == Verb.DERIVE:
                 result = use.token.derive(key_id, what, data)
+            elif verb == Verb.DECAPSULATE:
+                result = use.token.decapsulate(key_id, what, data)
             else:
                 raise CryptoError("not an operation")
         except MailsecError as error:

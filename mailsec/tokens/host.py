@@ -37,7 +37,7 @@ _READ_SECONDS: Final = 0.001
 """Who does operations reads on after so long."""
 _HELD_UP_SECONDS: Final = 0.05
 """A reader that has been in the library for so long is held up: the other one reads."""
-_OPERATIONS: Final = frozenset({Verb.SIGN, Verb.DECRYPT, Verb.DERIVE, Verb.ENCRYPT, Verb.VERIFY})
+_OPERATIONS: Final = frozenset({Verb.SIGN, Verb.DECRYPT, Verb.DERIVE, Verb.DECAPSULATE, Verb.ENCRYPT, Verb.VERIFY})
 
 
 class Line:

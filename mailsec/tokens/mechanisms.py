@@ -16,7 +16,7 @@ from mailsec.errors import CryptoError
 from mailsec.model.tokens import TokenMechanism
 from mailsec.tokens.cryptoki import CkMechanism
 
-__all__ = ["ck_mechanism", "derivation", "described", "name_of_mechanism"]
+__all__ = ["ck_mechanism", "decapsulation", "derivation", "described", "name_of_mechanism"]
 
 _HASHES: Final = {
     # PKCS #11 v3.1 §6.1.7: the hash, and MGF1 with it.
@@ -51,6 +51,8 @@ _USES: Final = {
     MechanismFlag.WRAP: "wrap",
     MechanismFlag.UNWRAP: "unwrap",
     MechanismFlag.DERIVE: "derive",
+    MechanismFlag.ENCAPSULATE: "encapsulate",
+    MechanismFlag.DECAPSULATE: "decapsulate",
 }
 
 
@@ -116,6 +118,13 @@ def derivation(operation: str, point: bytes) -> CkMechanism:
         raise CryptoError(f"not an agreement of tokens: {operation[:80]!a}")
     buffer = ctypes.create_string_buffer(point, len(point))
     return CkMechanism.of(_number(name), _EcdhParameters(1, 0, None, len(point), ctypes.addressof(buffer)), buffer)
+
+
+def decapsulation(operation: str) -> CkMechanism:
+    """The mechanism that takes a shared secret out of a ciphertext."""
+    if operation != "CKM_ML_KEM":
+        raise CryptoError(f"not a decapsulation of tokens: {operation[:80]!a}")
+    return CkMechanism.of(_number("ML_KEM"))
 
 
 @lru_cache(maxsize=1024)

@@ -156,6 +156,9 @@ class Module:
     def derive(self, token: str, key_id: bytes, operation: str, point: bytes) -> bytes:
         return self._operating(token).derive(key_id, operation, point)
 
+    def decapsulate(self, token: str, key_id: bytes, operation: str, ciphertext: bytes) -> bytes:
+        return self._operating(token).decapsulate(key_id, operation, ciphertext)
+
     def encrypt(self, token: str, public_key: bytes, operation: str, data: bytes, *, seconds: float | None = None) -> bytes:
         return public_keys.encrypt(self._operating(token), public_key, operation, data)
 

@@ -14,9 +14,9 @@ from typing import Any, Final
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mldsa, mlkem, rsa
 from pkcs11.constants import Attribute, ObjectClass
-from pkcs11.mechanisms import KeyType, Mechanism, MLDSAParameterSet
+from pkcs11.mechanisms import KeyType, Mechanism, MLDSAParameterSet, MLKEMParameterSet
 
 from mailsec.algorithms.public_keys import algorithm_parameters
 from mailsec.asn1 import writer
@@ -49,7 +49,24 @@ _MLDSA: Final = {
     "ml-dsa-65": MLDSAParameterSet.ML_DSA_65,
     "ml-dsa-87": MLDSAParameterSet.ML_DSA_87,
 }
-KEY_KINDS: Final = ("rsa-2048", "rsa-3072", "rsa-4096", *_CURVES, "ed25519", *_MLDSA)
+_MLKEM: Final = {"ml-kem-768": MLKEMParameterSet.ML_KEM_768, "ml-kem-1024": MLKEMParameterSet.ML_KEM_1024}
+_MLDSA_KEYS: Final = {
+    mldsa.MLDSA44PrivateKey: MLDSAParameterSet.ML_DSA_44,
+    mldsa.MLDSA65PrivateKey: MLDSAParameterSet.ML_DSA_65,
+    mldsa.MLDSA87PrivateKey: MLDSAParameterSet.ML_DSA_87,
+}
+_MLKEM_KEYS: Final = {mlkem.MLKEM768PrivateKey: MLKEMParameterSet.ML_KEM_768, mlkem.MLKEM1024PrivateKey: MLKEMParameterSet.ML_KEM_1024}
+KEY_KINDS: Final = ("rsa-2048", "rsa-3072", "rsa-4096", *_CURVES, "ed25519", *_MLDSA, *_MLKEM)
+
+# What keys are for: attributes of the public and of the private key.
+_Uses = tuple[dict[int, Value], dict[int, Value]]
+_SIGNS: Final[_Uses] = ({Attribute.VERIFY: True}, {Attribute.SIGN: True})
+_AGREES: Final[_Uses] = ({Attribute.VERIFY: True}, {Attribute.SIGN: True, Attribute.DERIVE: True})
+_OPENS: Final[_Uses] = (
+    {Attribute.VERIFY: True, Attribute.ENCRYPT: True, Attribute.WRAP: True},
+    {Attribute.SIGN: True, Attribute.DECRYPT: True, Attribute.UNWRAP: True},
+)
+_DECAPSULATES: Final[_Uses] = ({Attribute.ENCAPSULATE: True}, {Attribute.DECAPSULATE: True})
 
 
 def generate_key(token: Token, kind: str, label: str) -> TokenKey:
@@ -58,15 +75,14 @@ def generate_key(token: Token, kind: str, label: str) -> TokenKey:
     kind = kind.removeprefix("ec-")
     if kind not in KEY_KINDS:
         raise UsageError(f"there is no key of kind {kind!r}", hint=f"one of {', '.join(KEY_KINDS)}")
-    name, special, ecdh = _generation(kind)
+    name, special, (public_uses, private_uses) = _generation(kind)
     if name not in token.offered():
         raise TokenError(
             f"token {token.state.label!r} makes no {kind} keys", hint="the command mailsec token mechanisms shows what it can do"
         )
-    rsa_key = kind.startswith("rsa-")
     with token.writing(secrets=True) as session:
         functions = token.functions
-        public: dict[int, Value] = {Attribute.TOKEN: True, Attribute.LABEL: label, Attribute.VERIFY: True, **special}
+        public: dict[int, Value] = {Attribute.TOKEN: True, Attribute.LABEL: label, **public_uses, **special}
         private: dict[int, Value] = {
             Attribute.TOKEN: True,
             Attribute.PRIVATE: True,
@@ -74,13 +90,8 @@ def generate_key(token: Token, kind: str, label: str) -> TokenKey:
             # NSS's tools write keys of their database to PKCS#12 files, as they always could.
             Attribute.EXTRACTABLE: token.library.softoken,
             Attribute.LABEL: label,
-            Attribute.SIGN: True,
+            **private_uses,
         }
-        if rsa_key:
-            public |= {Attribute.ENCRYPT: True, Attribute.WRAP: True}
-            private |= {Attribute.DECRYPT: True, Attribute.UNWRAP: True}
-        elif ecdh:
-            private |= {Attribute.DERIVE: True}
         one, other = functions.generate_pair(session, CkMechanism.of(int(getattr(Mechanism, name))), public, private)
         with _whole(token, session, one, other):
             spki = public_key_of(functions.attributes(session, one, PUBLIC_ATTRIBUTES))
@@ -93,15 +104,18 @@ def generate_key(token: Token, kind: str, label: str) -> TokenKey:
     return TokenKey(token.state.label, label, identifier, facts.key_type, facts.bits, spki)
 
 
-def _generation(kind: str) -> tuple[str, dict[int, Value], bool]:
-    """Mechanism, template of the public key, and whether the key agrees on secrets."""
+def _generation(kind: str) -> tuple[str, dict[int, Value], _Uses]:
+    """Mechanism, what the template of the public key has besides, and what the keys are for."""
     if kind.startswith("rsa-"):
-        return "RSA_PKCS_KEY_PAIR_GEN", {Attribute.MODULUS_BITS: int(kind[4:]), Attribute.PUBLIC_EXPONENT: b"\1\0\1"}, False
+        return "RSA_PKCS_KEY_PAIR_GEN", {Attribute.MODULUS_BITS: int(kind[4:]), Attribute.PUBLIC_EXPONENT: b"\1\0\1"}, _OPENS
     if kind in _CURVES:
-        return "EC_KEY_PAIR_GEN", {Attribute.EC_PARAMS: writer.oid(_CURVES[kind])}, True
+        return "EC_KEY_PAIR_GEN", {Attribute.EC_PARAMS: writer.oid(_CURVES[kind])}, _AGREES
     if kind == "ed25519":
-        return "EC_EDWARDS_KEY_PAIR_GEN", {Attribute.EC_PARAMS: writer.printable_string("edwards25519")}, False
-    return "ML_DSA_KEY_PAIR_GEN", {Attribute.PARAMETER_SET: int(_MLDSA[kind])}, False
+        return "EC_EDWARDS_KEY_PAIR_GEN", {Attribute.EC_PARAMS: writer.printable_string("edwards25519")}, _SIGNS
+    # PKCS #11 v3.2, ML-DSA and ML-KEM key pair generation: the parameters stand in the template of the public key, and nowhere else.
+    if kind in _MLDSA:
+        return "ML_DSA_KEY_PAIR_GEN", {Attribute.PARAMETER_SET: int(_MLDSA[kind])}, _SIGNS
+    return "ML_KEM_KEY_PAIR_GEN", {Attribute.PARAMETER_SET: int(_MLKEM[kind])}, _DECAPSULATES
 
 
 def import_key(token: Token, private_key: bytes, label: str) -> TokenKey:
@@ -114,6 +128,11 @@ def import_key(token: Token, private_key: bytes, label: str) -> TokenKey:
     facts, identifier = facts_of(spki), key_identifier(spki)
     secret, public = _parts(key, label)
     assert facts is not None
+    family = "ML_KEM" if facts.key_type.startswith("ml-kem-") else "ML_DSA" if facts.key_type.startswith("ml-dsa-") else ""
+    if family and family not in token.offered():
+        raise TokenError(
+            f"token {token.state.label!r} takes no {facts.key_type} keys", hint="the command mailsec token mechanisms shows what it can do"
+        )
     common: dict[int, Value] = {Attribute.TOKEN: True, Attribute.LABEL: label, Attribute.ID: identifier}
     with token.writing(secrets=True) as session:
         functions = token.functions
@@ -127,12 +146,11 @@ def import_key(token: Token, private_key: bytes, label: str) -> TokenKey:
                 Attribute.PRIVATE: True,
                 Attribute.SENSITIVE: True,
                 Attribute.EXTRACTABLE: token.library.softoken,
-                Attribute.SIGN: True,
                 **secret,
             },
         )
         with _whole(token, session, one):
-            functions.create(session, {Attribute.CLASS: int(ObjectClass.PUBLIC_KEY), **common, Attribute.VERIFY: True, **public})
+            functions.create(session, {Attribute.CLASS: int(ObjectClass.PUBLIC_KEY), **common, **public})
     return TokenKey(token.state.label, label, identifier, facts.key_type, facts.bits, spki)
 
 
@@ -153,23 +171,31 @@ def _parts(key: Any, label: str) -> tuple[dict[int, Value], dict[int, Value]]:
             Attribute.EXPONENT_2: _big(numbers.dmq1),
             Attribute.COEFFICIENT: _big(numbers.iqmp),
         }
-        opens: dict[int, Value] = {Attribute.DECRYPT: True, Attribute.UNWRAP: True}
-        return {**public, **secret, **opens}, {**public, Attribute.ENCRYPT: True, Attribute.WRAP: True}
+        return {**public, **secret, **_OPENS[1]}, {**public, **_OPENS[0]}
     if isinstance(key, ec.EllipticCurvePrivateKey):
         size = (key.curve.key_size + 7) // 8
         point = key.public_key().public_bytes(serialization.Encoding.X962, serialization.PublicFormat.UncompressedPoint)
         kind: dict[int, Value] = {Attribute.KEY_TYPE: int(KeyType.EC), Attribute.EC_PARAMS: _curve(key)}
         value = key.private_numbers().private_value.to_bytes(size, "big")
         return (
-            {**kind, Attribute.VALUE: value, Attribute.DERIVE: True},
-            {**kind, Attribute.EC_POINT: writer.octet_string(point)},
+            {**kind, Attribute.VALUE: value, **_AGREES[1]},
+            {**kind, Attribute.EC_POINT: writer.octet_string(point), **_AGREES[0]},
         )
     if isinstance(key, ed25519.Ed25519PrivateKey):
         kind = {Attribute.KEY_TYPE: int(KeyType.EC_EDWARDS), Attribute.EC_PARAMS: writer.printable_string("edwards25519")}
         return (
-            {**kind, Attribute.VALUE: key.private_bytes_raw()},
-            {**kind, Attribute.EC_POINT: writer.octet_string(key.public_key().public_bytes_raw())},
+            {**kind, Attribute.VALUE: key.private_bytes_raw(), **_SIGNS[1]},
+            {**kind, Attribute.EC_POINT: writer.octet_string(key.public_key().public_bytes_raw()), **_SIGNS[0]},
         )
+    for kinds, number, (public_uses, private_uses) in ((_MLDSA_KEYS, KeyType.ML_DSA, _SIGNS), (_MLKEM_KEYS, KeyType.ML_KEM, _DECAPSULATES)):
+        parameters = next((found for kept, found in kinds.items() if isinstance(key, kept)), None)
+        if parameters is not None:
+            # PKCS #11 v3.2, ML-DSA and ML-KEM private key objects: the seed says all; a token that wants the expanded key beside it refuses.
+            kind = {Attribute.KEY_TYPE: int(number), Attribute.PARAMETER_SET: int(parameters)}
+            return (
+                {**kind, Attribute.SEED: key.private_bytes_raw(), **private_uses},
+                {**kind, Attribute.VALUE: key.public_key().public_bytes_raw(), **public_uses},
+            )
     raise PrivateKeyError(f"the private key for {label!r} is of a kind that cannot be put on a token")
 
 

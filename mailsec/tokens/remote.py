@@ -89,6 +89,9 @@ class RemoteModule:
     def derive(self, token: str, key_id: bytes, operation: str, point: bytes, address: str = "") -> bytes:
         return self._operate("derive", token, key_id, operation, address, point)
 
+    def decapsulate(self, token: str, key_id: bytes, operation: str, ciphertext: bytes, address: str = "") -> bytes:
+        return self._operate("decapsulate", token, key_id, operation, address, ciphertext)
+
     def encrypt(self, token: str, public_key: bytes, operation: str, data: bytes, *, seconds: float | None = None) -> bytes:
         fields = (token.encode(), public_key, operation.encode(), data)
         return self._ask(seconds or self._seconds, token, Verb.ENCRYPT, *fields).fields[0]

@@ -1,4 +1,4 @@
-"""The structures of PKCS #11 (v3.1 §3, §5) as a C compiler lays them out: packed as the platform does, as on every Unix.
+"""The structures of PKCS #11 (v3.2 §3, §5) as a C compiler lays them out: packed as the platform does, as on every Unix.
 
 Invariant: nothing here calls anything.
 """
@@ -10,12 +10,15 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 __all__ = [
+    "KEM_SIGNATURES",
     "SIGNATURES",
     "Attribute",
     "CkMechanism",
     "FunctionList",
+    "FunctionList32",
     "Info",
     "InitializeArgs",
+    "Interface",
     "MechanismInfo",
     "SessionInfo",
     "SlotInfo",
@@ -32,6 +35,14 @@ _NAMES: Final = (
     "GenerateKeyPair WrapKey UnwrapKey DeriveKey SeedRandom GenerateRandom GetFunctionStatus CancelFunction WaitForSlotEvent"
 )
 """CK_FUNCTION_LIST of version 2, in its order; later versions begin with the same."""
+_LATER: Final = (
+    "GetInterfaceList GetInterface LoginUser SessionCancel MessageEncryptInit EncryptMessage EncryptMessageBegin EncryptMessageNext "
+    "MessageEncryptFinal MessageDecryptInit DecryptMessage DecryptMessageBegin DecryptMessageNext MessageDecryptFinal MessageSignInit "
+    "SignMessage SignMessageBegin SignMessageNext MessageSignFinal MessageVerifyInit VerifyMessage VerifyMessageBegin VerifyMessageNext "
+    "MessageVerifyFinal EncapsulateKey DecapsulateKey VerifySignatureInit VerifySignature VerifySignatureUpdate VerifySignatureFinal "
+    "GetSessionValidationFlags AsyncComplete AsyncGetID AsyncJoin WrapKeyAuthenticated UnwrapKeyAuthenticated"
+)
+"""What versions 3.0 and 3.2 added to it, in their order."""
 
 
 class Version(ctypes.Structure):
@@ -40,6 +51,18 @@ class Version(ctypes.Structure):
 
 class FunctionList(ctypes.Structure):
     _fields_ = [("version", Version), *((name, ctypes.c_void_p) for name in _NAMES.split())]
+
+
+class FunctionList32(ctypes.Structure):
+    """CK_FUNCTION_LIST_3_2."""
+
+    _fields_ = [("version", Version), *((name, ctypes.c_void_p) for name in (*_NAMES.split(), *_LATER.split()))]
+
+
+class Interface(ctypes.Structure):
+    """CK_INTERFACE."""
+
+    _fields_ = [("name", ctypes.c_char_p), ("functions", ctypes.POINTER(FunctionList32)), ("flags", ctypes.c_ulong)]
 
 
 class InitializeArgs(ctypes.Structure):
@@ -151,4 +174,7 @@ SIGNATURES: Final[Mapping[str, tuple[Any, ...]]] = {
     "GenerateKeyPair": (_ULONG, _ANY, _ANY, _ULONG, _ANY, _ULONG, _ANY, _ANY),
     "WrapKey": (_ULONG, _ANY, _ULONG, _ULONG, _ANY, _ANY),
     "DeriveKey": (_ULONG, _ANY, _ULONG, _ANY, _ULONG, _ANY),
+}
+KEM_SIGNATURES: Final[Mapping[str, tuple[Any, ...]]] = {
+    "DecapsulateKey": (_ULONG, _ANY, _ULONG, _ANY, _ULONG, ctypes.c_char_p, _ULONG, _ANY)
 }

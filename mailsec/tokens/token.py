@@ -5,7 +5,7 @@ The one invariant: a refusal to decrypt says nothing about the octets (RFC 3218 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from pkcs11.constants import Attribute, ObjectClass
@@ -14,7 +14,7 @@ from mailsec.errors import CryptoError, KeyUnavailable, TokenError
 from mailsec.model.tokens import TokenInfo
 from mailsec.tokens.codes import DEVICE, LOST, NOT_LOGGED_IN, PIN_VERDICTS, CkError
 from mailsec.tokens.cryptoki import Value
-from mailsec.tokens.mechanisms import ck_mechanism, derivation, described
+from mailsec.tokens.mechanisms import ck_mechanism, decapsulation, derivation, described
 from mailsec.tokens.sessions import (
     COUNT_LOW,
     FINAL_TRY,
@@ -35,6 +35,17 @@ __all__ = ["Token"]
 _GENERAL_ERROR: Final = 0x05
 # What C_DecryptInit says to a hash that it does not know: SoftHSM2 to OAEP with anything but SHA-1.
 _PARAMETERS: Final = frozenset({0x07, 0x70, 0x71})
+
+_SECRET: Final[Mapping[int, Value]] = {
+    Attribute.CLASS: int(ObjectClass.SECRET_KEY),
+    Attribute.KEY_TYPE: 0x10,  # CKK_GENERIC_SECRET
+    Attribute.TOKEN: False,
+    Attribute.SENSITIVE: False,
+    Attribute.EXTRACTABLE: True,
+}
+"""A secret that is read at once, and destroyed."""
+_KEM_SECRET: Final = 32
+"""FIPS 203 §8: octets of a shared secret of ML-KEM, whatever the parameters."""
 
 
 class Token(Sessions):
@@ -75,7 +86,11 @@ class Token(Sessions):
         """Names of its mechanisms, without CKM_."""
         if self._offered is None:
             rows = self.answered(lambda: self.functions.mechanisms(self.slot))
-            self._offered = frozenset(one.name.removeprefix("CKM_") for one in described(rows))
+            told = described(rows)
+            self._offered = frozenset(one.name.removeprefix("CKM_") for one in told)
+            # A library may list what it only encapsulates with, or has no function of PKCS #11 v3.2 for.
+            if not self.functions.decapsulates or not any(one.name == "CKM_ML_KEM" and "decapsulate" in one.uses for one in told):
+                self._offered -= {"ML_KEM"}
         return self._offered
 
     def set_first_pin(self, pin: bytes) -> None:
@@ -106,26 +121,34 @@ class Token(Sessions):
 
     def derive(self, key_id: bytes, operation: str, point: bytes) -> bytes:
         """The shared secret with `point`, as long as the field of the curve."""
-        template: dict[int, Value] = {
-            Attribute.CLASS: int(ObjectClass.SECRET_KEY),
-            Attribute.KEY_TYPE: 0x10,  # CKK_GENERIC_SECRET
-            Attribute.TOKEN: False,
-            Attribute.SENSITIVE: False,
-            Attribute.EXTRACTABLE: True,
-            Attribute.VALUE_LEN: len(point) if len(point) in (32, 56) else (len(point) - 1) // 2,
-        }
+        size = len(point) if len(point) in (32, 56) else (len(point) - 1) // 2
+        mechanism, template = derivation(operation, point), {**_SECRET, Attribute.VALUE_LEN: size}
 
         def agree(session: int, key: int, _pin: bytes | None) -> bytes:
-            secret = self.functions.derive(session, key, derivation(operation, point), template)
-            try:
-                value = self.functions.attributes(session, secret, [Attribute.VALUE])[Attribute.VALUE]
-            finally:
-                self.functions.destroy(session, secret)
-            if value is None:
-                raise CryptoError("the token keeps the secret to itself")
-            return value
+            return self._read(session, self.functions.derive(session, key, mechanism, template), size)
 
         return self._operate(key_id, agree)
+
+    def decapsulate(self, key_id: bytes, operation: str, ciphertext: bytes) -> bytes:
+        """The shared secret in a ciphertext; a refusal says nothing about the octets."""
+        mechanism = decapsulation(operation)
+
+        def open_it(session: int, key: int, _pin: bytes | None) -> bytes:
+            return self._read(session, self.functions.decapsulate(session, key, mechanism, ciphertext, _SECRET), _KEM_SECRET)
+
+        return self._operate(key_id, open_it, operation)
+
+    def _read(self, session: int, secret: int, size: int) -> bytes:
+        """The value of a secret in the session, which is destroyed."""
+        try:
+            value = self.functions.attributes(session, secret, [Attribute.VALUE])[Attribute.VALUE]
+        finally:
+            self.functions.destroy(session, secret)
+        if value is None:
+            raise CryptoError("the token keeps the secret to itself")
+        if len(value) != size:
+            raise CryptoError("the token gives a secret of another length")
+        return value
 
     def _operate(self, key_id: bytes, function: Callable[[int, int, bytes | None], bytes], operation: str = "") -> bytes:
         self.need_service()
@@ -183,13 +206,27 @@ class Token(Sessions):
                     hint="the command mailsec key list shows those that there are",
                     stage=self.stage,
                 )
-            handle = found[0]
-            always = self.functions.attributes(anchor, handle, [Attribute.ALWAYS_AUTHENTICATE])[Attribute.ALWAYS_AUTHENTICATE]
+            handle, always = self._own(anchor, found, key_id)
             if self.library.softoken:
                 try:
                     handle = self.functions.copy(anchor, handle, {Attribute.TOKEN: False})
                 except CkError as error:
                     if error.code == KEY_TYPE_INCONSISTENT or error.code in LOST:
                         raise
-            key = self.keys[key_id] = LoadedKey(handle, always_authenticate=always == b"\1")
+            key = self.keys[key_id] = LoadedKey(handle, always_authenticate=always)
             return key
+
+    def _own(self, anchor: int, found: list[int], key_id: bytes) -> tuple[int, bool]:
+        """The key of `found` that has this CKA_ID, and whether it asks for its PIN each time.
+
+        Attack by accident: a library that does not look at CKA_ID finds the key of somebody else first.
+        """
+        for handle in found:
+            values = self.functions.attributes(anchor, handle, [Attribute.ID, Attribute.ALWAYS_AUTHENTICATE])
+            if values[Attribute.ID] == key_id:
+                return handle, values[Attribute.ALWAYS_AUTHENTICATE] == b"\1"
+        raise KeyUnavailable(
+            f"token {self.state.label!r} answers with other keys than {key_id.hex()}",
+            hint="its library does not find what it is asked for",
+            stage=self.stage,
+        )

@@ -2,7 +2,10 @@
 
    SHIM_LIBRARY is the real module, SHIM_CONTROL the control file: lines "FUNCTION ACTION", read anew at each call. Actions: a number (the
    answer instead of the call), "crash", "hang", "crash-after" (the real call first), "empty" (no slots), "flags NUMBER" (ored to those of
-   the token), "wrong" (the real call, and one bit of what C_Encrypt gives is another), "pad PIN" (C_Login without a PIN becomes one with this), "locking" (C_Initialize wants CKF_OS_LOCKING_OK). Each call is written to SHIM_CONTROL.calls. */
+   the token), "wrong" (the real call, and one bit of what C_Encrypt or C_Sign gives is another), "length NUMBER" (the real call, and then it
+   says that what it gives is so long), "any" (C_FindObjectsInit does not look at CKA_ID), "reject" (one bit of what C_DecapsulateKey is given
+   is another), "-" (nothing: it is only written down), "pad PIN" (C_Login without a PIN becomes one with this), "locking" (C_Initialize wants CKF_OS_LOCKING_OK). Each call is
+   written to SHIM_CONTROL.calls. Interfaces of PKCS#11 3 are passed on where the real module has some. */
 
 #include <dlfcn.h>
 #include <fcntl.h>
@@ -15,7 +18,14 @@
 typedef unsigned long ul;
 typedef ul (*function)(void *, void *, void *, void *, void *, void *, void *, void *);
 
-static struct { unsigned char version[8]; void *call[68]; } list, *real;
+typedef struct { ul type; void *value; ul length; } attribute;
+typedef struct { const char *name; void *functions; ul flags; } interface;
+
+/* 68 functions of version 2.40, 24 of 3.0, 12 of 3.2. */
+enum { COUNT_2 = 68, COUNT_3_0 = 92, COUNT_3_2 = 104 };
+typedef struct { unsigned char version[8]; void *call[COUNT_3_2]; } functions;
+static functions list, *real, lists[8];
+static void *behind[COUNT_3_2];
 static const char *names[] = {
     "C_Initialize", "C_Finalize", "C_GetInfo", "C_GetFunctionList", "C_GetSlotList", "C_GetSlotInfo", "C_GetTokenInfo",
     "C_GetMechanismList", "C_GetMechanismInfo", "C_InitToken", "C_InitPIN", "C_SetPIN", "C_OpenSession", "C_CloseSession",
@@ -24,8 +34,8 @@ static const char *names[] = {
     "C_FindObjectsInit", "C_FindObjects", "C_FindObjectsFinal", "C_EncryptInit", "C_Encrypt", "C_EncryptUpdate",
     "C_EncryptFinal", "C_DecryptInit", "C_Decrypt", "C_DecryptUpdate", "C_DecryptFinal", "C_DigestInit", "C_Digest",
     "C_DigestUpdate", "C_DigestKey", "C_DigestFinal", "C_SignInit", "C_Sign", "C_SignUpdate", "C_SignFinal", "C_SignRecoverInit",
-    "C_SignRecover", "C_VerifyInit", "C_Verify"};
-enum { COUNT = sizeof names / sizeof *names, GET_SLOT_LIST = 4, GET_TOKEN_INFO = 6, LOGIN = 18 };
+    "C_SignRecover", "C_VerifyInit", "C_Verify", [92] = "C_EncapsulateKey", "C_DecapsulateKey"};
+enum { SLOT_LIST = 4, MECHANISM_LIST = 7, LOGIN = 18, ATTRIBUTES = 24, FIND_INIT = 26, FIND = 27, DECAPSULATE = 93 };
 
 /* The action for a function, or NULL. "*" stands for all. */
 static char *action(const char *name, char *line, size_t room) {
@@ -53,12 +63,17 @@ static void note(const char *name) {
     }
 }
 
+/* Where a function says how much it gives. */
+static ul *length_of(int index, void *c, void *d, void *e) {
+    return index == SLOT_LIST || index == MECHANISM_LIST ? c : index == FIND ? d : e;
+}
+
 static ul wrapped(int index, void *a, void *b, void *c, void *d, void *e, void *f, void *g, void *h) {
     char line[512];
     char *what = action(names[index], line, sizeof line);
-    function call = (function)real->call[index];
+    function call = (function)behind[index];
     if (index == LOGIN || what) note(names[index]);
-    if (!what) return call(a, b, c, d, e, f, g, h);
+    if (!what || !strcmp(what, "-")) return call(a, b, c, d, e, f, g, h);
     if (!strcmp(what, "crash")) raise(SIGSEGV);
     if (!strcmp(what, "hang")) for (;;) pause();
     if (!strcmp(what, "crash-after")) {
@@ -79,6 +94,25 @@ static ul wrapped(int index, void *a, void *b, void *c, void *d, void *e, void *
         if (!code && d) ((unsigned char *)d)[*(ul *)e / 2] ^= 1;
         return code;
     }
+    if (!strncmp(what, "length ", 7)) {
+        ul code = call(a, b, c, d, e, f, g, h), length = strtoul(what + 7, NULL, 0);
+        if (index != ATTRIBUTES) *length_of(index, c, d, e) = length;
+        else for (ul at = 0; at < (ul)d; at++) ((attribute *)c)[at].length = length;
+        return code;
+    }
+    if (!strcmp(what, "any")) {
+        attribute kept[64];
+        ul many = 0;
+        for (ul at = 0; at < (ul)c && many < 64; at++)
+            if (((attribute *)b)[at].type != 0x102) kept[many++] = ((attribute *)b)[at];
+        return call(a, kept, (void *)many, d, e, f, g, h);
+    }
+    if (!strcmp(what, "reject")) {
+        unsigned char other[8192];
+        memcpy(other, f, (ul)g);
+        other[0] ^= 1;
+        return call(a, b, c, d, e, other, g, h);
+    }
     if (!strcmp(what, "locking")) return a && ((ul *)a)[4] & 2 ? call(a, b, c, d, e, f, g, h) : 7;
     if (!strncmp(what, "pad ", 4)) return c ? 0xA0 : call(a, b, what + 4, (void *)strlen(what + 4), e, f, g, h);
     return strtoul(what, NULL, 0);
@@ -86,15 +120,40 @@ static ul wrapped(int index, void *a, void *b, void *c, void *d, void *e, void *
 
 #define W(n) \
     static ul w##n(void *a, void *b, void *c, void *d, void *e, void *f, void *g, void *h) { return wrapped(n, a, b, c, d, e, f, g, h); }
-W(0) W(1) W(4) W(5) W(6) W(7) W(8) W(12) W(13) W(15) W(18) W(19) W(24) W(26) W(27) W(29) W(30) W(33) W(34) W(42) W(43) W(48) W(49)
+#define ALL(each) \
+    each(0) each(1) each(4) each(5) each(6) each(7) each(8) each(12) each(13) each(15) each(18) each(19) each(24) each(26) each(27) \
+    each(29) each(30) each(33) each(34) each(42) each(43) each(48) each(49) each(92) each(93)
+ALL(W)
+
+/* `count` functions of the real module, with ours in their places. */
+static void front(functions *made, functions *of, int count) {
+    memcpy(made, of, sizeof made->version + count * sizeof(void *));
+    for (int index = 0; index < count; index++) behind[index] = of->call[index];
+#define S(n) if (n < count) made->call[n] = (void *)w##n;
+    ALL(S)
+}
+
+static void *symbol(const char *name) {
+    void *library = dlopen(getenv("SHIM_LIBRARY"), RTLD_NOW | RTLD_LOCAL);
+    return library ? dlsym(library, name) : NULL;
+}
 
 ul C_GetFunctionList(void **out) {
-    void *library = dlopen(getenv("SHIM_LIBRARY"), RTLD_NOW | RTLD_LOCAL);
-    ul (*get)(void **) = library ? (ul(*)(void **))dlsym(library, "C_GetFunctionList") : NULL;
+    ul (*get)(void **) = (ul(*)(void **))symbol("C_GetFunctionList");
     if (!get || get((void **)&real)) return 5;
-    memcpy(&list, real, sizeof list);
-#define S(n) list.call[n] = (void *)w##n;
-    S(0) S(1) S(4) S(5) S(6) S(7) S(8) S(12) S(13) S(15) S(18) S(19) S(24) S(26) S(27) S(29) S(30) S(33) S(34) S(42) S(43) S(48) S(49)
+    front(&list, real, COUNT_2);
     *out = &list;
     return 0;
+}
+
+ul C_GetInterfaceList(interface *room, ul *count) {
+    char line[512], *what = action("C_GetInterfaceList", line, sizeof line);
+    ul (*get)(interface *, ul *) = (ul(*)(interface *, ul *))symbol("C_GetInterfaceList");
+    ul code = what ? strtoul(what, NULL, 0) : get ? get(room, count) : 0x54;
+    for (ul index = 0; !code && room && index < *count && index < 8; index++) {
+        functions *of = room[index].functions;
+        front(&lists[index], of, of->version[0] < 3 ? COUNT_2 : of->version[1] < 2 ? COUNT_3_0 : COUNT_3_2);
+        room[index].functions = &lists[index];
+    }
+    return code;
 }

@@ -49,7 +49,8 @@ class SoftHsm:
 class Shim:
     """The module in front: what `say` writes is what its functions then do."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, of: str = LIBRARY) -> None:
+        """`of` is the module that it stands in front of."""
         compiler = shutil.which("cc") or shutil.which("gcc")
         if compiler is None:
             pytest.skip("no C compiler: apt-get install gcc")
@@ -59,7 +60,7 @@ class Shim:
         subprocess.run(
             [compiler, "-shared", "-fPIC", "-O1", "-o", self.library, str(_HERE / "pkcs11_shim.c"), "-ldl"], check=True, timeout=60
         )
-        self.environment = {"SHIM_LIBRARY": LIBRARY, "SHIM_CONTROL": str(self.control)}
+        self.environment = {"SHIM_LIBRARY": of, "SHIM_CONTROL": str(self.control)}
 
     def say(self, *lines: str) -> None:
         """ "C_Sign 0x32", "C_Login crash", "* hang" … for each call from now on; nothing: it works."""
@@ -68,6 +69,6 @@ class Shim:
         beside.replace(self.control)
 
     def calls(self, name: str) -> int:
-        """How often a function was called while something was said of it (C_Login: always)."""
+        """How often a function was called while something was said of it (C_Login: always); `say(name + " -")` says nothing, and counts."""
         log = Path(f"{self.control}.calls")
         return log.read_text().splitlines().count(name) if log.exists() else 0

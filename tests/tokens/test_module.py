@@ -135,6 +135,15 @@ def test_a_key_from_outside_with_its_certificate(module: Module, kind: str):
         module.delete_key("HSM 1", key.id)
 
 
+@pytest.mark.parametrize("kind", ["ml-dsa-65", "ml-kem-768"])
+def test_what_a_token_does_not_have_is_refused_in_one_sentence(module: Module, kind: str):
+    with pytest.raises(TokenError, match=f"token 'HSM 1' makes no {kind} keys"):
+        module.generate_key("HSM 1", kind, "new")
+    with pytest.raises(TokenError, match=f"token 'HSM 1' takes no {kind} keys"):
+        module.import_key("HSM 1", make_key(kind), "from outside")
+    assert not {"ML_DSA", "ML_KEM"} & module.token("HSM 1").offered()
+
+
 def test_only_an_nss_database_keeps_trust(module: Module):
     with pytest.raises(TokenError, match="keeps no trust"):
         module.set_trust("HSM 1", Authority().certificate, TrustFlags.parse(",C,"))

@@ -13,7 +13,7 @@ from mailsec.errors import ConfigurationError, UsageError
 
 __all__ = ["add", "default", "disable", "enable", "list_modules", "remove"]
 
-_KINDS = ("rsa", "ec", "eddsa", "ml-dsa")
+_KINDS = ("rsa", "ec", "eddsa", "ml-dsa", "ml-kem")
 
 
 @json_option
@@ -204,7 +204,7 @@ def _switch(output: Output, database: DatabaseChoice, name: str, on: bool) -> No
 @database_options
 @click.pass_obj
 def default(output: Output, name: str, kinds: tuple[str, ...], database: DatabaseChoice) -> None:
-    """Make new keys of KINDS (rsa, ec, eddsa, ml-dsa) on the token of NAME where no other is named; without KINDS: none any more."""
+    """Make new keys of KINDS (rsa, ec, eddsa, ml-dsa, ml-kem) on the token of NAME where no other is named; without KINDS: none any more."""
     from mailsec.app.databases import open_database
     from mailsec.store.modules import Modules
 
