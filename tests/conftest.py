@@ -10,6 +10,8 @@ import pytest
 import structlog
 from hypothesis import HealthCheck, settings
 
+from tests.peers.logs import pytest_runtest_makereport  # noqa: F401 - pytest finds it here
+
 # A busy machine makes no test fail: time is measured by `make bench`, not here.
 settings.register_profile("mailsec", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("mailsec")

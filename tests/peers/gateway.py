@@ -30,6 +30,7 @@ from mailsec.keys.files import pem
 from mailsec.model.queue import QueueEntry
 from mailsec.store.certdb import CertDb
 from mailsec.store.spool_queue import list_queue
+from tests.peers import logs
 from tests.peers.postfix import free_ports
 
 __all__ = ["PROJECT", "Gateway", "alive", "namespace_why_not", "server_certificate", "until"]
@@ -147,6 +148,7 @@ class Gateway(World):
         environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
         if crash:
             environment["MAILSEC_CRASH_POINT"] = crash
+        logs.began(self.log)
         with self.log.open("ab") as log:
             self.gateway = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, cwd=self.directory, start_new_session=True
@@ -191,6 +193,7 @@ class Gateway(World):
             until(lambda: not any(alive(pid) for pid in children), 20, "the workers to end")
 
     def close(self) -> None:
+        logs.ended(self.log)
         if self.gateway is not None and self.gateway.poll() is None:
             self.kill()
 

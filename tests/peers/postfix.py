@@ -17,6 +17,8 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from tests.peers import logs
+
 __all__ = ["Postfix", "free_port", "free_ports", "processes_below", "wait_for_port", "why_not"]
 
 MAIN_CF = """\
@@ -139,14 +141,17 @@ class Postfix:
             source = Path("/etc/postfix") / name
             if source.exists():
                 shutil.copy2(source, etc / name)
-        settings = MAIN_CF.format(log=self.log, directory=self.directory)
-        settings += "".join(f"{name} = {value}\n" for name, value in self.main.items())
-        (etc / "main.cf").write_text(settings)
+        # Each name once: of a second entry every program of Postfix writes a warning when it starts, postlogd too, to the socket that postlogd
+        # reads. Where ten lines of others lie there already (they started sooner), it waits for itself, and all of them wait for it.
+        ours = (line.partition(" =") for line in MAIN_CF.format(log=self.log, directory=self.directory).splitlines())
+        settings = {name: value.strip() for name, _, value in ours} | self.main
+        (etc / "main.cf").write_text("".join(f"{name} = {value}\n" for name, value in settings.items()))
         (etc / "master.cf").write_text(MASTER_CF.format(port=f"127.0.0.1:{self.port}", options=self.smtpd_options) + self.master)
         script = (
             f"mount --bind {etc} /etc/postfix && mount --bind {spool} /var/spool/postfix && mount --bind {lib} /var/lib/postfix"
             " && exec postfix start-fg"
         )
+        logs.began(self.log)
         self.process = subprocess.Popen(
             ["unshare", "--mount", "sh", "-c", script],
             stdin=subprocess.DEVNULL,
@@ -169,6 +174,7 @@ class Postfix:
         """End master and all of its daemons."""
         if self.process is None:
             return
+        logs.ended(self.log)
         # The shell of `postfix start-fg` does not pass a signal on to master, nor master to all of its daemons.
         everything = processes_below(self.process.pid)
         for number in (signal.SIGTERM, signal.SIGKILL):

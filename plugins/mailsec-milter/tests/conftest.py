@@ -16,6 +16,7 @@ from mailsec_milter.conversation import MilterConversation
 from mailsec_milter.core import MilterCore
 from mailsec_milter.questions import Answer, Received
 from mailsec_milter.settings import MilterSettings
+from tests.peers.logs import pytest_runtest_makereport  # noqa: F401 - pytest finds it here
 
 ACTIONS, STEPS = 0x1FF, 0x1FFFFF
 """What Postfix offers."""

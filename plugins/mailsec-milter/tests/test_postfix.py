@@ -153,6 +153,13 @@ def stored(world, octets: bytes) -> bytes:
     return until(lambda: [one for _, _, one in list(world.store.messages) if mark in one.partition(b"\r\n\r\n")[0]], 60, repr(mark))[0]
 
 
+def test_postfix_starts_without_a_word_of_its_log_daemon(world):
+    # It would write to the socket that only it reads. That is full when enough other programs have started sooner, and then all of them hang.
+    send(world, "internet", letter("carol@elsewhere.example", "alice@example.org"), "carol@elsewhere.example", "alice@example.org")
+    said = until(lambda: (lambda log: log if "client=localhost" in log else "")(world.postfix.log.read_text()), 60)
+    assert "postfix/postlogd[" not in said and "warning" not in said
+
+
 @pytest.mark.parametrize("port", ["people", "milter 3"])
 @pytest.mark.parametrize("name", BODIES)
 def test_what_is_signed_is_intact_behind_postfix(world, name, port):
