@@ -2,8 +2,8 @@
 
 From the supervisor, "do": "ping" (with a number), "drain" (finish and end), "retire" (accept nothing more; finish and end when the sessions
 have), "pause" (accept nothing more), "adopt" (spools that are nobody's), "flush", "wake". From the worker, "is": "ready", "alive" (the
-number again, and what it has measured), "adopted". The start message is one JSON object up to the end of its pipe; it holds the data
-key, which exists nowhere else outside the two processes' memory.
+number again, and what it has measured), "adopted", "unable" (to start, and why: the last thing that it says). The start message is one JSON
+object up to the end of its pipe; it holds the data key, which exists nowhere else outside the two processes' memory.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-__all__ = ["FIRST_SOCKET", "FROM_WORKER", "START", "TO_WORKER", "LineReader", "StartMessage", "line", "read_start"]
+from mailsec.errors import MailsecError, PluginError
+
+__all__ = ["FIRST_SOCKET", "FROM_WORKER", "START", "TO_WORKER", "LineReader", "StartMessage", "line", "read_start", "tell_unable"]
 
 START = 3
 """The worker reads its start message here."""
@@ -68,6 +70,16 @@ def read_start(descriptor: int = START) -> StartMessage:
 def line(**message: Any) -> bytes:
     """One message as a line."""
     return json.dumps(message).encode("ascii") + b"\n"
+
+
+def tell_unable(error: MailsecError) -> None:
+    """Say in the worker why it cannot start. Written at once: the process ends next.
+
+    What is temporary may be different for the worker after this one; a plugin that fails would fail again.
+    """
+    again = error.temporary and not isinstance(error, PluginError)
+    text = "; ".join(one.message for one in getattr(error, "problems", ())) or error.message
+    os.write(FROM_WORKER, line(**{"is": "unable", "error": text[:1000], "hint": error.hint[:500], "again": again}))
 
 
 class LineReader:

@@ -64,6 +64,8 @@ class Worker(ProcessProtocol):
         self.pid = 0
         self.heard_at = 0.0
         self.started_at = 0.0
+        self.unable: Mapping[str, Any] = {}
+        """What it has said of why it cannot start: {"error", "hint", "again"}."""
         self._reader = LineReader()
 
     # -- what Twisted tells ----------------------------------------------------------------------------------------------------
@@ -79,7 +81,9 @@ class Worker(ProcessProtocol):
             return
         self.heard_at = self.keeper.reactor.seconds()
         for message in self._reader.feed(data):
-            if message.get("is") != "ready":
+            if message.get("is") == "unable":
+                self.unable = message
+            elif message.get("is") != "ready":
                 self.keeper.worker_told(self, message)
             elif not self.ready:
                 self.ready = True
@@ -163,6 +167,10 @@ class Generation:
         seconds = wait(failures)
         self._waiting[number] = self.keeper.reactor.callLater(seconds, self.fill, number)
         return seconds
+
+    def failures(self, number: int) -> int:
+        """How often in a row the worker of a place has died early."""
+        return self._failures.get(number, 0)
 
     def lost(self, worker: Worker) -> None:
         """Its process has ended."""

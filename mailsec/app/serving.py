@@ -88,9 +88,12 @@ def run_gateway(path: str, output: Output) -> int:
     supervisor.on_stop += [ports.close, control.stop, metrics.close]
     reloading.on_changed.append(lambda changed: metrics.listen(changed.metrics.listen))
     try:
-        return supervisor.run()
+        code = supervisor.run()
     finally:
         os.close(lock)
+    if supervisor.refusal is not None:
+        output.error(supervisor.refusal.message, supervisor.refusal.hint)
+    return code
 
 
 def _make_directories(configuration: Configuration) -> int:

@@ -50,6 +50,8 @@ class Timing:
     restart_longest: float = 30.0
     stable: float = 60.0
     """A worker that lived so long is replaced at once when it dies."""
+    hopeless: int = 6
+    """Workers of one place that have died without a word, and without any generation ever having been ready: then nothing is started."""
 
 
 class Supervisor:
@@ -74,6 +76,8 @@ class Supervisor:
         self.environment: Mapping[str, str] = inherited
         self.stopping = False
         self.exit_code = 0
+        self.refusal: MailsecError | None = None
+        """Why nothing was started, where that was so."""
         self.deaths = 0
         """Workers that ended and should not have."""
         self.started_at = reactor.seconds()
@@ -144,6 +148,8 @@ class Supervisor:
         _log.info("worker is ready", worker=worker.number, pid=worker.pid, generation=generation.number)
         if generation is self.coming and generation.ready:
             self._arrived(generation)
+        elif generation is self.serving and self.was_ready and generation.ready and generation.orders.listening:
+            self.systemd.tell(f"STATUS={generation.orders.workers} workers")
         if generation is self.serving and not self.was_ready and generation.ready:
             self.was_ready = True
             ports = [_shown(opened) for opened in generation.orders.sockets]
@@ -164,27 +170,47 @@ class Supervisor:
             if not self.workers:
                 self._end()
         elif generation is self.coming:
-            _log.error("a worker of the new generation ended", worker=worker.number, pid=worker.pid, how=how)
-            self._came_to_nothing(f"worker {worker.number} of the new generation ended ({how})")
+            _log.error("a worker of the new generation ended", worker=worker.number, pid=worker.pid, how=how, **_why(worker))
+            self._came_to_nothing(worker, how)
             self._hand_over(worker)
         elif generation is not self.serving:
             _log.info("worker ended", worker=worker.number, pid=worker.pid, how=how, generation=generation.number)
             if not generation.workers and generation in self.leaving:
                 self.leaving.remove(generation)
             self._hand_over(worker)
-        elif ended.exitCode == ConfigurationError.exit_code and not worker.ready and not self.was_ready:
-            # It has said what is wrong with the configuration, and the next one would say the same. Once all have been ready it is what
-            # lies around the configuration that has changed (a nickname that was deleted): no reason to stop those that still serve.
-            self.exit_code = ConfigurationError.exit_code
-            _log.error("a worker refused the configuration; stopping", worker=worker.number)
-            self.stop()
+        elif not worker.ready and not self.was_ready and self._is_hopeless(worker, ended.exitCode):
+            # The next one would end as this one did. Once all have been ready it is what lies around the configuration that has changed
+            # (a nickname that was deleted): no reason to stop those that still serve.
+            self._refuse(worker, how, ended.exitCode)
         else:
             self.deaths += 1
             lived = self.reactor.seconds() - worker.started_at
             wait = generation.fill_later(worker.number, self._wait, lived_long=lived > self.timing.stable)
-            _log.error(
-                "worker died; it is replaced", worker=worker.number, pid=worker.pid, how=how, lived=round(lived, 1), wait=round(wait, 2)
-            )
+            told = {"worker": worker.number, "pid": worker.pid, "how": how, "lived": round(lived, 1), "wait": round(wait, 2)}
+            _log.error("worker died; it is replaced", **told, **_why(worker))
+            if not worker.ready:
+                self.systemd.tell(f"STATUS=worker {worker.number} cannot start: {worker.unable.get('error', how)}")
+
+    def _is_hopeless(self, worker: Worker, exit_code: int | None) -> bool:
+        if worker.unable:
+            return not worker.unable["again"]
+        return exit_code == ConfigurationError.exit_code or worker.generation.failures(worker.number) + 1 >= self.timing.hopeless
+
+    def _refuse(self, worker: Worker, how: str, exit_code: int | None) -> None:
+        """Stop before anything has begun."""
+        said = worker.unable
+        if said:
+            self.refusal = MailsecError(f"nothing was started: {said['error']}", hint=said["hint"])
+        else:
+            tries = worker.generation.failures(worker.number) + 1
+            times = f", {tries} times in a row" if tries > 1 else ""
+            why = f"nothing was started: workers end before they are ready ({how}{times})"
+            self.refusal = MailsecError(why, hint="the lines above, or the journal, say more")
+        self.exit_code = exit_code if exit_code and (said or exit_code == ConfigurationError.exit_code) else MailsecError.exit_code
+        _log.error("a worker cannot start; stopping", worker=worker.number, how=how, error=self.refusal.message, hint=self.refusal.hint)
+        self.stop()
+        # After STOPPING=1: `systemctl status` shows the last one.
+        self.systemd.tell(f"STATUS={self.refusal.message}")
 
     def _wait(self, failures: int) -> float:
         return float(min(self.timing.restart_first * 4**failures, self.timing.restart_longest))
@@ -244,12 +270,15 @@ class Supervisor:
         if generation.workers:
             self.leaving.append(generation)
 
-    def _came_to_nothing(self, why: str) -> None:
+    def _came_to_nothing(self, worker: Worker, how: str) -> None:
         generation, self.coming = self.coming, None
         if generation is not None:
             self._leave(generation)
             generation.kill()
-            self._tell_arrival(MailsecError(why, hint="its own lines in the log say why; the generation before goes on"))
+            why, hint = f"worker {worker.number} of the new generation ended ({how})", "its own lines in the log say why; "
+            if worker.unable:
+                why, hint = worker.unable["error"], f"{worker.unable['hint']}; " if worker.unable["hint"] else ""
+            self._tell_arrival(MailsecError(why, hint=f"{hint}the generation before goes on"))
 
     def _tell_arrival(self, error: MailsecError | None) -> None:
         arrival, self._arrival = self._arrival, None
@@ -309,6 +338,11 @@ class Supervisor:
         _log.info("stopped", pid=os.getpid())
         if self.reactor.running:
             self.reactor.stop()
+
+
+def _why(worker: Worker) -> dict[str, str]:
+    """What it has said of why it cannot start, for a line of the log."""
+    return {name: worker.unable[name] for name in ("error", "hint") if worker.unable.get(name)}
 
 
 def _shown(opened: socket.socket) -> str:

@@ -15,10 +15,9 @@ from typing import Any
 
 import structlog
 
-from mailsec.app.control import FIRST_SOCKET, FROM_WORKER, TO_WORKER, LineReader, StartMessage, line, read_start
+from mailsec.app.control import FIRST_SOCKET, FROM_WORKER, TO_WORKER, LineReader, StartMessage, line, read_start, tell_unable
 from mailsec.app.hardening import harden_process
-from mailsec.app.output import Output
-from mailsec.errors import LocalProtocolError, MailsecError
+from mailsec.errors import LocalProtocolError, MailsecError, PluginError, Unavailable
 from mailsec.model.queue import SpooledEntry
 
 __all__ = ["WorkerProcess", "main"]
@@ -75,7 +74,7 @@ class WorkerProcess:
         try:
             for answer in await parts.plugins.call_each("startup", parts.runtime, parts.settings.limits, gateway=parts.pipeline):
                 if answer.failure is not None:
-                    raise answer.failure
+                    raise _why(answer.failure)
             parts.spool.on_raw = self._rows_wait
             parts.relay.start()
             parts.runtime.start(self._resume(), "resume")
@@ -95,7 +94,7 @@ class WorkerProcess:
                     self.reactor, parts.settings, parts.pipeline, descriptors, parts.tls, turns, addresses
                 )
         except MailsecError as error:
-            _log.error("cannot start", error=error.message, hint=error.hint)
+            tell_unable(error)
             self.exit_code = error.exit_code
             self.reactor.stop()
             return
@@ -199,6 +198,7 @@ class WorkerProcess:
             await self.parts.spool.hasten()
         except MailsecError as error:
             _log.error("waiting mail cannot be hastened", error=error.message, hint=error.hint)
+        self.parts.relay.ask_anew()
         self.parts.relay.wake()
         self._rows.fire()
 
@@ -246,6 +246,18 @@ class WorkerProcess:
                 await self.parts.runtime.sleep(_RESUME_SECONDS)
 
 
+def _why(failure: PluginError) -> MailsecError:
+    """What a plugin's failure to start is told as: its own sentence, where it has one."""
+    cause = failure.__cause__
+    if isinstance(cause, MailsecError):
+        cause.message = f"plugin {failure.plugin}: {cause.message}"
+        return cause
+    if isinstance(cause, TimeoutError):
+        return Unavailable(failure.message, hint=failure.hint)
+    failure.hint = "mend the plugin, or take it out of [plugins] enabled"
+    return failure
+
+
 class _Control:
     """The worker's ends of the two pipes."""
 
@@ -280,7 +292,6 @@ def main() -> None:
     # ^C goes to the whole foreground group; the supervisor decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     start = read_start()
-    output = Output()
     try:
         from mailsec.app.config import load_configuration
         from mailsec.app.logs import configure_logs, watch_twisted
@@ -292,7 +303,7 @@ def main() -> None:
         watch_twisted()
         worker = WorkerProcess(reactor, start, configuration)
     except MailsecError as error:
-        output.mailsec_error(error)
+        tell_unable(error)
         sys.exit(error.exit_code)
     except Exception as error:
         _log.error("unexpected error at the start", exc_info=error)
