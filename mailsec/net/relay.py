@@ -103,12 +103,18 @@ class Relay:
         """Take rows from now on."""
         self._spool.on_ready = self.take
         self._spool.on_wish = self._wished
+        self._spool.on_hurry = self.ask_anew
         self._port = listen_for_wakes(self.runtime.reactor, self._spool.base + ".wake", self.wake)
         self._task = self.runtime.start(self._run(), "relay")
 
     def wake(self) -> None:
         """Look for wishes and due rows now, not in a second."""
         self._awake.fire()
+
+    def ask_anew(self) -> None:
+        """Forget which next hops were away: a person has mended one, and asks for its mail now."""
+        for hop in self._hops.values():
+            hop.ask_anew()
 
     async def stop(self, seconds: float) -> None:
         """Finish what is in flight within `seconds`; the rest stays in the spool."""

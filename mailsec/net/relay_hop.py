@@ -86,6 +86,7 @@ class Hop:
         self._away_until: dict[str, float] = {}
         self.stopping = False
         self.used_at = self._runtime.monotonic()
+        """When it last had a job or a connection."""
 
     @property
     def waiting(self) -> int:
@@ -109,14 +110,20 @@ class Hop:
 
     def submit(self, job: Job) -> None:
         """Deliver `job` as soon as there is a connection."""
+        self.used_at = self._runtime.monotonic()
         if self._idle:
             self._idle.pop().give(job)
             return
-        if self._down_until and self._runtime.monotonic() < self._down_until:
+        if self.used_at < self._down_until:
             self._refuse((job,), self._down_reply)
             return
         self._queue.append(job)
         self.open_another()
+
+    def ask_anew(self) -> None:
+        """Forget that its hosts were away."""
+        self._down_until = 0.0
+        self._away_until.clear()
 
     def open_another(self) -> None:
         """Open a connection where one is wanted and may be had; else the relay asks again in a second."""
@@ -209,6 +216,7 @@ class Hop:
 
     def ended(self, connection: _Connection) -> None:
         """`connection` is gone."""
+        self.used_at = self._runtime.monotonic()
         if connection in self._connections:
             self._connections.discard(connection)
             self._deliveries.connections_changed(-1)

@@ -79,6 +79,8 @@ class SqliteSpool:
         """Who is told that a person holds or deletes a row that may be in the relay's hands; True: it is not, or no more."""
         self.on_raw: Callable[[], None] | None = None
         """Who is told that there are RAW rows to process."""
+        self.on_hurry: Callable[[], None] | None = None
+        """Who is told that a person wants rows tried now (the relay)."""
         self._reserve = reserve
         self._sealer = Sealer(data_key, runtime.random)
         self._next_row = 1
@@ -377,8 +379,10 @@ class SqliteSpool:
         files = [file for file in removed if file is not None]
         if files:
             await self.runtime.in_thread(self.files.remove, files, lane="spool")
-        if any(wish.word in ("release", "retry", "flush") for wish in wishes) and self.on_raw is not None:
-            self.on_raw()
+        if any(wish.word in ("release", "retry", "flush") for wish in wishes):
+            for told in (self.on_hurry, self.on_raw):
+                if told is not None:
+                    told()
         return len(wishes)
 
     @property

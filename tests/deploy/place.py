@@ -242,7 +242,7 @@ class Place:
         until(attempt, 60, "the letter to be taken")
 
     def flush(self) -> None:
-        """Until nothing waits any more: a next hop that has just failed is left alone for five seconds, by `flush`, too."""
+        """Until nothing waits any more."""
         self.machine.until("mailsec queue flush; mailsec queue list", "the queue is empty", 120)
 
     def letter(self, number: str, *, changed: bool = False) -> bytes:

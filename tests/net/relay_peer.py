@@ -10,7 +10,7 @@ import time
 class Peer:
     """Listens on a free loopback port (or at a path); `script` maps a verb or "RCPT address" to a reply, "hang" or "close"."""
 
-    def __init__(self, script=None, *, path=None, lmtp=False, offers=("PIPELINING", "8BITMIME", "SMTPUTF8"), slow=0.0):
+    def __init__(self, script=None, *, path=None, lmtp=False, offers=("PIPELINING", "8BITMIME", "SMTPUTF8"), slow=0.0, port=0):
         self.script = dict(script or {})
         self.messages = []
         self.connections = 0
@@ -26,7 +26,7 @@ class Peer:
             self.listener.listen(50)
             self.port = 0
         else:
-            self.listener = socket.create_server(("127.0.0.1", 0), backlog=50)
+            self.listener = socket.create_server(("127.0.0.1", port), backlog=50)
             self.port = self.listener.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
 

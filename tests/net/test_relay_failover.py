@@ -5,7 +5,10 @@ from __future__ import annotations
 import pytest
 
 from mailsec.errors import Unavailable
-from mailsec.model.settings import NextHop
+from mailsec.model.settings import NextHop, RelaySettings
+from mailsec.net.relay_hop import Hop, Job
+from mailsec.net.relay_routes import Routes
+from mailsec.testing.runtime import FakeRuntime
 from tests.net.relay_gateway import entry
 from tests.net.relay_peer import wait_for
 from tests.peers.postfix import free_port
@@ -78,3 +81,44 @@ def test_promise_8_decrypted_mail_goes_to_no_stranger_behind_a_next_hop_of_our_o
     one.commit(entry("m", secret=True, sensitive=True))
     wait_for(lambda: one.queue()["m"].paused)
     assert not any(b"hello" in octets for _, _, octets in peer.messages)
+
+
+def test_flush_asks_a_next_hop_anew_that_was_away_a_moment_ago(gateway, peers):
+    port = free_port()
+    # An hour until the next attempt: only what flush brings about can deliver it in the time of this test.
+    one = gateway(hop(port), retry_first=3600.0, retry_longest=3600.0).start()
+    one.commit(entry("a"))
+    wait_for(lambda: one.queue()["a"].next_attempt is not None and one.queue()["a"].attempts == 1)
+    one.commit(entry("b"))
+    wait_for(lambda: one.queue()["b"].attempts == 1)
+    peer = peers(port=port)
+    one.wish("flush", "a", "b")
+    wait_for(lambda: len(peer.messages) == 2 and not one.queue())
+
+
+def test_flush_begins_with_the_first_host_again_though_it_was_away(gateway, peers):
+    port, second = free_port(), peers({"RCPT b@x.example": "451 4.7.1 later"})
+    one = gateway(hop(port, second.port), retry_first=3600.0, retry_longest=3600.0).start()
+    one.commit(entry("a", recipients=("b@x.example",)))
+    wait_for(lambda: one.queue()["a"].attempts == 1)
+    second.drop_all()
+    wait_for(lambda: all(not found._connections for found in one.relay._hops.values()))
+    first = peers(port=port)
+    one.wish("flush", "a")
+    wait_for(lambda: len(first.messages) == 1 and not one.queue())
+
+
+def test_what_is_known_of_a_next_hop_is_kept_for_as_long_as_it_is_used():
+    runtime = FakeRuntime()
+
+    class Deliveries:
+        settings = RelaySettings(hop(25), retry_first=3600.0)
+        done = staticmethod(lambda job, answers, where: None)
+
+    deliveries = Deliveries()
+    deliveries.runtime = runtime
+    one = Hop(Routes(deliveries.settings).destination("x.example"), deliveries)
+    one._tried(Unavailable("away"), None)
+    runtime.advance(4)
+    one.submit(Job(None, (0,), None))
+    assert one.unused and one.used_at == runtime.monotonic()
