@@ -46,7 +46,12 @@ class _Logins(ABC):
 
     def _identity(self, login: str, mechanism: str) -> Identity | None:
         address = address_of(login, self._domains)
-        return None if address is None else Identity(login, (str(address),), mechanism)
+        return None if address is None else Identity(login, (str(address),), mechanism, address.key)
+
+    def account(self, login: str) -> str:
+        """What `login` is counted as: "alice" and "alice@example.org" are one account."""
+        address = address_of(login, self._domains)
+        return "" if address is None else address.key
 
     @abstractmethod
     async def _ask(self, credentials: Credentials, session: Session) -> str | None:

@@ -11,7 +11,7 @@ import hashlib
 import stringprep
 import unicodedata
 from collections import Counter, OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 from mailsec.model.limits import DEFAULT_LIMITS, Limits
@@ -40,6 +40,8 @@ class LoginGuard:
         self._shared = known
         self._limits = limits
         self._known: OrderedDict[bytes, None] = OrderedDict()
+        self.accounts: Callable[[str], Sequence[str]] = lambda login: (login,)
+        """Whose accounts a login may be, as those who check it take it: "alice" may be alice@example.org."""
         self._looking: Counter[str] = Counter()
         """How many logins of a name are being looked at in this worker."""
 
@@ -76,26 +78,32 @@ class LoginGuard:
         client = client_of(peer)
         if client:
             yield f"address {client}", limits.login_failures_per_address, limits.login_wait_of_address
-        if login and not self._is_known(_pair(client, login), at):
-            yield f"login {_account(login)}", limits.login_failures_per_account, limits.login_wait_of_account
+        for account in self._accounts(login):
+            if not self._is_known(_pair(client, account), at):
+                yield f"login {account}", limits.login_failures_per_account, limits.login_wait_of_account
+
+    def _accounts(self, login: str) -> Sequence[str]:
+        return self.accounts(_account(login)) if login else ()
 
     def failed(self, peer: str, login: str, at: float) -> None:
         """A wrong password, or a login that does not exist."""
         client = client_of(peer)
         if client:
             self._failures.add(f"address {client}", at)
-        if login:
-            self._failures.add(f"login {_account(login)}", at)
+        for account in self._accounts(login):
+            self._failures.add(f"login {account}", at)
 
-    def succeeded(self, peer: str, login: str, at: float) -> None:
-        """The right one."""
-        pair = _pair(client_of(peer), login)
-        if self._shared is not None:
-            self._shared.add(pair.hex(), at)
-        self._known[pair] = None
-        self._known.move_to_end(pair)
-        if len(self._known) > _MOST_KNOWN:
-            self._known.popitem(last=False)
+    def succeeded(self, peer: str, login: str, at: float, account: str = "") -> None:
+        """The right one. `account`: whose it turned out to be, of all that the login may be; "": any."""
+        client = client_of(peer)
+        for one in (_account(account),) if account else self._accounts(login):
+            pair = _pair(client, one)
+            if self._shared is not None:
+                self._shared.add(pair.hex(), at)
+            self._known[pair] = None
+            self._known.move_to_end(pair)
+            if len(self._known) > _MOST_KNOWN:
+                self._known.popitem(last=False)
 
     def _is_known(self, pair: bytes, at: float) -> bool:
         # Attack: an account's owner is kept out by who guesses at it as soon as another worker, or a new one, has their connection.
@@ -116,5 +124,5 @@ def _account(login: str) -> str:
     return unicodedata.normalize("NFKC", "".join(c for c in login if not stringprep.in_table_b1(c))).lower()
 
 
-def _pair(client: str, login: str) -> bytes:
-    return hashlib.blake2b(f"{client} {_account(login)}".encode("utf-8", "surrogatepass"), digest_size=16).digest()
+def _pair(client: str, account: str) -> bytes:
+    return hashlib.blake2b(f"{client} {account}".encode("utf-8", "surrogatepass"), digest_size=16).digest()

@@ -44,6 +44,8 @@ class Logins:
         self._runtime = runtime
         self._plugins = plugins
         self._guard = guard
+        if guard is not None:
+            guard.accounts = self._accounts
         self._turns: dict[str, list[Signal]] = {}
         """Logins that wait for the end of others, by the name that they share."""
         self._records = bool(plugins.implementations("record_event"))
@@ -73,7 +75,7 @@ class Logins:
             if self._guard is not None:
                 at = self._runtime.now().timestamp()
                 if identity is not None:
-                    self._guard.succeeded(session.peer, credentials.login, at)
+                    self._guard.succeeded(session.peer, credentials.login, at, identity.account)
                 elif doubt is None:
                     self._guard.failed(session.peer, credentials.login, at)
         finally:
@@ -84,6 +86,14 @@ class Logins:
         if doubt is not None:
             raise doubt
         return None
+
+    def _accounts(self, login: str) -> Sequence[str]:
+        """Whose accounts `login` may be.
+
+        Attack: twice the guesses for who asks for "alice" and "alice@example.org", which a server takes for the same person.
+        """
+        said = (one.account(login) for one in self._authenticators if hasattr(one, "account"))
+        return tuple(dict.fromkeys(account for account in said if account)) or (login,)
 
     async def _take_turn(self, credentials: Credentials, session: Session) -> Sequence[str]:
         """Until so few others are being looked at that each counts before the next; raise Unavailable for who has to wait longer."""

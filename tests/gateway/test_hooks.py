@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import sys
 from pathlib import Path
 
 import pytest
 
-from mailsec.errors import ConfigurationError
+from mailsec.errors import ConfigurationError, KeyUnavailable
 from mailsec.hookspecs import hookimpl
 from mailsec.keys.software import SoftwareBackend
 from mailsec.model.queue import State
+from mailsec.model.settings import Problem
 from mailsec.model.verdict import Decision, Finding
 from mailsec.plugins import HOOKS
 from mailsec.rules.ruleset import compile_rule
@@ -129,6 +131,40 @@ def test_hook_register_tcp_services():
     service = Named()
     gate = MemoryGateway(bring(register_tcp_services=lambda self, gateway: [service]))
     assert gate.pipeline.services() == [service]
+
+
+def test_hook_check_configuration():
+    async def check(self, gateway):
+        return [Problem(("table",), f"{gateway.settings.hostname} is not in it", "write it there")]
+
+    def problems(**hooks):
+        gate = MemoryGateway(bring(**hooks))
+        return gate.runtime.run(gate.plugins.problems(gate.runtime, gateway=gate.pipeline))
+
+    assert problems(check_configuration=check) == [Problem(("plugin", "p0", "table"), "gw.example.org is not in it", "write it there")]
+    assert problems(check_configuration=lambda self: None) == []
+
+
+def test_a_check_of_the_configuration_that_fails_is_a_problem_and_one_that_cannot_say_now_is_none():
+    def problems(answer):
+        gate = MemoryGateway(bring(check_configuration=answer))
+        return [(one.path, one.message, one.hint) for one in gate.runtime.run(gate.plugins.problems(gate.runtime, gateway=gate.pipeline))]
+
+    def later(self):
+        raise KeyUnavailable("the token is out")
+
+    def raises(self):
+        raise OSError("no such device")
+
+    def endless(self):
+        return (Problem((), str(number)) for number in itertools.count())
+
+    where, hint = ("plugins", "enabled"), "mend the plugin, or take it out of [plugins] enabled"
+    assert problems(later) == []
+    assert problems(raises) == [(where, "plugin p0: check_configuration: OSError: no such device", hint)]
+    assert problems(lambda self: "text") == [(where, "plugin p0: check_configuration: TypeError: a str in place of problems", hint)]
+    assert problems(lambda self: [("a", "b")])[0][1].endswith("TypeError: a tuple in place of a Problem")
+    assert "more than" in problems(endless)[0][1]
 
 
 def test_hook_startup():

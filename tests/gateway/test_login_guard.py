@@ -7,14 +7,20 @@ from datetime import UTC, datetime
 
 import pytest
 
+from mailsec.builtin.password_servers import DovecotLogins
 from mailsec.errors import Unavailable
 from mailsec.gateway.login_guard import LoginGuard
 from mailsec.gateway.logins import Logins
+from mailsec.gateway.rates import Rates
 from mailsec.interfaces import Credentials
 from mailsec.model.limits import Limits
 from mailsec.model.session import Origin
+from mailsec.model.settings import ListenerSettings
 from mailsec.store.tallies import Tally
 from mailsec.testing import values
+from mailsec.testing.gateway import MemoryGateway
+from mailsec.testing.gateway import settings as memory_settings
+from mailsec.testing.runtime import FakeRuntime
 
 from .test_conversation import MESSAGE, Client, Users, plain
 
@@ -191,3 +197,48 @@ def test_sending_is_counted_for_each_identity():
     assert rates.admit(session, bob) is None
     assert rates.admit(session, None) is None, "a bounce is nobody's"
     assert rates.admit(replace(session, listener="other"), alice) is None
+
+
+def dovecot(*domains: str) -> DovecotLogins:
+    """Takes "alice" for alice in the first domain."""
+    return DovecotLogins("unix:/run/dovecot/auth-client", domains or ("example.org",), FakeRuntime())
+
+
+def count_as(guard: LoginGuard, *authenticators: DovecotLogins) -> None:
+    Logins(authenticators, None, FakeRuntime(), MemoryGateway().plugins, guard)
+
+
+def test_attack_an_account_is_guessed_at_by_two_names(guard):
+    count_as(guard, dovecot())
+    for number, login in enumerate(("alice", "alice@example.org", "ALICE")):
+        assert guard.wait(f"192.0.2.{number}", login, 10_000.0) == 0
+        guard.failed(f"192.0.2.{number}", login, 10_000.0)
+    waits = [guard.wait("198.51.100.1", login, 10_000.0) for login in ("alice", "Alice@Example.org", "\uff41lice", "al\u00adice", "bob")]
+    assert waits == [1, 1, 1, 1, 0]
+
+
+def test_who_logged_in_by_one_name_is_known_by_the_other(guard):
+    count_as(guard, dovecot())
+    guard.succeeded("192.0.2.9", "alice", 9_000.0, "alice@example.org")
+    for number in range(10):
+        guard.failed(f"198.51.100.{number}", "alice", 10_000.0)
+    assert [guard.wait("192.0.2.9", login, 10_000.0) for login in ("alice", "alice@example.org")] == [0, 0]
+
+
+def test_a_login_that_may_be_one_of_two_accounts_counts_for_both_and_opens_the_way_to_the_one_that_it_is(guard):
+    count_as(guard, dovecot(), dovecot("example.net"))
+    for _ in range(3):
+        guard.failed("192.0.2.1", "alice", 10_000.0)
+    assert guard.wait("198.51.100.1", "alice@example.org", 10_000.0) == guard.wait("198.51.100.1", "alice@example.net", 10_000.0) == 1
+    guard.succeeded("198.51.100.1", "alice", 10_000.0, "alice@example.org")
+    assert guard.wait("198.51.100.1", "alice@example.org", 10_000.0) == 0
+    assert guard.wait("198.51.100.1", "alice@example.net", 10_000.0) == 1
+
+
+def test_attack_somebody_sends_twice_as_much_by_two_names():
+    listener = ListenerSettings("submission", "", "smtp", Origin.SUBMISSION, recipients_per_hour=3)
+    rates = Rates(memory_settings(listeners=(listener,)), Tally(None, 0, 1, b"k", period=3600.0), lambda: datetime(2026, 1, 1, tzinfo=UTC))
+    people = [dovecot()._identity(login, "PLAIN") for login in ("alice", "Alice@Example.org", "bob")]
+    sessions = [values.session(Origin.SUBMISSION, who=one) for one in people]
+    rates.count(sessions[0], None, 3)
+    assert [rates.admit(one, None) is None for one in sessions] == [False, False, True]
