@@ -3,9 +3,9 @@
 Rules:
 
 - Parameters are passed by name: take only those you use. Parameters are added, never removed or renamed.
-- `register_*`, `plan_protection`, `decide_message` and `record_event` are synchronous and do no input or output. `startup`, `check_message`,
-  `annotate_message` and `shutdown` may be coroutines. An async implementation of a synchronous hook is an error at start-up, and so is a
-  misspelt hook or argument.
+- `register_*`, `plan_protection`, `decide_message` and `record_event` are synchronous and do no input or output. `check_configuration`,
+  `startup`, `check_message`, `annotate_message` and `shutdown` may be coroutines. An async implementation of a synchronous hook is an error
+  at start-up, and so is a misspelt hook or argument.
 - `register_*` return objects of `mailsec.interfaces` whose methods may be async; raising there is an error at start-up.
 - Order is the order of `[plugins] enabled`; built-in ones come last (`mailsec plugins --order` prints it).
 - A plugin that raises, is late or answers with the wrong type defers the message (451); it never accepts it (promise 7). A plan or decision
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from mailsec.model.octets import Octets, Segments
     from mailsec.model.protection import Candidates, ProtectionPlan
     from mailsec.model.session import Transaction
-    from mailsec.model.settings import GatewaySettings
+    from mailsec.model.settings import GatewaySettings, Problem
     from mailsec.model.verdict import Decision, Event, Finding, SmimeResult, Verdict
 
 __all__ = ["ASYNC_HOOKS", "hookimpl", "hookspec"]
@@ -46,7 +46,7 @@ __all__ = ["ASYNC_HOOKS", "hookimpl", "hookspec"]
 hookspec = HookspecMarker("mailsec")
 hookimpl = HookimplMarker("mailsec")
 
-ASYNC_HOOKS = frozenset({"startup", "check_message", "annotate_message", "shutdown"})
+ASYNC_HOOKS = frozenset({"check_configuration", "startup", "check_message", "annotate_message", "shutdown"})
 """Hooks whose implementations may be coroutines."""
 
 # -- at start-up: say what you bring --------------------------------------------------------------------------------------------
@@ -95,6 +95,15 @@ def register_revocation_sources(settings: GatewaySettings, runtime: Runtime) -> 
 @hookspec
 def register_tcp_services(gateway: Gateway) -> Iterable[TcpService | ReactorService]:
     """Return protocols that a `[[listener]]` may name in `service`."""
+
+
+@hookspec
+def check_configuration(gateway: Gateway) -> Iterable[Problem] | Awaitable[Iterable[Problem] | None] | None:
+    """Say what of your settings cannot work here: a key that nobody has, a file that holds something else.
+
+    Asked by `mailsec check`, before `serve` starts anything and before a reload, when every provider is registered. There is no network, and
+    what is opened here is closed here: the work is done by other processes. Raise a MailsecError that is temporary where it cannot be said now.
+    """
 
 
 @hookspec

@@ -12,7 +12,7 @@ from mailsec.app.config.server_certificates import find_certificate_problems
 from mailsec.app.config.surroundings import find_surrounding_problems
 from mailsec.app.options import ask_passphrase
 from mailsec.app.passphrase import passphrase_source
-from mailsec.app.services import find_service_problems
+from mailsec.app.rehearsal import find_rehearsal_problems
 from mailsec.app.wiring import find_plugin_problems
 from mailsec.errors import ConfigurationError, MailsecError, WrongPassphrase
 from mailsec.store.certdb import CertDb
@@ -57,7 +57,7 @@ def open_configuration(
     of_plugins = find_plugin_problems(configuration)
     problems += of_plugins
     if database is not None and not of_plugins:
-        problems += find_service_problems(configuration, database)
+        problems += find_rehearsal_problems(configuration, database)
     if problems:
         if database is not None:
             database.close()

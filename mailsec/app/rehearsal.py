@@ -1,29 +1,32 @@
-"""Whether the services that listeners name are ones that enabled plugins bring. Plugins are asked as the gateway asks them; nothing is started."""
+"""The gateway put together as a worker does it, and nothing started: what plugins bring, and what they say of their settings."""
 
 from __future__ import annotations
 
 from mailsec.app.config import Configuration, gateway_settings
 from mailsec.app.config.problems import Problem, near
 from mailsec.errors import MailsecError
+from mailsec.interfaces import run_now
 from mailsec.store.certdb import CertDb
 
-__all__ = ["find_service_problems"]
+__all__ = ["find_rehearsal_problems"]
 
 
-def find_service_problems(configuration: Configuration, database: CertDb) -> list[Problem]:
-    """Names in `[[listener]] service` that no plugin brings, and plugins that cannot say what they bring."""
+def find_rehearsal_problems(configuration: Configuration, database: CertDb) -> list[Problem]:
+    """Names in `[[listener]] service` that no plugin brings, plugins that cannot say what they bring, and what they say cannot work."""
     wanted = [(index, listener.service) for index, listener in enumerate(configuration.listeners) if listener.service]
-    if not wanted:
+    if not wanted and not configuration.plugins.enabled:
         return []
     from mailsec.app.assembly import make_pipeline
     from mailsec.app.command_runtime import CommandRuntime, NoSpool
 
+    runtime = CommandRuntime()
     try:
-        _, pipeline = make_pipeline(configuration, gateway_settings(configuration), database, CommandRuntime(), NoSpool())
+        plugins, pipeline = make_pipeline(configuration, gateway_settings(configuration), database, runtime, NoSpool())
         brought = [service.name for service in pipeline.services()]
+        problems = run_now(plugins.problems(runtime, pipeline.settings.limits, gateway=pipeline))
     except MailsecError as error:
         return [Problem(("plugins", "enabled"), error.message, error.hint)]
-    return [
+    problems += [
         Problem(
             ("listener", index, "service"),
             f'no enabled plugin brings a service called "{name}"',
@@ -32,3 +35,4 @@ def find_service_problems(configuration: Configuration, database: CertDb) -> lis
         for index, name in wanted
         if name not in brought
     ]
+    return problems

@@ -81,13 +81,19 @@ class TokenKeys:
         self._own: tuple[_Own, ...] = ()
 
     async def key(self, reference: str) -> KeyHandle | None:
-        """The key that a nickname, "token:nickname" or a PKCS#11 URI means; for the first address that it is assigned to."""
+        """The key that a nickname, "token:nickname" or a PKCS#11 URI means; for the first address that it is assigned to.
+
+        Raise KeyUnavailable where it may be on a token that nobody has looked at yet.
+        """
         wanted = parse_reference(reference)
         self._refresh()
         for own in sorted(self._own, key=lambda one: _end(one.certificate), reverse=True):
             if own.is_meant(wanted):
                 for_whom = next(iter(own.certificate.addresses), None)
                 return self._handle(own, own.name, str(for_whom) if for_whom is not None else "", "sign")
+        for client in self._clients:
+            if not client.listed:
+                raise client.unavailable()
         return None
 
     async def keys_for(self, address: Address, usage: str) -> Sequence[KeyHandle]:

@@ -9,8 +9,10 @@ from typing import Any, Final
 from pydantic import BaseModel, ValidationError
 
 from mailsec.app.config import Configuration
+from mailsec.app.config.base import beside
 from mailsec.app.config.load import describe
 from mailsec.app.config.models import Rule as RuleModel
+from mailsec.app.config.named_files import find_file_problems
 from mailsec.app.config.problems import Problem
 from mailsec.errors import ConfigurationError
 from mailsec.interfaces import Runtime
@@ -54,7 +56,7 @@ def plugin_settings(configuration: Configuration, manager: PluginManager) -> dic
     found: dict[str, BaseModel] = {}
     for name, model in dict(manager.providers("register_config_models")).items():
         try:
-            found[name] = model.model_validate(configuration.plugin_tables.get(name, {}))
+            found[name] = model.model_validate(configuration.plugin_tables.get(name, {}), context=beside(configuration.path))
         except ValidationError as error:
             raise configuration.errors([describe(model, ("plugin", name), detail) for detail in error.errors(include_url=False)]) from error
     return found
@@ -88,9 +90,11 @@ def find_plugin_problems(configuration: Configuration) -> list[Problem]:
             problems.append(Problem(("plugin", name), f"the plugin {name} reads no settings of this name"))
             continue
         try:
-            model.model_validate(table)
+            settings = model.model_validate(table, context=beside(configuration.path))
         except ValidationError as error:
             problems.extend(describe(model, ("plugin", name), detail) for detail in error.errors(include_url=False))
+        else:
+            problems.extend(find_file_problems(("plugin", name), settings))
     return problems
 
 

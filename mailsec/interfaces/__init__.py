@@ -11,6 +11,7 @@ from mailsec.interfaces.commands import CommandOutput
 from mailsec.interfaces.evidence import Evidence, EvidenceRequest, RevocationSource
 from mailsec.interfaces.gateway import Gateway, Outcome
 from mailsec.interfaces.keys import CryptoBackend, Hash, KeyHandle, KeyStore
+from mailsec.interfaces.named_paths import AnyPath, File, NamedPath, SecretFile
 from mailsec.interfaces.people import (
     PEER,
     Authenticator,
@@ -28,6 +29,7 @@ from mailsec.interfaces.tokens import TokenHost
 
 __all__ = [
     "PEER",
+    "AnyPath",
     "Authenticator",
     "CertificateDatabase",
     "CertificateDirectory",
@@ -38,11 +40,13 @@ __all__ = [
     "DnsAnswer",
     "Evidence",
     "EvidenceRequest",
+    "File",
     "FoundCertificate",
     "Gateway",
     "Hash",
     "KeyHandle",
     "KeyStore",
+    "NamedPath",
     "Outcome",
     "ProtocolCore",
     "ReactorService",
@@ -53,6 +57,7 @@ __all__ = [
     "ScramVerifier",
     "Scratch",
     "SealKeys",
+    "SecretFile",
     "Signal",
     "Spool",
     "Task",

@@ -99,7 +99,12 @@ class ScramVerifier:
 
 
 class Authenticator(Protocol):
-    """Says who is there, and which addresses they may use."""
+    """Says who is there, and which addresses they may use.
+
+    One that takes several logins for the same person ("alice", "alice@example.org") says so twice, or who guesses and who sends is counted for
+    each by itself: by a method `account(login: str) -> str`, which every such login makes one text of ("": it says nothing), and by the same
+    text in `Identity.account`.
+    """
 
     name: str
     mechanisms: frozenset[str]

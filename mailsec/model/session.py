@@ -56,6 +56,8 @@ class Identity:
     addresses: tuple[str, ...]
     mechanism: str = ""
     """How it was established: a SASL mechanism, "certificate", "senders" (a trusted listener), "milter"."""
+    account: str = ""
+    """What is counted as one with it, whichever way the login was written: rates and wrong passwords; "": `name`."""
 
     def may_use(self, address: Address) -> bool:
         """True where one of `addresses` means `address`."""

@@ -18,11 +18,23 @@ __all__ = [
     "ListenerSettings",
     "MailboxSettings",
     "NextHop",
+    "Problem",
     "RelaySettings",
     "RevocationSettings",
     "TlsMode",
     "Upstream",
 ]
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One mistake in the configuration, at a path of the TOML document (empty: the document as a whole)."""
+
+    path: tuple[str | int, ...]
+    """("listener", 0, "address"). A plugin's begins in its own table: ("sign", 0, "key_file") in `[plugin.NAME]`."""
+    message: str
+    hint: str = ""
+
 
 TlsMode = str
 """Listeners: "none", "starttls" (offered), "starttls-required", "implicit". Next hops: "none", "opportunistic", "required", "verified"."""

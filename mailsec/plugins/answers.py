@@ -12,9 +12,21 @@ from typing import Any, NamedTuple
 
 from mailsec.errors import PluginError
 from mailsec.model.limits import Limits
+from mailsec.model.settings import Problem
 from mailsec.model.verdict import Finding
 
-__all__ = ["Answer", "Implementation", "failure_of", "fields_of", "findings_of", "first_line", "is_awaitable", "is_cancellation", "read"]
+__all__ = [
+    "Answer",
+    "Implementation",
+    "failure_of",
+    "fields_of",
+    "findings_of",
+    "first_line",
+    "is_awaitable",
+    "is_cancellation",
+    "problems_of",
+    "read",
+]
 
 _NEVER_AWAITED: set[type] = set()
 _KEPT_TYPES = 256
@@ -87,6 +99,16 @@ def findings_of(plugin: str, value: object, limits: Limits) -> Iterator[Finding]
         if not isinstance(finding, Finding):
             raise TypeError(f"a {type(finding).__name__} in place of a Finding")
         yield finding if finding.source == plugin else replace(finding, source=plugin)
+
+
+def problems_of(plugin: str, value: object, limits: Limits) -> Iterator[Problem]:
+    """Each at its place in the whole document: in the table of the plugin."""
+    if value is None:
+        return
+    for problem in _few(value, limits.findings, "problems"):
+        if not isinstance(problem, Problem):
+            raise TypeError(f"a {type(problem).__name__} in place of a Problem")
+        yield replace(problem, path=("plugin", plugin, *problem.path))
 
 
 def fields_of(plugin: str, value: object, limits: Limits) -> Iterator[tuple[str, str]]:

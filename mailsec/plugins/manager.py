@@ -20,8 +20,19 @@ from mailsec import hookspecs
 from mailsec.errors import ConfigurationError, PluginError
 from mailsec.interfaces import Runtime
 from mailsec.model.limits import DEFAULT_LIMITS, Limits
+from mailsec.model.settings import Problem
 from mailsec.model.verdict import Event, Finding
-from mailsec.plugins.answers import Answer, Implementation, failure_of, fields_of, findings_of, is_awaitable, is_cancellation, read
+from mailsec.plugins.answers import (
+    Answer,
+    Implementation,
+    failure_of,
+    fields_of,
+    findings_of,
+    is_awaitable,
+    is_cancellation,
+    problems_of,
+    read,
+)
 from mailsec.plugins.loading import HOOKS, checked, complaint, hint_for, import_plugins
 from mailsec.plugins.origins import Origins
 from mailsec.plugins.services import switched_off
@@ -231,6 +242,18 @@ class PluginManager:
             elif answer.plugin not in self._standing.off:
                 found.append(failure_finding(answer.failure))
         return tuple(found)
+
+    async def problems(self, runtime: Runtime, limits: Limits = DEFAULT_LIMITS, **arguments: Any) -> list[Problem]:
+        """`check_configuration` of every plugin. One that cannot say now says nothing; one that fails is a problem itself."""
+        found: list[Problem] = []
+        for answer in await self._items("check_configuration", runtime, limits, arguments, problems_of):
+            if answer.failure is None:
+                found.extend(answer.value)
+            elif not getattr(answer.failure.__cause__, "temporary", False):
+                found.append(
+                    Problem(("plugins", "enabled"), answer.failure.message, "mend the plugin, or take it out of [plugins] enabled")
+                )
+        return found
 
     async def header_fields(
         self, runtime: Runtime, limits: Limits = DEFAULT_LIMITS, **arguments: Any

@@ -20,6 +20,7 @@ def check(output: Output, configuration: str, login: bool) -> None:
     from datetime import UTC, datetime
 
     from mailsec.app.config.evidence import revocation_notes
+    from mailsec.app.config.people import people_notes
     from mailsec.app.config.server_certificates import doubts
     from mailsec.app.config.tls import tls_notes
     from mailsec.app.modules import modules_in_use
@@ -34,7 +35,11 @@ def check(output: Output, configuration: str, login: bool) -> None:
     others = any(one.kind != "database" for one in found.authenticators)
     if not users and not others and any(listener.origin == "submission" for listener in found.listeners):
         output.warning("nobody can submit mail: the database has no user", f"mailsec user add -c {configuration} NAME --address ADDRESS")
-    notes = [*revocation_notes(found.revocation), *tls_notes(found.tls, found.listeners, found.relay)]
+    notes = [
+        *revocation_notes(found.revocation),
+        *people_notes(found.authenticators, found.gateway.domains),
+        *tls_notes(found.tls, found.listeners, found.relay),
+    ]
     for note in notes:
         output.warning(note)
     for doubt in dict.fromkeys((one.message, one.hint) for one in doubtful):

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from mailsec.app.config.models import Hop
 from mailsec.errors import AddressError
-from mailsec.model.address import Address
+from mailsec.model.address import Address, normalise_domain
 from mailsec.model.settings import NextHop
 
 __all__ = ["Endpoint", "is_domain", "parse_endpoint", "parse_hop"]
@@ -37,7 +37,24 @@ class Endpoint:
         """True where both cannot be bound at once."""
         if self.path or other.path:
             return self.path == other.path
-        return self.port == other.port and (self.host == other.host or self.wildcard or other.wildcard)
+        # "[::]" is bound for IPv6 only (app.ports): "0.0.0.0" may stand beside it.
+        same_family = (":" in self.host) == (":" in other.host)
+        return same_family and self.port == other.port and (self.host == other.host or self.wildcard or other.wildcard)
+
+    def is_reached_by(self, host: str, port: int, path: str = "", *, own_name: str = "") -> bool:
+        """True where whoever connects to that place from this machine comes here. `own_name`: a name of this machine."""
+        if path or self.path:
+            return path == self.path
+        if port != self.port:
+            return False
+        if own_name and normalise_domain(host) == normalise_domain(own_name):
+            return True
+        try:
+            address = ipaddress.ip_address(host)
+        except ValueError:
+            # RFC 6761 §6.3: localhost is this machine.
+            return host.lower() == "localhost" and (self.wildcard or self.local)
+        return str(address) == self.host or (address.is_loopback and self.wildcard)
 
 
 def is_domain(text: str) -> bool:

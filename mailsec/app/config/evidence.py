@@ -15,8 +15,8 @@ __all__ = ["find_revocation_problems", "revocation_notes"]
 _EXAMPLE = 'for example "http://ocsp.example.org/"'
 
 
-def find_revocation_problems(revocation: models.Revocation) -> list[Problem]:
-    """All contradictions in the section."""
+def find_revocation_problems(revocation: models.Revocation, *, alone: bool = False) -> list[Problem]:
+    """All contradictions in the section. `alone`: no plugin brings sources, either."""
     problems: list[Problem] = []
 
     def url(path: Path, text: str) -> None:
@@ -46,6 +46,9 @@ def find_revocation_problems(revocation: models.Revocation) -> list[Problem]:
             problems.append(
                 Problem(("revocation", "allow_networks", index), f'"{text}" is no network', 'for example "10.1.0.0/16" or "fd00::/8"')
             )
+    if not revocation.order and alone and revocation.mode != "off":
+        message = f'is empty: nobody would be asked, though mode is "{revocation.mode}"'
+        problems.append(Problem(("revocation", "order"), message, 'leave it out ("ocsp", then "crl"), or set mode = "off"'))
     if len(set(revocation.order)) != len(revocation.order):
         problems.append(Problem(("revocation", "order"), "names a source twice"))
     if revocation.proxy:

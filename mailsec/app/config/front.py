@@ -47,6 +47,14 @@ def find_front_problems(index: int, listener: Listener, unix: bool) -> list[Prob
     def problem(name: str, message: str, hint: str = "") -> None:
         problems.append(Problem(("listener", index, "front", name), message, hint))
 
+    if "front" in listener.model_fields_set and front == Front():
+        problems.append(
+            Problem(
+                ("listener", index, "front"),
+                "says nothing of what stands in front",
+                'proxies = ["192.0.2.7"] or xclient = true; or take it out',
+            )
+        )
     for number, text in enumerate(front.proxies):
         path: Path = ("listener", index, "front", "proxies", number)
         try:

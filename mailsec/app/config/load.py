@@ -18,6 +18,7 @@ from typing import Any, TypeVar, get_args
 from pydantic import BaseModel, ValidationError
 
 from mailsec.app.config import models, people
+from mailsec.app.config.base import beside
 from mailsec.app.config.lines import Path, key_lines
 from mailsec.app.config.problems import ConfigurationErrors, Problem, closest, located, near
 from mailsec.app.config.semantics import find_problems
@@ -105,7 +106,7 @@ def read_configuration(path: str, text: str | None = None) -> tuple[Configuratio
         raise _syntax_error(path, text, error) from error
     lines = key_lines(text)
     problems: list[Problem] = []
-    base = str(FilePath(path).resolve().parent)
+    context = beside(path)
     sections: dict[str, Any] = {}
     for name in document:
         if name not in SECTIONS and name != "plugin":
@@ -113,14 +114,16 @@ def read_configuration(path: str, text: str | None = None) -> tuple[Configuratio
     for name, model in SECTIONS.items():
         value = document.get(name, [] if name in LISTS else {})
         if name in LISTS:
-            sections[name] = _entries(model, name, value, base, problems)
+            sections[name] = _entries(model, name, value, context, problems)
         else:
-            sections[name] = _section(model, (name,), value, base, problems)
+            sections[name] = _section(model, (name,), value, context, problems)
     plugin_tables = _plugin_tables(document.get("plugin", {}), problems)
     readable = not problems
 
     # What is valid is checked further even where something else is not: all mistakes are told at once.
-    problems.extend(find_problems(sections, plugin_tables))
+    # An entry of which something could not be read is not blamed, as a whole, for what is missing there.
+    unread = {problem.path[:2] for problem in problems}
+    problems.extend(problem for problem in find_problems(sections, plugin_tables) if problem.path not in unread)
     if not readable:
         return None, problems, lines
     configuration = Configuration(
@@ -141,20 +144,19 @@ def run_directory_of(path: str) -> str:
     """The run directory that a configuration names, though something else in it may be wrong; "" where that cannot be read."""
     try:
         section = tomllib.loads(read_text(path)).get("gateway", {})
-        return models.Gateway.model_validate(section, context={"base": str(FilePath(path).resolve().parent)}).run_directory
+        return models.Gateway.model_validate(section, context=beside(path)).run_directory
     except (ConfigurationError, tomllib.TOMLDecodeError, ValidationError):
         return ""
 
 
 def read_text(path: str) -> str:
     """The file as text; raise ConfigurationError where it cannot be read, or is none."""
-    hint = '"mailsec init DIR" writes one'
     try:
         with FilePath(path).open("rb") as file:
             status = os.fstat(file.fileno())
             data = file.read(_CONFIGURATION_OCTETS + 1)
     except OSError as error:
-        raise ConfigurationError(f"cannot read {path}: {reason_of(error)}", hint=hint, stage="configuration") from error
+        raise ConfigurationError(f"cannot read {path}: {reason_of(error)}", hint=_hint_for(path, error), stage="configuration") from error
     if stat.S_ISREG(status.st_mode) and status.st_mode & stat.S_IWOTH:
         # Attack: whoever has an account here says where mail goes, and what is loaded, at the next reload.
         raise ConfigurationError(f"everybody may write to {path}", hint=f"chmod o-w {path}", stage="configuration")
@@ -167,8 +169,19 @@ def read_text(path: str) -> str:
         raise ConfigurationErrors([ConfigurationError(f"{path}:{line}: not UTF-8, as TOML must be", stage="configuration")]) from error
 
 
+def _hint_for(path: str, error: OSError) -> str:
+    """What to do where a configuration cannot be read."""
+    if isinstance(error, IsADirectoryError):
+        return f"-c {FilePath(path) / 'mailsec.toml'}" if (FilePath(path) / "mailsec.toml").exists() else "-c names the file in it"
+    if isinstance(error, PermissionError):
+        return f"only its owner and the user that mailsec runs as may read it; you are user {os.geteuid()}: use sudo"
+    return '"mailsec init DIR" writes one; -c says where it is'
+
+
 def _syntax_error(path: str, text: str, error: tomllib.TOMLDecodeError) -> ConfigurationErrors:
     message, _, place = str(error).partition(" (at ")
+    if (twice := re.fullmatch(r"Cannot declare \((.*?),?\) twice", message)) is not None:
+        message = f"[{'.'.join(word.strip(' ') for word in twice.group(1).replace(chr(39), '').split(','))}] stands twice"
     found = re.match(r"line (\d+)", place)
     line = int(found.group(1)) if found else text.count("\n") + 1
     return ConfigurationErrors(
@@ -180,20 +193,20 @@ def _syntax_error(path: str, text: str, error: tomllib.TOMLDecodeError) -> Confi
     )
 
 
-def _section(model: type[S], path: Path, value: Any, base: str, problems: list[Problem]) -> S | None:
+def _section(model: type[S], path: Path, value: Any, context: Mapping[str, Any], problems: list[Problem]) -> S | None:
     if not isinstance(value, dict):
         name = path[0]
         problems.append(Problem(path, "must be a section", f"write [[{name}]]" if name in LISTS else f"write [{name}]"))
         return None
     try:
-        return model.model_validate(value, context={"base": base})
+        return model.model_validate(value, context=context)
     except ValidationError as error:
         details = error.errors(include_url=False)
     problems.extend(describe(model, path, detail) for detail in details)
-    return _repair(model, value, details, base)
+    return _repair(model, value, details, context)
 
 
-def _repair(model: type[S], value: Mapping[str, Any], details: Sequence[Any], base: str) -> S | None:
+def _repair(model: type[S], value: Mapping[str, Any], details: Sequence[Any], context: Mapping[str, Any]) -> S | None:
     """The section without what is wrong (misspelt names put right), so that the rest of it is checked as well; None where that is too little."""
     rest = dict(value)
     for detail in details:
@@ -210,16 +223,16 @@ def _repair(model: type[S], value: Mapping[str, Any], details: Sequence[Any], ba
             if meant:
                 rest[name] = meant
     try:
-        return model.model_validate(rest, context={"base": base})
+        return model.model_validate(rest, context=context)
     except ValidationError:
         return None
 
 
-def _entries(model: type[S], name: str, value: Any, base: str, problems: list[Problem]) -> list[S | None]:
+def _entries(model: type[S], name: str, value: Any, context: Mapping[str, Any], problems: list[Problem]) -> list[S | None]:
     if not isinstance(value, list):
         problems.append(Problem((name,), "may stand more than once", f"write [[{name}]], with two brackets"))
         return [None]
-    return [_section(model, (name, index), entry, base, problems) for index, entry in enumerate(value)]
+    return [_section(model, (name, index), entry, context, problems) for index, entry in enumerate(value)]
 
 
 def _plugin_tables(value: Any, problems: list[Problem]) -> dict[str, dict[str, Any]]:
@@ -288,6 +301,8 @@ def describe(model: type[BaseModel], path: Path, detail: Any) -> Problem:
     if kind in bounds:
         key, words_ = bounds[kind]
         return Problem(where, f"must be {words_} {context.get(key):g}, and is {_shown(detail['input'])}")
+    if kind == "finite_number":
+        return Problem(where, f"must be a number with an end, and is {_shown(detail['input'])}")
     if kind == "string_too_short":
         return Problem(where, "is empty")
     message = str(detail["msg"])

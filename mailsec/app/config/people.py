@@ -9,12 +9,13 @@ from typing import Literal
 
 from pydantic import Field
 
-from mailsec.app.config.addresses import is_domain
+from mailsec.app.config.addresses import Endpoint, is_domain
 from mailsec.app.config.base import File, Section, Several
 from mailsec.app.config.lines import Path
 from mailsec.app.config.problems import Problem
+from mailsec.model.address import normalise_domain
 
-__all__ = ["Authenticator", "Recipients", "find_authenticator_problems", "find_recipient_problems", "parse_server"]
+__all__ = ["Authenticator", "Recipients", "find_authenticator_problems", "find_recipient_problems", "parse_server", "people_notes"]
 
 _SERVER = re.compile(r"(smtps?)://(\[[^\]]+\]|[^\[\]:/]+)(?::(\d{1,5}))?/?")
 
@@ -80,8 +81,8 @@ def parse_server(text: str) -> tuple[str, int, bool]:
     return host, number, scheme == "smtps"
 
 
-def find_authenticator_problems(authenticators: Sequence[Authenticator | None]) -> list[Problem]:
-    """All contradictions in `[[authenticator]]`."""
+def find_authenticator_problems(authenticators: Sequence[Authenticator | None], taken: Sequence[Endpoint]) -> list[Problem]:
+    """All contradictions in `[[authenticator]]`. `taken`: where our own listeners listen."""
     problems: list[Problem] = []
     for index, one in enumerate(authenticators):
         if one is None:
@@ -100,12 +101,31 @@ def find_authenticator_problems(authenticators: Sequence[Authenticator | None]) 
             problems += _socket((*here, "socket"), one.socket)
         if one.kind == "upstream" and one.server:
             try:
-                parse_server(one.server)
+                host, port, _ = parse_server(one.server)
             except ValueError as error:
                 problems.append(Problem((*here, "server"), str(error)))
+            else:
+                if any(endpoint.is_reached_by(host, port) for endpoint in taken):
+                    message = f"{one.server} is a listener of this gateway: logins would go round in circles"
+                    problems.append(Problem((*here, "server"), message, "name the mail server that people have their accounts at"))
         if one.kind == "database" and any(other is not None and other.kind == "database" for other in authenticators[:index]):
             problems.append(Problem((*here, "kind"), "the database is asked already"))
     return problems
+
+
+def people_notes(authenticators: Sequence[Authenticator], domains: Sequence[str]) -> Sequence[str]:
+    """What somebody who checks a configuration should know: logins that are addresses of others. `domains`: the gateway's own."""
+    ours = [normalise_domain(one) for one in domains]
+    notes = []
+    for index, one in enumerate(authenticators):
+        for domain in one.domains:
+            name = normalise_domain(domain)
+            if name not in ours and not any(own.startswith(".") and name.endswith(own) for own in ours):
+                notes.append(
+                    f'authenticator[{index}]: whoever logs in there sends as somebody in "{domain}", which is not in [gateway] domains: mail '
+                    "for them from the Internet is refused here"
+                )
+    return notes
 
 
 def find_recipient_problems(recipients: Recipients) -> list[Problem]:

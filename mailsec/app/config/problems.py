@@ -4,21 +4,12 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from mailsec.app.config.lines import Path, line_of
 from mailsec.errors import ConfigurationError
+from mailsec.model.settings import Problem
 
 __all__ = ["ConfigurationErrors", "Problem", "closest", "located", "near", "spelt"]
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """One mistake, at a path of the TOML document (empty: the document as a whole)."""
-
-    path: Path
-    message: str
-    hint: str = ""
 
 
 class ConfigurationErrors(ConfigurationError):

@@ -9,6 +9,7 @@ import ipaddress
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
+from pathlib import PurePath
 from typing import Any
 
 from mailsec.algorithms.profiles import PROFILES
@@ -24,6 +25,7 @@ from mailsec.app.config.problems import Problem, near
 from mailsec.app.config.tenants import find_tenant_problems
 from mailsec.app.config.tls import find_tls_problems
 from mailsec.app.config.tokens import find_token_problems
+from mailsec.app.config.unreached import covers, find_unreached_routes, find_unreached_rules
 from mailsec.errors import AddressError
 from mailsec.model.address import Address, normalise_domain
 from mailsec.model.limits import DEFAULT_LIMITS, Limits
@@ -57,21 +59,29 @@ def find_problems(sections: Mapping[str, Any], plugin_tables: Mapping[str, Any])
     _clashes(listeners, problems)
     if sections["metrics"] is not None:
         problems.extend(find_metrics_problems(sections["metrics"], known))
+    if sections["gateway"] is not None and sections["spool"] is not None:
+        _spool(sections["gateway"], sections["spool"], problems)
     _rules(sections["rule"], listeners, problems)
+    problems.extend(find_unreached_rules(sections["rule"]))
     if sections["relay"] is not None:
-        _relay(sections["relay"], known, problems)
+        hostname = "" if sections["gateway"] is None else sections["gateway"].hostname
+        _relay(sections["relay"], known, hostname, problems)
         if sections["gateway"] is not None:
             _postmaster(sections["gateway"], sections["relay"], problems)
             _mail_for_us(sections["gateway"], sections["relay"], listeners, problems)
     problems.extend(find_tls_problems(sections))
     if sections["revocation"] is not None:
-        problems.extend(find_revocation_problems(sections["revocation"]))
+        alone = sections["plugins"] is not None and not sections["plugins"].enabled
+        problems.extend(find_revocation_problems(sections["revocation"], alone=alone))
     problems.extend(find_token_problems(sections))
-    problems.extend(find_authenticator_problems(sections["authenticator"]))
+    problems.extend(find_authenticator_problems(sections["authenticator"], known))
     if sections["recipients"] is not None:
         problems.extend(find_recipient_problems(sections["recipients"]))
     plugins = sections["plugins"]
     if plugins is not None:
+        for index, name in enumerate(plugins.enabled):
+            if name in plugins.enabled[:index]:
+                problems.append(Problem(("plugins", "enabled", index), f'"{name}" stands twice', "take one of them out"))
         for name in plugin_tables:
             if name not in plugins.enabled:
                 hint = near(name, plugins.enabled) or f'add "{name}" to enabled in [plugins]'
@@ -122,6 +132,9 @@ def _gateway(gateway: models.Gateway, listeners: Sequence[models.Listener | None
             problems.append(
                 Problem(("gateway", "reprocess_address"), f'"{gateway.reprocess_address}" is no address', "write it as name@domain")
             )
+        elif gateway.reprocess_address.lower() == gateway.postmaster.lower():
+            message = "is the postmaster's address, too: reports would be opened and judged, and nobody would read them"
+            problems.append(Problem(("gateway", "reprocess_address"), message, "an address of its own"))
         elif domain not in ours and not any(one.startswith(".") and domain.endswith(one) for one in ours):
             problems.append(Problem(("gateway", "reprocess_address"), f'"{gateway.reprocess_address}" is not in one of our domains'))
     _limits(gateway.limits, problems)
@@ -297,14 +310,27 @@ def _rules(rules: Sequence[models.Rule | None], listeners: Sequence[models.Liste
                 )
 
 
-def _relay(relay: models.Relay, endpoints: Sequence[Endpoint], problems: list[Problem]) -> None:
-    _hop(("relay", "next_hop"), relay.next_hop, endpoints, problems)
+def _relay(relay: models.Relay, endpoints: Sequence[Endpoint], hostname: str, problems: list[Problem]) -> None:
+    _hop(("relay", "next_hop"), relay.next_hop, endpoints, hostname, problems)
     for domain, hop in relay.routes.items():
         if not is_domain(domain.removeprefix(".")):
             problems.append(Problem(("relay", "routes", domain), f'"{domain}" is no domain'))
-        _hop(("relay", "routes", domain), hop, endpoints, problems)
+        _hop(("relay", "routes", domain), hop, endpoints, hostname, problems)
+    problems.extend(find_unreached_routes(relay))
     if relay.retry_longest < relay.retry_first:
         problems.append(Problem(("relay", "retry_longest"), "is less than retry_first"))
+    if relay.give_up_after <= relay.retry_first:
+        problems.append(Problem(("relay", "give_up_after"), "is not more than retry_first: mail would be tried once, and given up"))
+    if "warn_after" in relay.model_fields_set and relay.warn_after >= relay.give_up_after:
+        message = "is not less than give_up_after: nobody would be told before it has failed"
+        problems.append(Problem(("relay", "warn_after"), message, "0 where senders are not to be told that it takes long"))
+
+
+def _spool(gateway: models.Gateway, spool: models.Spool, problems: list[Problem]) -> None:
+    if PurePath(spool.directory).is_relative_to(gateway.run_directory):
+        # Promise 1: /run is empty after a reboot.
+        message = "is in the run directory, which need not outlive a reboot: mail would be lost"
+        problems.append(Problem(("spool", "directory"), message, 'for example directory = "/var/spool/mailsec"'))
 
 
 def _postmaster(gateway: models.Gateway, relay: models.Relay, problems: list[Problem]) -> None:
@@ -327,28 +353,20 @@ def _mail_for_us(
     if not any(listener is not None and listener.origin == "internet" for listener in listeners):
         return
     for index, domain in enumerate(gateway.domains):
-        hop = next((hop for pattern, hop in relay.routes.items() if _covers(pattern, domain)), relay.next_hop)
+        hop = next((hop for pattern, hop in relay.routes.items() if covers(pattern, domain)), relay.next_hop)
         if "mx" in hop.to:
             message = f'mail for "{domain}" would go to its MX, which is where mail from the Internet has come from: in circles'
             problems.append(Problem(("gateway", "domains", index), message, f'routes = {{ "{domain}" = "smtp://HOST:PORT" }} in [relay]'))
 
 
-def _covers(pattern: str, domain: str) -> bool:
-    """True where the route `pattern` takes all mail for `domain`, which may be a pattern itself."""
-    wanted, given = normalise_domain(pattern.removeprefix(".")), normalise_domain(domain.removeprefix("."))
-    if pattern.startswith("."):
-        return given.endswith("." + wanted) or (given == wanted and domain.startswith("."))
-    return given == wanted and not domain.startswith(".")
-
-
-def _hop(path: Path, hop: models.Hop, endpoints: Sequence[Endpoint], problems: list[Problem]) -> None:
+def _hop(path: Path, hop: models.Hop, endpoints: Sequence[Endpoint], hostname: str, problems: list[Problem]) -> None:
     try:
         target = parse_hop(hop)
     except ValueError as error:
         problems.append(Problem(path, str(error)))
         return
     for one in (target, *target.others):
-        if _is_ours(one, endpoints):
+        if _is_ours(one, endpoints, hostname):
             problems.append(Problem(path, f"{one} is a listener of this gateway: mail would go round in circles"))
     if bool(hop.username) != bool(hop.password_file):
         problems.append(Problem(path, "username and password_file need each other"))
@@ -357,18 +375,5 @@ def _hop(path: Path, hop: models.Hop, endpoints: Sequence[Endpoint], problems: l
         problems.append(Problem(path, "the password could leave in clear", 'set tls = "verified"'))
 
 
-def _loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def _is_ours(target: NextHop, endpoints: Sequence[Endpoint]) -> bool:
-    for endpoint in endpoints:
-        if target.path or endpoint.path:
-            if target.path == endpoint.path:
-                return True
-        elif target.port == endpoint.port and (endpoint.host == target.host or (_loopback(target.host) and endpoint.wildcard)):
-            return True
-    return False
+def _is_ours(target: NextHop, endpoints: Sequence[Endpoint], own_name: str = "") -> bool:
+    return any(endpoint.is_reached_by(target.host, target.port, target.path, own_name=own_name) for endpoint in endpoints)

@@ -18,6 +18,7 @@ from mailsec.app.config.addresses import parse_endpoint
 from mailsec.app.config.fips import PROFILE, places_that_want_fips
 from mailsec.app.config.lines import Path as Place
 from mailsec.app.config.load import Configuration
+from mailsec.app.config.named_files import secret_file_problem
 from mailsec.app.config.problems import Problem, near
 from mailsec.app.config.tenants import read_secrets
 from mailsec.app.files import reason_of
@@ -164,15 +165,8 @@ def _lines(place: Place, path: str, read: Callable[[str], object], problems: lis
 
 
 def _secret_file(place: Place, path: str, problems: list[Problem]) -> None:
-    try:
-        facts = Path(path).stat()
-        with Path(path).open("rb"):
-            pass
-    except OSError as error:
-        problems.append(Problem(place, f"cannot read {path}: {reason_of(error)}"))
-        return
-    if facts.st_mode & 0o077:
-        problems.append(Problem(place, f"others may read the secret in {path}", f"chmod 600 {path}"))
+    if (problem := secret_file_problem(place, path)) is not None:
+        problems.append(problem)
 
 
 def _certificates(place: Place, path: str, problems: list[Problem]) -> None:

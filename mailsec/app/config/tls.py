@@ -165,6 +165,10 @@ def _listener(path: Path, listener: models.Listener, problems: list[Problem]) ->
             fingerprint(text)
         except ValueError as error:
             problems.append(Problem((*path, "client_fingerprints", text), str(error), _PIN_HINT))
+        if not whom:
+            problems.append(
+                Problem((*path, "client_fingerprints", text), "names no address that it may use", 'for example ["printer@example.org"]')
+            )
         for index, pattern in enumerate(whom):
             if not _is_pattern(pattern):
                 problems.append(

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
+from mailsec.errors import KeyUnavailable
 from mailsec.hookspecs import hookimpl
 from mailsec.interfaces import CryptoBackend, Gateway, Task
 from mailsec.keys.software import SoftwareBackend
+from mailsec.model.settings import Problem
 from mailsec.model.verdict import Event
 from mailsec_accel.accelerator import Accelerator
 from mailsec_accel.backend import AcceleratedBackend
@@ -58,6 +60,17 @@ class AccelPlugin:
                 self._software, self._accelerators, random=runtime.random, monotonic=runtime.monotonic, confirm=settings.confirm
             )
         ]
+
+    @hookimpl
+    def check_configuration(self, gateway: Gateway) -> Iterable[Problem]:
+        """Whether there is a `[[module]]` of each name. Which tokens are there is seen when they are tested."""
+        settings = gateway.settings.plugins.get("accel")
+        for index, one in enumerate(settings.modules if isinstance(settings, AccelSettings) else ()):
+            try:
+                if one.enabled:
+                    gateway.token(one.module)
+            except KeyUnavailable as error:
+                yield Problem(("modules", index, "module"), error.message, error.hint)
 
     @hookimpl
     def startup(self, gateway: Gateway) -> None:

@@ -9,15 +9,16 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from mailsec.errors import ConfigurationError, KeyUnavailable, MailsecError
+from mailsec.errors import ConfigurationError, KeyUnavailable, MailsecError, UsageError
 from mailsec.hookspecs import hookimpl
 from mailsec.interfaces import Gateway, KeyHandle, KeyStore, Runtime
 from mailsec.keys.files import load_private_key
+from mailsec.keys.reference import parse_reference
 from mailsec.keys.software import SoftwareKey
 from mailsec.model.limits import DEFAULT_LIMITS
 from mailsec.model.octets import Octets, Segments
 from mailsec.model.session import Transaction
-from mailsec.model.settings import GatewaySettings
+from mailsec.model.settings import GatewaySettings, Problem
 from mailsec.model.verdict import Finding
 from mailsec_dkim.record import WEAK_BITS
 from mailsec_dkim.result import Result, as_finding, results_value
@@ -60,18 +61,28 @@ class DkimPlugin:
         return ()
 
     @hookimpl
-    async def startup(self, gateway: Gateway) -> None:
-        """Look at every key, so that a mistake shows at once. Raise ConfigurationError."""
-        for one in self._settings.sign:
-            if one.key_file:
-                self._files[one.key_file] = _from_file(one)
+    async def check_configuration(self, gateway: Gateway) -> list[Problem]:
+        """Look at every key, so that a mistake shows before anything is started."""
+        problems = []
+        for index, one in enumerate(self._settings.sign):
             try:
-                handle = await self._handle(gateway, one)
+                await _opened(gateway, one)
             except KeyUnavailable:
                 continue  # a token that is out: mail waits for it
-            if handle is None:
-                raise ConfigurationError(f"there is no key called {one.key}", hint='"mailsec key list" shows what there is')
-            _demand_fit(one, handle)
+            except (ConfigurationError, UsageError) as error:
+                problems.append(Problem(("sign", index, "key_file" if one.key_file else "key"), error.message, error.hint))
+        return problems
+
+    @hookimpl
+    async def startup(self, gateway: Gateway) -> None:
+        """Open the files. Raise ConfigurationError where a key has changed since it was checked, and cannot be used."""
+        for one in self._settings.sign:
+            try:
+                handle = await _opened(gateway, one)
+            except KeyUnavailable:
+                continue
+            if one.key_file:
+                self._files[one.key_file] = handle
         self._gateway = gateway
 
     # -- what arrives -----------------------------------------------------------------------------------------------------------
@@ -123,6 +134,18 @@ class DkimPlugin:
 
     async def _handle(self, gateway: Gateway, one: SigningKey) -> KeyHandle | None:
         return self._files[one.key_file] if one.key_file else await gateway.key(one.key)
+
+
+async def _opened(gateway: Gateway, one: SigningKey) -> KeyHandle:
+    """The key. Raise KeyUnavailable where its token is out, ConfigurationError where it is not there, or no key to sign with."""
+    handle = _from_file(one) if one.key_file else await gateway.key(one.key)
+    if handle is None:
+        why, hint = f"there is no key called {one.key}", '"mailsec key list" shows what there is'
+        if parse_reference(one.key).token:
+            raise KeyUnavailable(why, hint=hint)
+        raise ConfigurationError(why, hint=hint)
+    _demand_fit(one, handle)
+    return handle
 
 
 def _from_file(one: SigningKey) -> KeyHandle:

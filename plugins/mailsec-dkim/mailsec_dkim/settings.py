@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from mailsec.errors import AddressError
+from mailsec.interfaces import SecretFile
 from mailsec.model.address import normalise_domain
 from mailsec.model.session import Origin
 from mailsec_dkim.sign import Form
@@ -34,7 +35,9 @@ class SigningKey(BaseModel):
     domain: str = Field(description="d=: mail whose From address is in this domain, or below it, is signed.")
     selector: str = Field(description="s=: the public key is published at SELECTOR._domainkey.DOMAIN.")
     key: str = Field(default="", description='The private key: a nickname of the database, "token:nickname", or a PKCS#11 URI.')
-    key_file: str = Field(default="", description="Or a file with it: PEM or DER, PKCS#8 or PKCS#1, without a pass phrase.")
+    key_file: SecretFile = Field(
+        default="", description="Or a file with it: PEM or DER, PKCS#8 or PKCS#1, without a pass phrase, readable by mailsec only."
+    )
 
     @field_validator("domain")
     @classmethod

@@ -17,7 +17,7 @@ from mailsec.errors import LimitExceeded, Unavailable
 from mailsec_ldap.guarded import Allowance, GuardedSocket, GuardedTls
 from mailsec_ldap.places import ServerAddress
 
-__all__ = ["NO_ATTRIBUTE", "Entry", "Login", "Query", "ServerConnection"]
+__all__ = ["NO_ATTRIBUTE", "Entry", "Login", "Query", "ServerConnection", "read_password"]
 
 # RFC 4511 §4.1.9
 _SUCCESS, _SIZE_LIMIT, _REFERRAL, _NO_SUCH_OBJECT = 0, 4, 10, 32
@@ -106,7 +106,7 @@ class ServerConnection:
                 pass
 
     def _open(self, login: Login, seconds: float) -> None:
-        password = _password(login.password_file) if login.name else None
+        password = read_password(login.password_file) if login.name else None
         self._target.connect_timeout = self._allowance.seconds
         connection = ldap3.Connection(
             self._target,
@@ -161,8 +161,8 @@ def _entry(found: dict[str, Any]) -> Entry:
     return Entry(found["dn"], values)
 
 
-def _password(path: str) -> str:
-    """The first line of the file, as it is at this moment."""
+def read_password(path: str) -> str:
+    """The first line of the file, as it is at this moment. Raise OSError where it cannot be read, or is none."""
     with open(path, "rb") as file:  # noqa: PTH123 - it is read in a thread, and may be a pipe
         line = file.readline(4096).rstrip(b"\r\n")
     if not line:

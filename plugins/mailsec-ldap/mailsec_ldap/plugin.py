@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from mailsec.errors import Unavailable
 from mailsec.hookspecs import hookimpl
 from mailsec.interfaces import CertificateDirectory, Gateway, RecipientDirectory, RevocationSource, Runtime
-from mailsec.model.settings import GatewaySettings
+from mailsec.model.settings import GatewaySettings, Problem
+from mailsec_ldap.client import read_password
 from mailsec_ldap.directory import LdapDirectory
 from mailsec_ldap.lists import LdapLists
-from mailsec_ldap.servers import Servers
+from mailsec_ldap.servers import Servers, trusting
 from mailsec_ldap.settings import LdapSettings
 
 __all__ = ["LdapPlugin"]
@@ -40,6 +42,21 @@ class LdapPlugin:
         chosen = _chosen(settings)
         lists = chosen.lists or chosen.list_servers
         return [LdapLists(chosen, runtime, self._shared(chosen, runtime), settings.limits)] if lists else []
+
+    @hookimpl
+    def check_configuration(self, gateway: Gateway) -> Iterable[Problem]:
+        """Whether the files hold what they should."""
+        chosen = _chosen(gateway.settings)
+        if chosen.ca_file:
+            try:
+                trusting(chosen.ca_file)
+            except Unavailable as error:
+                yield Problem(("ca_file",), error.message, "one or more CA certificates in PEM")
+        if chosen.password_file:
+            try:
+                read_password(chosen.password_file)
+            except OSError as error:
+                yield Problem(("password_file",), (error.strerror or str(error)).lower(), "the password is the first line of the file")
 
     @hookimpl
     def shutdown(self, gateway: Gateway) -> None:

@@ -16,7 +16,7 @@ from mailsec.model.breaker import Breakers
 from mailsec_ldap.client import Entry, Login, Query, ServerConnection
 from mailsec_ldap.places import ServerAddress
 
-__all__ = ["Servers"]
+__all__ = ["Servers", "trusting"]
 
 _IDLE_SECONDS = 60.0
 _WHOLE_SECONDS = 9.5
@@ -118,14 +118,7 @@ class Servers:
 
     def _trusted(self) -> ssl.SSLContext:
         if self._context is None:
-            try:
-                context = ssl.create_default_context(cafile=self._ca_file or None)
-            except OSError as error:
-                raise Unavailable(
-                    f"cannot read the anchors in {self._ca_file}: {error}", hint="see [plugin.ldap] ca_file", stage="ldap"
-                ) from None
-            context.minimum_version = ssl.TLSVersion.TLSv1_2
-            self._context = context
+            self._context = trusting(self._ca_file)
         return self._context
 
     def close(self) -> None:
@@ -133,3 +126,14 @@ class Servers:
         for several in self._idle.values():
             while several:
                 several.pop()[1].close()
+
+
+def trusting(ca_file: str) -> ssl.SSLContext:
+    """TLS with servers whose certificates the anchors in `ca_file` vouch for ("": those of the system). Raise Unavailable where it holds none."""
+    try:
+        context = ssl.create_default_context(cafile=ca_file or None)
+    except OSError as error:
+        why = "it holds no certificate (PEM)" if isinstance(error, ssl.SSLError) else str(error.strerror).lower()
+        raise Unavailable(f"cannot read the anchors in {ca_file}: {why}", hint="see [plugin.ldap] ca_file", stage="ldap") from None
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    return context

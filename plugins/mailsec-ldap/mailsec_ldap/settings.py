@@ -9,6 +9,7 @@ from ldap3.core.exceptions import LDAPExceptionError
 from ldap3.operation.search import parse_filter
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from mailsec.interfaces import File, SecretFile
 from mailsec_ldap.places import ServerAddress
 
 __all__ = ["LdapSettings"]
@@ -25,12 +26,12 @@ class LdapSettings(BaseModel):
     """Servers, "ldap://HOST[:PORT]" or "ldaps://HOST[:PORT]", all with the same content: the next one is asked where one is out."""
     tls: Literal["starttls", "none"] = "starttls"
     """What "ldap://" does before anything else. "ldaps://" is TLS from the first octet. Certificates are verified, and name the host."""
-    ca_file: str = ""
+    ca_file: File = ""
     """Anchors (PEM) for the servers' certificates; empty: those of the system."""
     bind_dn: str = ""
     """As whom to log in; empty: as nobody (anonymous)."""
-    password_file: str = ""
-    """The password: the first line of a file, or of a systemd credential's path."""
+    password_file: SecretFile = ""
+    """The password: the first line of a file, or of a systemd credential's path. Readable by mailsec only."""
     base: str = ""
     """The entry below which people are, as "ou=people,dc=example,dc=org"; empty: the servers are not asked for people."""
     filter: str = "(mail={address})"

@@ -8,6 +8,7 @@ from mailsec.errors import ConfigurationError
 from mailsec.hookspecs import hookimpl
 from mailsec.interfaces import Conversation, Gateway, ProtocolCore, TcpService
 from mailsec.model.session import Session
+from mailsec.model.settings import Problem
 from mailsec_ocsp.answers import Answers
 from mailsec_ocsp.http import HttpServer
 from mailsec_ocsp.requests import MOST_OCTETS
@@ -54,6 +55,11 @@ class OcspPlugin:
             )
         self._service = OcspService(gateway, settings)
         return [self._service]
+
+    @hookimpl
+    async def check_configuration(self) -> list[Problem]:
+        """Whether the database has each authority, and somebody may sign for it."""
+        return [] if self._service is None else await self._service.responder.problems()
 
     @hookimpl
     async def startup(self) -> None:

@@ -10,8 +10,10 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from mailsec.errors import ConfigurationError, InputError, KeyUnavailable, MailsecError
+from mailsec.errors import ConfigurationError, InputError, KeyUnavailable, MailsecError, UsageError
 from mailsec.interfaces import Gateway
+from mailsec.keys.reference import parse_reference
+from mailsec.model.settings import Problem
 from mailsec.model.verdict import Event
 from mailsec_ocsp.authorities import Authorities, Authority
 from mailsec_ocsp.kept import Allowance, Answer, KeptAnswers
@@ -46,6 +48,7 @@ class Responder:
     """One for all connections of a worker."""
 
     def __init__(self, gateway: Gateway, settings: OcspSettings) -> None:
+        self._gateway = gateway
         self._runtime = gateway.runtime
         self._settings = settings
         self._authorities = Authorities(gateway, settings.authorities, not_issued=_NOT_ISSUED[settings.not_issued])
@@ -70,6 +73,34 @@ class Responder:
                 await self._signers.of(authority, self._runtime.now())
             except KeyUnavailable as error:
                 self._tell(error)
+
+    async def problems(self) -> list[Problem]:
+        """What `check` would raise, each at its place, and names of signers that mean no key. A key on a token that is out may come yet."""
+        found = []
+        for index, name in enumerate(self._settings.authorities):
+            try:
+                await self._gateway.authority(name)
+            except KeyUnavailable as error:
+                found.append(Problem(("authorities", index), error.message, error.hint))
+        for index, name in enumerate(self._settings.signers):
+            try:
+                if await self._gateway.key(name) is None and not parse_reference(name).token:
+                    hint = "`mailsec key list` shows what the database holds"
+                    found.append(Problem(("signers", index), f"there is no key called {name!r}", hint))
+            except KeyUnavailable:
+                pass
+            except UsageError as error:
+                found.append(Problem(("signers", index), error.message, error.hint))
+        if found:
+            return found
+        for authority in await self._authorities.all():
+            try:
+                await self._signers.of(authority, self._runtime.now())
+            except ConfigurationError as error:
+                found.append(Problem(("signers",) if self._settings.signers else ("authorities",), error.message, error.hint))
+            except KeyUnavailable:
+                pass
+        return found
 
     async def answer(self, octets: bytes) -> Answer:
         """An answer to any octets. Raises nothing that they could cause."""
