@@ -90,8 +90,7 @@ class ContentType:
         return f"{self.type}/{self.subtype}"
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Part(NamedTuple):
     """One MIME entity: octets [start, end), of which the body begins at `body_start`.
 
     `end` leaves out the CRLF before the next boundary: that CRLF belongs to the delimiter (RFC 2046 §5.1.1), so octets
