@@ -109,9 +109,8 @@ class Profile:
         """None where a signature by this mechanism and key is strong enough, else why not."""
         if self.allow_legacy:
             return None
-        for name in {mechanism.digest, mechanism.mgf_digest}:
-            reason = self.accepts_digest(name) if name else None
-            if reason is not None:
+        for name in (mechanism.digest, mechanism.mgf_digest):
+            if name and (reason := self.accepts_digest(name)) is not None:
                 return reason
         if mechanism.kind == "dsa":
             return Reason("weak-algorithm", "policy", "a DSA signature", "allow legacy algorithms to accept it", "RFC 8551 §2.2")

@@ -295,15 +295,20 @@ class _Checker:
             name, expected, serial = attrs.certificate_hash(value, version)
             allowed = []
             for certificate in candidates:
-                running = self.backend.hash(name)
-                running.update(certificate.der)
-                if running.digest() == expected and serial in (None, certificate.serial):
+                if self._hash_of(certificate, name) == expected and serial in (None, certificate.serial):
                     allowed.append(certificate)
             if not allowed:
                 # RFC 5035 §5.4: otherwise somebody exchanged the certificate.
                 raise _Refused("certificate-exchanged", "the certificate is not the one that the signer named", rfc="RFC 5035 §5.4")
             candidates = allowed
         return candidates
+
+    def _hash_of(self, certificate: Certificate, digest: str) -> bytes:
+        if digest == "sha256":
+            return certificate.fingerprint
+        running = self.backend.hash(digest)
+        running.update(certificate.der)
+        return running.digest()
 
     def _verify(self, info: SignerInfo, candidates: list[Certificate], digest: str, facts: _Facts) -> SignatureMechanism:
         """Check the signature with the candidates' keys; return the mechanism of the one that made it."""
@@ -361,8 +366,8 @@ class _Checker:
 
     def _weaknesses(self, mechanism: SignatureMechanism, digest: str, certificate: Certificate | None) -> list[Reason]:
         key_type, bits = (certificate.key_type, certificate.bits) if certificate is not None else ("", 0)
-        reasons = (self.profile.accepts(mechanism, key_type, bits), self.profile.accepts_digest(digest))
-        return list(dict.fromkeys(reason for reason in reasons if reason is not None))
+        reason, other = self.profile.accepts(mechanism, key_type, bits), self.profile.accepts_digest(digest)
+        return [one for one in dict.fromkeys((reason, other)) if one is not None] if reason or other else []
 
 
 def _check_dsa_parameters(certificate: Certificate) -> None:

@@ -6,7 +6,8 @@ a hostile bag of certificates (CVE-2018-16875 and its like) costs at most the me
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 
 from mailsec.interfaces import CryptoBackend
@@ -22,20 +23,26 @@ __all__ = ["CertificatePool", "Search"]
 class CertificatePool:
     """Certificates that may stand between an end entity and an anchor, found by subject name. None of them is believed."""
 
-    __slots__ = ("by_name", "certificates")
+    __slots__ = ("_base", "_by_name")
 
     def __init__(self, certificates: Iterable[Certificate], base: CertificatePool | None = None) -> None:
-        """`base`: a pool that is kept, such as that of a database. What is in it is looked at once; a message adds its own few."""
-        self.by_name: dict[object, tuple[Certificate, ...]] = {} if base is None else dict(base.by_name)
-        found = dict.fromkeys(certificate for certificate in certificates if certificate.readable)
-        new = []
-        for certificate in found:
-            key = certificate.subject.key
-            namesakes = self.by_name.get(key, ())
-            if certificate not in namesakes:
-                self.by_name[key] = (*namesakes, certificate)
-                new.append(certificate)
-        self.certificates: tuple[Certificate, ...] = (*(() if base is None else base.certificates), *new)
+        """`base`: a pool that is kept, such as that of a database, and is not copied: a message adds its own few."""
+        self._base = base
+        self._by_name: dict[object, list[Certificate]] = {}
+        for certificate in certificates:
+            if certificate.readable and certificate not in self.named(key := certificate.subject.key):
+                self._by_name.setdefault(key, []).append(certificate)
+
+    def named(self, key: object) -> Sequence[Certificate]:
+        """Those whose subject has this `Name.key`."""
+        own = self._by_name.get(key, ())
+        return own if self._base is None else (*self._base.named(key), *own)
+
+    @property
+    def certificates(self) -> tuple[Certificate, ...]:
+        """All of them, those of the base first."""
+        own = itertools.chain.from_iterable(self._by_name.values())
+        return (*(() if self._base is None else self._base.certificates), *own)
 
 
 class Search:
@@ -88,8 +95,8 @@ class Search:
         if room >= 1:
             candidates = [(self._rank(certificate, issuer), anchor, issuer) for anchor, issuer in self.anchors.by_name.get(key, ())]
         if room >= 2:
-            candidates += [(4 + self._rank(certificate, issuer), None, issuer) for issuer in self.pool.by_name.get(key, ())]
-        elif key in self.pool.by_name:
+            candidates += [(4 + self._rank(certificate, issuer), None, issuer) for issuer in self.pool.named(key)]
+        elif self.pool.named(key):
             self.too_long = True
         if len(candidates) > 1:
             candidates.sort(key=_first)

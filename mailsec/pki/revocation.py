@@ -174,7 +174,7 @@ class RevocationCheck:
             for index, link in enumerate(above):
                 if link.subject.key == key:
                     yield link, _working_key(above[index:])
-            for link in self._pool.by_name.get(key, ()):
+            for link in self._pool.named(key):
                 if link not in above:
                     yield link, link.spki
 

@@ -88,6 +88,8 @@ async def protect_message(
 
 def _no_field(message: Message) -> int:
     """The number of the first header line that is no field (RFC 5322 §2.2); 0 where there is none."""
+    if all(field.name for field in message.fields):
+        return 0
     number = 1
     for field in message.fields:
         raw = message.raw(field)

@@ -128,7 +128,8 @@ async def unprotect_message(
                 break
             if len(found.layers) >= limits.cms_layers:
                 raise LimitExceeded("cms_layers", f"more than {limits.cms_layers} S/MIME layers within each other", stage="parse")
-            layer = layer._replace(ambiguous=tuple(dict.fromkeys((*layer.ambiguous, *disagreements(octets, layer)))))
+            if ambiguous := (*layer.ambiguous, *disagreements(octets, layer)):
+                layer = layer._replace(ambiguous=tuple(dict.fromkeys(ambiguous)))
             size = layer.part.end - layer.part.start
             step = peeler.peel(octets, layer) if size <= limits.bulk_threshold else await work(size, peeler.peel, octets, layer)
             if step.sealed is not None:

@@ -18,6 +18,7 @@ from mailsec.model.trust import Anchor
 from mailsec.pki import signatures
 from mailsec.pki.anchors import AnchorSet
 from mailsec.pki.budget import Budget, cost_of
+from mailsec.pki.build import CertificatePool
 from mailsec.pki.cache import PathCache
 from mailsec.pki.path import PathOptions, validate
 from mailsec.x509.certificate import Certificate, load_certificate
@@ -119,6 +120,17 @@ def test_path_length_constraint(root):
     second = issue("Second", first, ca=True)
     assert ask(issue("Bob", first), first, anchors=[root]).valid
     assert codes(ask(issue("Bob", second), first, second, anchors=[root])) == ["path-too-long"]
+
+
+def test_what_one_message_brings_lies_over_what_is_kept_and_stays_its_own(root, authority, alice):
+    impostor = issue("Authority", ca=True, label="impostor")
+    kept = CertificatePool([authority.certificate])
+    both = CertificatePool([impostor.certificate, authority.certificate], kept)
+    anchors, email = [root.anchor], "email-sign"
+    assert validate(alice.certificate, anchors=anchors, intermediates=both, at=NOW, purpose=email, backend=BACKEND).valid
+    assert [found.der for found in both.certificates] == [authority.der, impostor.der]
+    assert list(both.named(authority.certificate.subject.key)) == [authority.certificate, impostor.certificate]
+    assert kept.certificates == (authority.certificate,) == tuple(kept.named(authority.certificate.subject.key))
 
 
 def test_maximum_depth(root, authority, alice):
