@@ -5,6 +5,8 @@ The one invariant (promise 3): fields are only put in front; not an octet of wha
 
 from __future__ import annotations
 
+from functools import lru_cache, partial
+
 from mailsec.errors import MimeError
 from mailsec.gateway.tools import Tools
 from mailsec.gateway.trace import date_time, message_id, received
@@ -38,7 +40,7 @@ async def annotate(
         added = received(session, transaction.id, transaction.received_at, recipients, smtputf8=transaction.envelope.smtputf8)
     if verdict is not None:
         # RFC 8601 §4: results stand above the Received field of the host that found them
-        added = encode_field("Authentication-Results", tools.engine.results(settings.authserv_id, verdict)) + added
+        added = _results_field(tools.engine.results(settings.authserv_id, verdict)) + added
     if session.origin is Origin.SUBMISSION:
         # RFC 6409 §8.3, §8.2: a submission server may add them; nobody else may say when and under which name a message was written
         if "date" not in names:
@@ -55,6 +57,16 @@ async def annotate(
         if fields:
             segments = Segments((b"".join(encode_field(name, value) for name, value in fields), *segments.pieces))
     return segments
+
+
+def _results_field(value: str) -> bytes:
+    return _kept_field(value) if len(value) <= _KEPT else _field(value)
+
+
+_field = partial(encode_field, "Authentication-Results")
+_KEPT = 512
+# What is said of one author's messages is the same each time. Only short values are kept: reasons hold what strangers have written.
+_kept_field = lru_cache(maxsize=1024)(_field)
 
 
 def check_first_line(message: Message) -> None:

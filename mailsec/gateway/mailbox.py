@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import lru_cache
 
 from mailsec.errors import AddressError, InputError, KeyUnavailable, LimitExceeded, Unavailable
 from mailsec.gateway.annotation import annotate, names_of
@@ -49,8 +50,14 @@ class Copy:
 
 def owned_addresses(identity: Identity | None) -> tuple[Address, ...]:
     """The addresses whose mail an identity reads: those that it has by name. A pattern means others' addresses too."""
+    return _addresses(identity.addresses) if identity is not None else ()
+
+
+@lru_cache(maxsize=1024)
+def _addresses(texts: tuple[str, ...]) -> tuple[Address, ...]:
+    """Asked twice for each message of a session: an owner's are read once."""
     found = []
-    for text in identity.addresses if identity is not None else ():
+    for text in texts:
         try:
             found.append(Address.parse(text))
         except AddressError:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 from mailsec.mime.fields import decode_words, without_comments
@@ -29,8 +30,8 @@ _SPLIT = re.compile(r';|"(?:[^"\\]|\\.)*+"?', re.DOTALL)
 _UNESCAPE = re.compile(r"\\(.)", re.DOTALL)
 _INVISIBLE = re.compile(r"[\x00-\x20\x7f\u00ad\u200b-\u200f\u2028-\u202e\u2060-\u2064\ufeff]+")
 
-
 _PIECE = 1024
+_KEPT = 256
 
 
 class AuthenticationResults(NamedTuple):
@@ -83,11 +84,19 @@ def read_results(value: str) -> AuthenticationResults:
     return AuthenticationResults(authserv_id, tuple(found), readable)
 
 
-def _folded(text: str) -> str:
+def _fold(text: str) -> str:
     """The form in which identifiers are compared: compatibility letters, case, invisible characters, blanks and a last dot aside."""
     # In pieces: putting combining characters in order costs quadratic time, 10 s for a field of 256 KiB. No identifier is that long.
     pieces = [unicodedata.normalize("NFKC", text[at : at + _PIECE]) for at in range(0, len(text), _PIECE)]
     return normalise_domain(_INVISIBLE.sub("", "".join(pieces)).casefold())
+
+
+# Our own name and those of the hosts before us come with every message. Only short ones are kept, so that a hostile field cannot fill memory.
+_kept_folded = lru_cache(maxsize=1024)(_fold)
+
+
+def _folded(text: str) -> str:
+    return _kept_folded(text) if len(text) <= _KEPT else _fold(text)
 
 
 def same_authserv_id(one: str, other: str) -> bool:

@@ -5,8 +5,10 @@ The one invariant: nothing of a message can make the field say more than one res
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from mailsec.mime.results import result_value
-from mailsec.model.verdict import CertificateSummary, LayerReport, Reason, SignerReport, Verdict
+from mailsec.model.verdict import CertificateSummary, LayerReport, Reason, SignerReport, SmimeWord, Verdict
 
 __all__ = ["authentication_results", "certificate_json", "reason_json", "verdict_json"]
 
@@ -82,15 +84,24 @@ def verdict_json(verdict: Verdict) -> dict[str, object]:
 
 def authentication_results(verdict: Verdict, authserv_id: str) -> str:
     """The value of our Authentication-Results field: the word, why not, and whose certificate it was (RFC 7281 §3.2.1)."""
-    properties: list[tuple[str, str]] = []
     signers = [signer for layer in verdict.layers for signer in layer.signers]
-    if signers and signers[-1].certificate is not None and signers[-1].intact:
-        certificate = signers[-1].certificate
+    certificate = signers[-1].certificate if signers and signers[-1].intact else None
+    reason = ""
+    if not verdict.trusted:
+        reason = next((one.message for one in verdict.reasons if one.code != "revocation-not-checked"), "")[:_LONGEST_REASON]
+    # A reason may hold what somebody has written: that is of one message, and is not kept.
+    return (_results if reason else _kept_results)(authserv_id, verdict.word, reason, certificate)
+
+
+def _results(authserv_id: str, word: SmimeWord, reason: str, certificate: CertificateSummary | None) -> str:
+    properties: list[tuple[str, str]] = []
+    if certificate is not None:
         if certificate.addresses:
             # RFC 7281 §3.2.1: smime-identifier is the address that the certificate belongs to, smime-serial and smime-issuer name it.
             properties.append(("body.smime-identifier", certificate.addresses[0]))
         properties += [("body.smime-serial", certificate.serial), ("body.smime-issuer", certificate.issuer)]
-    reason = ""
-    if not verdict.trusted:
-        reason = next((one.message for one in verdict.reasons if one.code != "revocation-not-checked"), "")[:_LONGEST_REASON]
-    return result_value(authserv_id, "smime", verdict.word.value, reason=reason, properties=properties)
+    return result_value(authserv_id, "smime", word.value, reason=reason, properties=properties)
+
+
+# What is said of one signer's good messages is the same each time.
+_kept_results = lru_cache(maxsize=1024)(_results)

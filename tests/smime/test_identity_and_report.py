@@ -152,6 +152,9 @@ def test_the_header_field_names_the_word_and_the_reason(people: SimpleNamespace,
     bad = smime.judge(smime.sign(from_line(b"From: alice@example.org"), people.alice).replace(b"hello", b"hallo"), people.ca)
     assert authentication_results(bad, OURS).startswith(f'{OURS}; smime=fail reason="the content was changed')
     assert authentication_results(smime.judge(from_line(b"From: a@b.example")), OURS) == f"{OURS}; smime=none"
+    # What is kept of one author is of their good messages, under the name that asked.
+    assert authentication_results(good, OURS) == value and "smime=fail" in authentication_results(bad, OURS)
+    assert authentication_results(good, "other.example").startswith("other.example; smime=pass")
 
 
 @given(st.text(max_size=400))

@@ -328,8 +328,9 @@ class PopClient:
                 return
 
             def whole() -> None:
-                fault, loose = self._fault, self._loose
-                self._done(replace(response, loose=loose) if fault is None else Response(False, fault.message, error=fault))
+                fault = self._fault
+                said = replace(response, loose=True) if self._loose else response
+                self._done(said if fault is None else Response(False, fault.message, error=fault))
 
             self._begin_lines(request.into if request.into is not None else _Lines(), request.limit or self._limits.listing_octets, whole)
 

@@ -38,7 +38,10 @@ def read_response(line: bytes) -> Response:
     match = _PLUS_OK.match(line) or _MINUS_ERR.match(line)
     if match is None:
         raise RemoteProtocolError(f"not a response: {line[:80]!r}", stage="pop3")
-    text = "".join(c if c.isprintable() else "?" for c in line[match.end() :].decode("utf-8", "replace")).strip()
+    text = line[match.end() :].decode("utf-8", "replace")
+    if not text.isprintable():
+        text = "".join(c if c.isprintable() else "?" for c in text)
+    text = text.strip()
     code = _CODE.match(text)
     if code is not None:
         text = text[code.end() :]
