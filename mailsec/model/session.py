@@ -118,6 +118,9 @@ class Session:
     """Who spoke to the mail server before us, as that one says (XFORWARD): for logs, and for nothing else."""
     upstream: str = ""
     """`mailbox`: the mailbox's server as "HOST:PORT"; with `identity`, whose addresses are the mailbox owner's."""
+    front_certified: bool = False
+    """A server in front has said who the client is (XCLIENT), and has shown an accepted certificate itself: that is what the listener demands
+    of whoever connects to it. It says nothing of the client, who has none in `tls`."""
     in_passing: bool = False
     """A message that another server keeps and only shows us (a milter): no hop is made, nothing is spooled, and nothing encrypted is opened,
     since the answer is given before anybody has said 250 (promise 6)."""
