@@ -118,8 +118,8 @@ class Admission:
         return None
 
     def lacks_certificate(self, session: Session) -> bool:
-        """True where the listener requires a client certificate, and the session shows none that was accepted. (It should not stand at all.)"""
-        return self._certificates.get(session.listener) == "required" and not _is_certified(session)
+        """True where the listener requires a client certificate, and whoever connected shows none that was accepted. (It should not stand at all.)"""
+        return self._certificates.get(session.listener) == "required" and not (session.front_certified or _is_certified(session))
 
     def is_trusted_sender(self, listener: str, address: Address) -> bool:
         """True where `senders` of that listener mean `address`."""

@@ -130,7 +130,7 @@ class SmtpConversation:
                 return AUTH_UNAVAILABLE
             if identity is None or not identity.addresses:
                 return _NO_SUCH_LOGIN
-        self.session = replace(session, helo=question.helo, identity=identity)
+        self.session = replace(session, helo=question.helo, identity=identity, front_certified=question.certified)
         return identity
 
     async def _find_verifier(self, question: FindVerifier) -> Verifying | Reply:

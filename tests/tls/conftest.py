@@ -38,6 +38,7 @@ class Scene:
         issue = self.ca.issue
         self.alice = self.below.issue(addresses=("alice@example.org",), purpose="client")
         self.mta = issue("mta.example.net", purpose="client")
+        self.front = issue("front.example.net", addresses=("front@example.org",), purpose="client")
         self.printer = issue(purpose="client", common_name="printer")
         self.revoked = issue(addresses=("alice@example.org",), purpose="client", common_name="revoked")
         self.expired = issue(addresses=("alice@example.org",), purpose="client", ends=-1 * dt.timedelta(days=1))
@@ -54,6 +55,7 @@ class Scene:
         self.lists_below.write_bytes(self.below.crl())
         own: dict[str, Any] = {"tls": "implicit", "certificate": ["RSA", "EC", f"file:{self.files}"]}
         certified = {**own, "origin": "submission"}
+        fronted = {**own, "origin": "internet", "client_names": ["front.example.net"], "front": {"xclient": True}}
         self.gateway = Gateway(
             directory / "gateway",
             inbox.port,
@@ -81,6 +83,22 @@ class Scene:
                     "client_certificates": "required",
                     "require": '%{SSL_CLIENT_VERIFY} == "SUCCESS"',
                 },
+                {"name": "front", **fronted, "client_certificates": "optional"},
+                {"name": "front-required", **fronted, "client_certificates": "required"},
+                {
+                    "name": "front-condition",
+                    **fronted,
+                    "client_certificates": "optional",
+                    "require": '%{SSL_CLIENT_VERIFY} == "SUCCESS"',
+                },
+                {"name": "front-people", **fronted, "origin": "submission", "client_certificates": "required"},
+                {
+                    "name": "front-logins",
+                    **fronted,
+                    "origin": "submission",
+                    "client_certificates": "required",
+                    "front": {"xclient": True, "xclient_login": True},
+                },
                 {
                     "name": "tenant",
                     **own,
@@ -92,6 +110,7 @@ class Scene:
                 },
             ],
             rule=[
+                {"name": "behind the front", "match": {"tls": '%{SSL_CLIENT_S_DN_CN} == "front.example.net"'}, "sign": "never"},
                 {"name": "alice", "match": {"tls": '%{SSL_CLIENT_S_DN_CN} == "alice@example.org"'}, "sign": "never"},
                 {"name": "nothing", "sign": "never"},
             ],

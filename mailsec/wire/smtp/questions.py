@@ -99,6 +99,8 @@ class Announced:
     helo: str
     login: str
     """ "" where nobody logged in there, or where LOGIN is not taken here."""
+    certified: bool = False
+    """The server in front has shown a certificate that was accepted: it speaks for itself, and not for its client."""
 
 
 @dataclass(frozen=True, slots=True)

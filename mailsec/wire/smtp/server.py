@@ -45,6 +45,8 @@ class SmtpServer(Transactions):
         self._after_auth = State.READY
         self._login = Login(settings)
         self._trusted = False
+        self._certified_front = False
+        """A server in front has shown an accepted certificate, before it said who its client is."""
 
     def trust_peer(self) -> None:
         """Who has connected is a server in front of us: it may say who its clients are (called before anything is said)."""
@@ -216,21 +218,28 @@ class SmtpServer(Transactions):
     @property
     def _in_front(self) -> bool:
         settings, tls = self.settings, self.client.tls
-        return settings.xclient and (self._trusted or (settings.xclient_certificates and tls is not None and tls.peer_verified))
+        certified = self._certified_front or (tls is not None and tls.peer_verified)
+        return settings.xclient and (self._trusted or (settings.xclient_certificates and certified))
 
     def _xclient(self, argument: bytes) -> None:
         if not self._in_front:
             raise CommandError(words.NOT_IN_FRONT if self.settings.xclient else words.UNKNOWN)
-        self._ask(read_xclient(argument, login=self.settings.xclient_login), self._announced)
+        tls = self.client.tls
+        certified = self._certified_front or (tls is not None and tls.peer_verified)
+        self._ask(replace(read_xclient(argument, login=self.settings.xclient_login), certified=certified), self._announced)
 
     def _announced(self, value: Identity | Reply | None) -> None:
         if isinstance(value, Reply):
             self._leave(value)
             return
         # XCLIENT_README: the session begins anew. Whose certificate it was that was shown, it is not the client's.
+        # Attack: who comes by way of it says AUTH EXTERNAL, and is whoever the certificate of the server in front names; or is let through by
+        # a condition over that certificate.
         tls = self.client.tls
-        # Attack: who comes by way of it says AUTH EXTERNAL, and is whoever the certificate of the server in front names.
-        self.client = questions.ClientState(tls=None if tls is None else replace(tls, peer_identity=None), identity=value)
+        if tls is not None:
+            self._certified_front = self._certified_front or tls.peer_verified
+            tls = replace(tls, peer_certificate=None, peer_chain=(), peer_verified=False, peer_reasons=(), peer_identity=None)
+        self.client = questions.ClientState(tls=tls, identity=value)
         self._greet()
 
     def _xforward(self, argument: bytes) -> None:
