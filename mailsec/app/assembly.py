@@ -29,6 +29,7 @@ from mailsec.app.own_certificates import OwnCertificates
 from mailsec.app.plugin_marks import PluginMarks
 from mailsec.app.recipients import RecipientsPlugin
 from mailsec.app.seal_keys import DatabaseSealKeys
+from mailsec.app.shared_counts import SharedCounts
 from mailsec.app.token_keys import TokenKeysPlugin, module_of, token_clients
 from mailsec.app.truststore import ConfiguredTrust
 from mailsec.app.watchdog import Watchdog
@@ -38,7 +39,7 @@ from mailsec.builtin.mailbox import MailboxPlugin
 from mailsec.builtin.revocation import RevocationPlugin
 from mailsec.builtin.rules import RulesPlugin
 from mailsec.builtin.software import SoftwarePlugin
-from mailsec.gateway.login_guard import LoginGuard
+from mailsec.gateway.login_guard import LoginGuard, Recent
 from mailsec.gateway.pipeline import Pipeline
 from mailsec.gateway.services import Surroundings
 from mailsec.interfaces import Runtime, Spool
@@ -54,12 +55,8 @@ from mailsec.store.certdb import CertDb
 from mailsec.store.evidence import EvidenceStore
 from mailsec.store.seal_keys import SealKeyStore
 from mailsec.store.spool import SqliteSpool
-from mailsec.store.tallies import Tally
 
 _log = structlog.get_logger("mailsec.plugins")
-
-_KNOWN_SECONDS = 86_400.0
-"""For which all workers know who logged in from where: whoever guesses at an account does not keep its owner out."""
 
 __all__ = ["BUILT_IN", "Parts", "assemble", "fetch_rules", "make_pipeline"]
 
@@ -99,6 +96,7 @@ class Parts:
     """What each listener with TLS shows, by its name."""
 
     marks: PluginMarks
+    counts: SharedCounts
 
     def watch_plugins(self, reactor: Any) -> None:
         """Have a thread see who blocks the reactor, and look after who leaks descriptors. Called once, when the reactor runs."""
@@ -117,8 +115,8 @@ class Parts:
         self.runtime.close()
 
 
-def assemble(reactor: Any, configuration: Configuration, data_key: bytes, index: int, sharing: tuple[int, int] = (0, 1)) -> Parts:
-    """Make the parts of the worker with spool `index`, which shares counts as such a one of so many. Raise MailsecError for what cannot be opened."""
+def assemble(reactor: Any, configuration: Configuration, data_key: bytes, index: int, workers: int = 1) -> Parts:
+    """Make the parts of the worker with spool `index`, one of `workers` of its generation. Raise MailsecError for what cannot be opened."""
     settings = gateway_settings(configuration)
     settings = replace(settings, limits=fitting(settings.limits, raise_descriptors()))
     roots = Path(configuration.relay.ca_file).read_bytes() if configuration.relay.ca_file else None
@@ -135,13 +133,12 @@ def assemble(reactor: Any, configuration: Configuration, data_key: bytes, index:
     )
     spool = SqliteSpool(configuration.spool.directory, index, data_key, runtime, settings.limits)
     spool.open()
-    shared = (configuration.gateway.run_directory, *sharing, data_key)
-    guard = LoginGuard(_tally("logins", 900.0, *shared), settings.limits, _tally("logged-in", _KNOWN_SECONDS, *shared))
-    sent = _tally("sent", 3600.0, *shared)
+    counts = SharedCounts(configuration.gateway.run_directory, index, workers, data_key)
+    guard = LoginGuard(counts.failures, settings.limits, counts.known, counts.looked_at)
     measures = Measures()
     clients = token_clients(configuration, database, reactor)
     events = MetricsPlugin(measures, runtime.now)
-    plugins, pipeline = make_pipeline(configuration, settings, database, runtime, spool, clients, spool.wake, guard, sent, events)
+    plugins, pipeline = make_pipeline(configuration, settings, database, runtime, spool, clients, spool.wake, guard, counts.sent, events)
     relay = pipeline.forwarder = Relay(spool, runtime, settings)
     shown = certificates.load(runtime)
     letters = Letters(spool, runtime, settings)
@@ -151,7 +148,7 @@ def assemble(reactor: Any, configuration: Configuration, data_key: bytes, index:
     expiry = ExpiryWatch(certificates, database, runtime, plugins.record, letters.send, told)
     marks = PluginMarks(configuration.gateway.state_directory)
     return Parts(
-        settings, runtime, database, spool, plugins, pipeline, relay, certificates, expiry, alerts, measures, clients, shown, marks
+        settings, runtime, database, spool, plugins, pipeline, relay, certificates, expiry, alerts, measures, clients, shown, marks, counts
     )
 
 
@@ -164,7 +161,7 @@ def make_pipeline(
     clients: Sequence[TokenClient] | None = None,
     wake: Callable[[str], Awaitable[None]] | None = None,
     guard: LoginGuard | None = None,
-    sent: Tally | None = None,
+    sent: Recent | None = None,
     events: MetricsPlugin | None = None,
 ) -> tuple[PluginManager, Pipeline]:
     """The plugins in their order, the built-in ones last, and the pipeline that asks them.
@@ -215,10 +212,6 @@ def fetch_rules(revocation: RevocationSettings) -> FetchRules:
     """Where evidence may be fetched from."""
     networks = tuple(map(read_network, revocation.allow_networks))
     return FetchRules(networks, frozenset(revocation.allow_ports), revocation.proxy)
-
-
-def _tally(name: str, period: float, directory: str, index: int, workers: int, key: bytes) -> Tally:
-    return Tally(str(Path(directory) / name), index, workers, key, period=period)
 
 
 def _made(spool: SqliteSpool | None) -> SqliteSpool:

@@ -132,6 +132,7 @@ class Reloading:
         except MailsecError:
             self.ports.keep([listener.address for listener in before.listeners] if orders.listening else [])
             self._change_hosts(before, self.modules, orders.data_key)
+            self.supervisor.let_go()
             raise
         self.ports.keep(addresses)
         self.configuration, self.modules = configuration, tuple(modules)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import structlog
 
+from mailsec.app import shared_counts
 from mailsec.app.config import Configuration, gateway_settings
 from mailsec.app.config.models import Module
 from mailsec.app.config.server_certificates import doubts
@@ -57,9 +58,10 @@ def run_gateway(path: str, output: Output) -> int:
     from mailsec.app.metrics.merged import Merged
     from mailsec.app.metrics.port import MetricsPort
     from mailsec.app.operations import Operations
+    from mailsec.app.pins import Pins
     from mailsec.app.reloading import Reloading, timing_of, worker_count
     from mailsec.app.supervisor import Supervisor
-    from mailsec.app.token_hosts import Pins, TokenHosts
+    from mailsec.app.token_hosts import TokenHosts
     from mailsec.net.reactor import steady
 
     steady(reactor)
@@ -76,14 +78,15 @@ def run_gateway(path: str, output: Output) -> int:
         timing=timing_of(configuration),
         hosts=make_hosts(configuration, modules, data_key) if modules else None,
     )
+    run = configuration.gateway.run_directory
     reloading = Reloading(supervisor, ports, configuration, modules, make_hosts)
     operations = Operations(reloading)
-    control = ControlSocket(reactor, configuration.gateway.run_directory, operations.answer)
+    control = ControlSocket(reactor, run, operations.answer)
     merged = Merged(operations.measured)
     metrics = MetricsPort(reactor, merged.text, operations.health)
     supervisor.on_hangup = reloading.hangup
     supervisor.on_told = lambda worker, message: merged.update(worker, message.get("measures"))
-    supervisor.on_ended = merged.departed
+    supervisor.on_ended += [merged.departed, lambda worker: shared_counts.forget(run, worker.spool)]
     supervisor.on_begin += [control.start, lambda: metrics.listen(configuration.metrics.listen)]
     supervisor.on_stop += [ports.close, control.stop, metrics.close]
     reloading.on_changed.append(lambda changed: metrics.listen(changed.metrics.listen))
@@ -115,4 +118,5 @@ def _make_directories(configuration: Configuration) -> int:
         ) from error
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+    shared_counts.begin(run)
     return descriptor

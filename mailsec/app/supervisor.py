@@ -92,7 +92,8 @@ class Supervisor:
         self.on_stop: list[Callable[[], object]] = []
         self.on_told: Callable[[Worker, Mapping[str, Any]], object] = lambda worker, message: None
         """Called with what a worker says of itself: {"is": "alive", …}."""
-        self.on_ended: Callable[[Worker], object] = lambda worker: None
+        self.on_ended: list[Callable[[Worker], object]] = []
+        """Called when a worker's process has ended, before another one has its place."""
         self._spool_directory = spool_directory
         self._arrival: Deferred[None] | None = None
         self._coming_timing = self.timing
@@ -164,7 +165,8 @@ class Supervisor:
         how = f"signal {ended.signal}" if getattr(ended, "signal", None) else f"exit code {ended.exitCode}"
         generation = worker.generation
         generation.lost(worker)
-        self.on_ended(worker)
+        for call in self.on_ended:
+            call(worker)
         if self.stopping:
             _log.info("worker ended", worker=worker.number, pid=worker.pid, how=how)
             if not self.workers:
@@ -177,6 +179,7 @@ class Supervisor:
             _log.info("worker ended", worker=worker.number, pid=worker.pid, how=how, generation=generation.number)
             if not generation.workers and generation in self.leaving:
                 self.leaving.remove(generation)
+            self.let_go()
             self._hand_over(worker)
         elif not worker.ready and not self.was_ready and self._is_hopeless(worker, ended.exitCode):
             # The next one would end as this one did. Once all have been ready it is what lies around the configuration that has changed
@@ -263,12 +266,18 @@ class Supervisor:
         self.timing = self._coming_timing
         _log.info("a new generation serves", generation=generation.number, workers=generation.orders.workers)
         self.was_ready = True
+        self.let_go()
         self._tell_arrival(None)
 
     def _leave(self, generation: Generation) -> None:
         generation.cease()
         if generation.workers:
             self.leaving.append(generation)
+
+    def let_go(self) -> None:
+        """Of token hosts that only an earlier generation used."""
+        if self.hosts is not None and self.coming is None and not self.leaving:
+            self.hosts.end_unneeded()
 
     def _came_to_nothing(self, worker: Worker, how: str) -> None:
         generation, self.coming = self.coming, None

@@ -104,16 +104,14 @@ def _first_frame(parent: socket.socket) -> dict[str, Any]:
 
 
 def _serve(settings: Mapping[str, Any], parent: socket.socket | None, first: Mapping[str, Any]) -> int:
-    from mailsec.app.config.models import Log
-    from mailsec.app.logs import configure_logs_with
     from mailsec.app.modules import known_listing, listing_path
     from mailsec.tokens.desk import Desk
     from mailsec.tokens.host import HostServer
     from mailsec.tokens.module import Module as LoadedModule
     from mailsec.tokens.state import StateDirectory
 
-    # Who has no key for pseudonyms (a host with a user of its own) writes none.
-    configure_logs_with(Log.model_validate(settings["log"]), bytes.fromhex(first.get("log_key", "")), module=settings["name"])
+    log = _HostLog(settings)
+    log.told(first)
     _log.info("token host is starting", library=settings["library"], pid=os.getpid())
     module = LoadedModule(settings["name"], settings["library"], state=StateDirectory(settings["state"]), parameters=settings["parameters"])
     listing = listing_path(settings["state"], settings["name"])
@@ -126,9 +124,9 @@ def _serve(settings: Mapping[str, Any], parent: socket.socket | None, first: Map
             _log.warning("the list of a token cannot be kept", error=error.message)
 
     known = known_listing(settings["state"], settings["name"])
-    desk = Desk(module, _log.info, keep=keep, known=known, uses_per_minute=settings["uses_per_minute"])
+    desk = Desk(module, log.record, keep=keep, known=known, uses_per_minute=settings["uses_per_minute"])
     desk.configure(first)
-    server = HostServer(desk, _log.info, threads=settings["threads"], users=_sharers(settings))
+    server = HostServer(desk, log.record, threads=settings["threads"], users=_sharers(settings), told=log.told)
     server.listen(_listen(settings["socket"], shared=settings["shared"]))
     if parent is not None:
         server.attend(parent)
@@ -139,6 +137,34 @@ def _serve(settings: Mapping[str, Any], parent: socket.socket | None, first: Map
     ending.start()
     ending.join(_END_SECONDS)
     return 0
+
+
+class _HostLog:
+    """This process's log: with the pseudonyms that the workers write.
+
+    A host that systemd starts learns the key of them when the supervisor connects; until then every person is "~". No key is used before.
+    """
+
+    def __init__(self, settings: Mapping[str, Any]) -> None:
+        self._settings = settings
+        self._key: str | None = None
+        self._privacy = settings["log"]["privacy"]
+
+    def told(self, value: Mapping[str, Any]) -> None:
+        """What the supervisor says: its key, and what it wants hidden after a reload."""
+        from mailsec.app.config.models import Log
+        from mailsec.app.logs import configure_logs_with
+
+        key = str(value.get("log_key", self._key or ""))
+        privacy = value.get("settings", self._settings)["log"]["privacy"]
+        if (key, privacy) != (self._key, self._privacy):
+            self._key, self._privacy = key, privacy
+            log = Log.model_validate({**self._settings["log"], "privacy": privacy})
+            configure_logs_with(log, bytes.fromhex(key), lasting=False, module=self._settings["name"])
+
+    def record(self, event: str, **fields: Any) -> None:
+        """Write a line as it is to be written at this moment."""
+        _log.info(event, **fields)
 
 
 def _listen(path: str, *, shared: bool) -> socket.socket:

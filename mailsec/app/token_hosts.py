@@ -6,12 +6,11 @@ The one invariant: a PIN that a token has refused is forgotten here, and a PIN g
 
 from __future__ import annotations
 
-import base64
 import os
 import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final
 
 import structlog
@@ -21,16 +20,16 @@ from twisted.internet.threads import deferToThread
 from twisted.python.failure import Failure
 
 from mailsec.app.config import Configuration
-from mailsec.app.config.models import Module, Passphrase
+from mailsec.app.config.models import Module
 from mailsec.app.modules import Assignments, keys_listed_before
-from mailsec.app.passphrase import pin_source
+from mailsec.app.pins import Pins
 from mailsec.app.token_host import SUPERVISOR, settings_of
 from mailsec.errors import ConfigurationError, MailsecError, TokenError
 from mailsec.keys.frames import Frame, Verb, json_field, json_frame, read_json
 from mailsec.net.runtime import as_deferred
 from mailsec.net.token_client import HostConnection, ListedToken, read_listing
 
-__all__ = ["HostTiming", "Pins", "TokenHosts"]
+__all__ = ["HostTiming", "TokenHosts"]
 
 _log = structlog.get_logger("mailsec.supervisor")
 
@@ -53,52 +52,6 @@ class HostTiming:
     given_again: float = _GIVEN_AGAIN
 
 
-@dataclass(slots=True)
-class Pins:
-    """PINs in memory, by module and token. Its `repr` shows none."""
-
-    settings: Passphrase
-    known: dict[tuple[str, str], bytes | None] = field(default_factory=dict, repr=False)
-    proven: set[tuple[str, str]] = field(default_factory=set)
-    refused: set[tuple[str, str]] = field(default_factory=set)
-    asked: set[tuple[str, str]] = field(default_factory=set)
-
-    def of(self, module: str) -> dict[str, str | None]:
-        """As a host is told them."""
-        return {
-            token: None if pin is None else base64.b64encode(pin).decode("ascii")
-            for (name, token), pin in self.known.items()
-            if name == module
-        }
-
-    def forget(self, module: str, token: str) -> None:
-        """The token refuses it, or a mark stands."""
-        self.known.pop((module, token), None)
-        self.proven.discard((module, token))
-        self.refused.add((module, token))
-
-    def keep(self, module: str, token: str, pin: bytes | None) -> None:
-        """Somebody has typed it, and it was right."""
-        self.known[module, token] = pin
-        self.proven.add((module, token))
-        self.refused.discard((module, token))
-
-    def obtain(self, module: str, token: ListedToken) -> bool:
-        """Ask the configured place for the PIN of a token; may take its time. True where there is one now."""
-        self.asked.add((module, token.name))
-        if token.pin_pad:
-            self.known[module, token.name] = None
-            return True
-        try:
-            pin = pin_source(self.settings, token.name)
-        except MailsecError as problem:
-            _log.error("no PIN for a token", module=module, token=token.name, error=problem.message, hint=problem.hint)
-            return False
-        if pin is not None:
-            self.known[module, token.name] = pin
-        return pin is not None
-
-
 class _Place(ProcessProtocol):
     """One module: the process that hosts it, or the timer that starts the next; or the connection to a host that systemd started."""
 
@@ -117,7 +70,9 @@ class _Place(ProcessProtocol):
         self.given_again_at = float("-inf")
         self.crashed = False
         self.left = False
-        """A reload has left the module out: its host ends, and nobody starts it again."""
+        """Its host ends, and nobody starts it again."""
+        self.unneeded = False
+        """A reload has left the module out; workers of the generation before still use it."""
 
     # -- the process -------------------------------------------------------------------------------------------------------------
 
@@ -349,22 +304,35 @@ class TokenHosts:
             place.start()
 
     def change(self, configuration: Configuration, modules: Sequence[Module]) -> None:
-        """Other modules, or others' settings (a reload): hosts of those that stay as they were go on."""
+        """Other modules, or others' settings (a reload): hosts of those that stay as they were go on.
+
+        One whose module is left out goes on, too, until `end_unneeded`. One that becomes another makes way at once: they share a socket.
+        """
         self.pins.settings = configuration.passphrase
         self.pins.asked.clear()
         known_names = {place.module.name for place in self.places}
         _told_before(self.assignments, configuration, [module for module in modules if module.name not in known_names])
         wanted = _usable(configuration, modules)
-        staying = [place for place in self.places if (place.module, place.settings) in wanted]
-        for place in self.places:
-            if place not in staying:
-                _log.info("token host ends", module=place.module.name, pid=place.pid)
-                place.leave()
+        names = {module.name for module in modules}
+        staying = [place for place in self.places if (place.module, place.settings) in wanted or place.module.name not in names]
+        for place in staying:
+            place.unneeded = place.module.name not in names
+        self._end([place for place in self.places if place not in staying])
         known = [(place.module, place.settings) for place in staying]
         new = [_Place(self, module, settings) for module, settings in wanted if (module, settings) not in known]
         self.places = [*staying, *new]
         for place in new:
             place.start()
+
+    def end_unneeded(self) -> None:
+        """No worker of an earlier generation is left: nobody uses the modules any more that a reload has left out."""
+        self._end([place for place in self.places if place.unneeded])
+        self.places = [place for place in self.places if not place.unneeded]
+
+    def _end(self, places: Sequence[_Place]) -> None:
+        for place in places:
+            _log.info("token host ends", module=place.module.name, pid=place.pid)
+            place.leave()
 
     def status(self) -> list[dict[str, Any]]:
         """Each module with its host."""

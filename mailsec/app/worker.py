@@ -38,6 +38,7 @@ class WorkerProcess:
 
     def __init__(self, reactor: Any, start: StartMessage, configuration: Any) -> None:
         from mailsec.app.assembly import assemble
+        from mailsec.app.config import gateway_settings
         from mailsec.app.metrics.looking import Looking
         from mailsec.net.listeners import Listeners
 
@@ -47,8 +48,8 @@ class WorkerProcess:
         # Each generation shares the burden among its own workers; those of the one before accept nothing any more.
         self._turns_file = os.path.join(configuration.gateway.run_directory, f"connections-{start.generation % 2}")  # noqa: PTH118
         self.drain_timeout: float = configuration.gateway.drain_timeout
-        self.parts = assemble(reactor, configuration, start.data_key, start.spool, (start.index, start.workers))
-        self._addresses_file = os.path.join(configuration.gateway.run_directory, f"addresses-{start.generation % 2}")  # noqa: PTH118
+        self.parts = assemble(reactor, configuration, start.data_key, start.spool, start.workers)
+        self._connections = gateway_settings(configuration).limits.connections
         self.looking = Looking(self.parts)
         self.listeners: Listeners | None = None
         self.control: Any = None
@@ -66,8 +67,8 @@ class WorkerProcess:
     async def _begin(self) -> None:
         from mailsec.app.overdue import Overdue
         from mailsec.net.listeners import open_listeners
+        from mailsec.net.places import Places
         from mailsec.net.turns import Turns
-        from mailsec.store.tallies import Gauges
 
         parts = self.parts
         parts.watch_plugins(self.reactor)
@@ -89,9 +90,9 @@ class WorkerProcess:
             if self.start.listening:
                 descriptors = range(FIRST_SOCKET, FIRST_SOCKET + len(parts.settings.listeners))
                 turns = Turns(self._turns_file, self.start.index, self.start.workers)
-                addresses = Gauges(self._addresses_file, self.start.index, self.start.workers, self.start.data_key)
+                places = Places(parts.counts.connections, parts.settings.limits, self._connections)
                 self.listeners = self.looking.listeners = open_listeners(
-                    self.reactor, parts.settings, parts.pipeline, descriptors, parts.tls, turns, addresses
+                    self.reactor, parts.settings, parts.pipeline, descriptors, parts.tls, turns, places
                 )
         except MailsecError as error:
             tell_unable(error)
@@ -141,6 +142,9 @@ class WorkerProcess:
             return
         self._retiring = True
         self._rows.fire()
+        # A reload is how an administrator has next hops judged anew.
+        self.parts.runtime.forget_sessions()
+        self.parts.relay.close_idle()
         if self.listeners is None:
             self.drain(self.drain_timeout)
             return

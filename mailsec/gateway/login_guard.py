@@ -17,7 +17,7 @@ from typing import Protocol
 from mailsec.model.limits import DEFAULT_LIMITS, Limits
 from mailsec.model.networks import client_of
 
-__all__ = ["LoginGuard", "Recent"]
+__all__ = ["LoginGuard", "Now", "Recent"]
 
 _MOST_KNOWN = 10_000
 
@@ -32,11 +32,22 @@ class Recent(Protocol):
         ...
 
 
-class LoginGuard:
-    """One for each worker; `failures` is shared by all, and so is `known`: who logged in from where of late."""
+class Now(Protocol):
+    """How much of something each name has now, over all workers (`store.tallies.Gauges`)."""
 
-    def __init__(self, failures: Recent, limits: Limits = DEFAULT_LIMITS, known: Recent | None = None) -> None:
+    def change(self, name: str, by: int) -> None: ...
+
+    def total(self, name: str) -> int: ...
+
+
+class LoginGuard:
+    """One for each worker; `failures` is shared by all, and so are `known`, who logged in from where of late, and `looked_at`, who does now."""
+
+    def __init__(
+        self, failures: Recent, limits: Limits = DEFAULT_LIMITS, known: Recent | None = None, looked_at: Now | None = None
+    ) -> None:
         self._failures = failures
+        self._everywhere = looked_at
         self._shared = known
         self._limits = limits
         self._known: OrderedDict[bytes, None] = OrderedDict()
@@ -55,7 +66,9 @@ class LoginGuard:
         Attack: a thousand guesses at once, none of which counts when the others begin.
         """
         for name, free, _ in self._names(peer, login, at):
-            if self._looking[name] >= max(1.0, free - self._failures.recent(name, at)[0]):
+            # Attack: the same to all workers at once.
+            looking = max(self._looking[name], self._everywhere.total(name) if self._everywhere is not None else 0)
+            if looking >= max(1.0, free - self._failures.recent(name, at)[0]):
                 return name
         return ""
 
@@ -63,14 +76,25 @@ class LoginGuard:
         """A login is being looked at, until `end` of what is returned."""
         names = [name for name, _, _ in self._names(peer, login, at)]
         self._looking.update(names)
+        self._count(names, 1)
         return names
 
     def end(self, names: Sequence[str]) -> None:
         """What became of it was said before."""
+        self._count(names, -1)
         for name in names:
             self._looking[name] -= 1
             if self._looking[name] <= 0:
                 del self._looking[name]
+
+    def is_alone(self, name: str) -> bool:
+        """True where who looks at logins of `name` are in this worker: their end is told here."""
+        return self._everywhere is None or self._everywhere.total(name) <= self._looking[name]
+
+    def _count(self, names: Sequence[str], by: int) -> None:
+        if self._everywhere is not None:
+            for name in names:
+                self._everywhere.change(name, by)
 
     def _names(self, peer: str, login: str, at: float) -> Iterator[tuple[str, int, float]]:
         """What counts for this login: (name, how many failures are free, the longest wait)."""

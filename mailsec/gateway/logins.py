@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 from mailsec.errors import MailsecError, Unavailable
 from mailsec.gateway.admission import Admission
 from mailsec.gateway.identity import certified
 from mailsec.gateway.login_guard import LoginGuard
-from mailsec.interfaces import PEER, Authenticator, Credentials, Runtime, ScramAuthenticator, ScramVerifier, Signal
+from mailsec.gateway.login_turns import LoginTurns, Password
+from mailsec.interfaces import PEER, Authenticator, Credentials, Runtime, ScramAuthenticator, ScramVerifier
 from mailsec.model.session import Identity, Session
 from mailsec.model.verdict import Event
 from mailsec.plugins import PluginManager
@@ -43,11 +45,10 @@ class Logins:
         self._admission = admission
         self._runtime = runtime
         self._plugins = plugins
-        self._guard = guard
         if guard is not None:
             guard.accounts = self._accounts
-        self._turns: dict[str, list[Signal]] = {}
-        """Logins that wait for the end of others, by the name that they share."""
+        self.turns = LoginTurns(guard, runtime)
+        """Whose password is looked at when; for every protocol that passwords come by."""
         self._records = bool(plugins.implementations("record_event"))
 
     @property
@@ -69,17 +70,11 @@ class Logins:
             return None
         if credentials.mechanism == "EXTERNAL":
             return certified(session, credentials)
-        looked_at = await self._take_turn(credentials, session)
         try:
-            identity, doubt = await self._asked(credentials, session, proven)
-            if self._guard is not None:
-                at = self._runtime.now().timestamp()
-                if identity is not None:
-                    self._guard.succeeded(session.peer, credentials.login, at, identity.account)
-                elif doubt is None:
-                    self._guard.failed(session.peer, credentials.login, at)
-        finally:
-            self._give_way(looked_at)
+            identity, doubt = await self.turns.look(session.peer, credentials.login, partial(self._judged, credentials, session, proven))
+        except Unavailable as error:
+            self._record(session, credentials.mechanism, error.message)
+            raise
         if identity is not None:
             return identity
         self._record(session, credentials.mechanism, doubt.message if doubt is not None else "")
@@ -95,35 +90,12 @@ class Logins:
         said = (one.account(login) for one in self._authenticators if hasattr(one, "account"))
         return tuple(dict.fromkeys(account for account in said if account)) or (login,)
 
-    async def _take_turn(self, credentials: Credentials, session: Session) -> Sequence[str]:
-        """Until so few others are being looked at that each counts before the next; raise Unavailable for who has to wait longer."""
-        guard = self._guard
-        if guard is None:
-            return ()
-        while True:
-            self._wait_for_turn(credentials.login, credentials.mechanism, session)
-            at = self._runtime.now().timestamp()
-            crowd = guard.crowd(session.peer, credentials.login, at)
-            if not crowd:
-                return guard.begin(session.peer, credentials.login, at)
-            turn = self._runtime.signal()
-            self._turns.setdefault(crowd, []).append(turn)
-            await turn.wait()
-
-    def _give_way(self, looked_at: Sequence[str]) -> None:
-        if self._guard is not None:
-            self._guard.end(looked_at)
-        for name in looked_at:
-            for turn in self._turns.pop(name, ()):
-                turn.fire(None)
-
-    def _wait_for_turn(self, login: str, mechanism: str, session: Session) -> None:
-        """Raise Unavailable for who has to wait: no password is looked at before."""
-        wait = self._guard.wait(session.peer, login, self._runtime.now().timestamp()) if self._guard is not None else 0.0
-        if wait:
-            why = f"too many wrong passwords: {wait:.0f} s to wait"
-            self._record(session, mechanism, why)
-            raise Unavailable(why, stage="login")
+    async def _judged(
+        self, credentials: Credentials, session: Session, proven: Identity | None
+    ) -> tuple[tuple[Identity | None, MailsecError | None], Password]:
+        identity, doubt = await self._asked(credentials, session, proven)
+        right = True if identity is not None else False if doubt is None else None
+        return (identity, doubt), Password(right, identity.account if identity is not None else "")
 
     def _record(self, session: Session, mechanism: str, reason: str) -> None:
         if self._records:
@@ -157,7 +129,11 @@ class Logins:
 
     async def verifying(self, login: str, session: Session) -> Verifying:
         """What a SCRAM login is checked against. Raise MailsecError where it cannot be said."""
-        self._wait_for_turn(login, SCRAM, session)
+        try:
+            self.turns.demand(session.peer, login)
+        except Unavailable as error:
+            self._record(session, SCRAM, error.message)
+            raise
         nobody: ScramVerifier | None = None
         doubt: MailsecError | None = None
         for authenticator in self._scram:

@@ -9,10 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Iterator
 from dataclasses import replace
+from functools import partial
 
-from mailsec.errors import LimitExceeded, LocalProtocolError, MailsecError, Refused
+from mailsec.errors import LimitExceeded, LocalProtocolError, MailsecError, Refused, Unavailable
 from mailsec.gateway.mailbox import Copy
-from mailsec.gateway.mailbox_login import addresses_of, place_of
+from mailsec.gateway.login_turns import Password
+from mailsec.gateway.mailbox_login import Place, account_of, addresses_of, place_of
 from mailsec.gateway.mailbox_upstream import UpstreamSession
 from mailsec.gateway.pipeline import Pipeline
 from mailsec.gateway.top import top_of
@@ -34,6 +36,7 @@ _AT_ONCE = 100
 _OF_CERTIFICATES = "the server's certificate must name it, and lead to a CA of the system or of ca_file in [relay]"
 
 _GONE = Response(False, "the mailbox is not reachable any more", "SYS/TEMP", closing=True)
+_WAIT = Response(False, "too many wrong passwords, try again later", "SYS/TEMP")
 _NO_SUCH = Response(False, "no such message")
 _DELETED = Response(False, "that message was deleted")
 _NOT_READ = Response(False, "the mailbox's server said something else")
@@ -84,22 +87,34 @@ class MailboxConversation:
     # -- login ----------------------------------------------------------------------------------------------------------------
 
     async def _log_in(self, question: Login) -> Response | None:
-        credentials, runtime = question.credentials, self._pipeline.runtime
+        credentials = question.credentials
         # RFC 4616 §2: the authorisation identity says as whom to act; nobody acts as somebody else here.
         if credentials.authorisation not in ("", credentials.login):
             self._record("login refused", reason="to act as somebody else was asked for")
             return None
+        turns, peer = self._pipeline.logins.turns, self.session.peer
         try:
-            place = place_of(self._settings, credentials.login)
-        except Refused as error:
-            # Attack: a stranger looks for servers that we reach; whoever shuts out guessers by the log must see this one, too.
-            self._record("login refused", reason=error.message, hint=error.hint)
-            raise
-        upstream = place.upstream
+            try:
+                place = place_of(self._settings, credentials.login)
+            except Refused as error:
+                # Attack: a stranger looks for servers that we reach. That is guessing, too; and whoever shuts out guessers by the log must see it.
+                turns.demand(peer, "")
+                turns.failed(peer, "")
+                self._record("login refused", reason=error.message, hint=error.hint)
+                raise
+            return await turns.look(peer, account_of(self._settings, place), partial(self._log_in_at, place, question))
+        except Unavailable as error:
+            # RFC 3206 §4: not "AUTH", which would have the reader asked for another password.
+            self._record("login refused", reason=error.message)
+            return _WAIT
+
+    async def _log_in_at(self, place: Place, question: Login) -> tuple[Response, Password]:
+        """The login at the mailbox's own server, and whether the password was right: None where that cannot be said."""
+        credentials, runtime, upstream = question.credentials, self._pipeline.runtime, place.upstream
         session = replace(self.session, tls=question.tls, upstream=str(upstream))
         if self._pipeline.admission.lacks_certificate(session):
             # The password goes nowhere.
-            return self._demanded(session)
+            return self._demanded(session), Password(None)
         settings = PopClientSettings(
             place.login,
             credentials.secret,
@@ -116,22 +131,24 @@ class MailboxConversation:
             await opened.open(await addresses_of(runtime, place, self._settings), settings)
         except MailsecError as error:
             self._upstream = None
-            return self._refused(session, opened, error)
+            refused = self._refused(session, opened, error)
+            wrong = opened.ended is not None and opened.ended.login_refused and not _says_nothing(refused)
+            return refused, Password(False if wrong else None)
         # The password was right: only now somebody is asked whose mailbox this is.
         try:
             identity = await self._pipeline.owner(session, place.login)
         except MailsecError as error:
             opened.abort()
             self._upstream = None
-            return self._refused(session, opened, error)
+            return self._refused(session, opened, error), Password(True)
         session = replace(session, identity=identity)
         if self._pipeline.admission.admit_session(session) is not None:
             opened.abort()
             self._upstream = None
-            return self._demanded(session)
+            return self._demanded(session), Password(True)
         self.session = session
         self._record("mailbox opened")
-        return Response(True, "logged in")
+        return Response(True, "logged in"), Password(True, identity.account if identity is not None else "")
 
     def _demanded(self, session: Session) -> Response:
         self.session = replace(session, identity=None)
@@ -280,6 +297,12 @@ class MailboxConversation:
     def _forget(self) -> None:
         """Let go of the message that was shown last. Its file closes when its last reader lets go of it."""
         self._kept = None
+
+
+def _says_nothing(refused: Response) -> bool:
+    """True where a refused login may have had the right password. Codes that nobody knows count as wrong ones."""
+    # RFC 2449 §8.1: IN-USE and LOGIN-DELAY are told to who has the right one; RFC 3206 §4: SYS/… to anybody.
+    return refused.code in ("IN-USE", "LOGIN-DELAY") or refused.code.startswith("SYS/")
 
 
 def _passed(response: Response) -> Response:

@@ -18,7 +18,7 @@ from mailsec.model.address import Address, normalise_domain
 from mailsec.model.networks import is_public, lies_in, read_network
 from mailsec.model.settings import MailboxSettings, Upstream
 
-__all__ = ["Place", "addresses_of", "place_of"]
+__all__ = ["Place", "account_of", "addresses_of", "place_of"]
 
 _SERVER = re.compile(r"(?:\[([0-9A-Fa-f:.]{2,45})\]|([A-Za-z0-9\u0080-\U0010ffff._-]{1,255}))(?::([0-9]{1,5}))?\Z")
 _PORTS = {995: True, 110: False}
@@ -64,6 +64,16 @@ def place_of(settings: MailboxSettings, name: str) -> Place:
     raise Refused(
         f"the mailbox server {server[:80]} is not allowed", hint="allowed_upstreams of the listener", reply=_NO_SERVER, stage="mailbox"
     )
+
+
+def account_of(settings: MailboxSettings, place: Place) -> str:
+    """What failed logins are counted by. At the configured upstream people have the account with which they send."""
+    # Attack: guessing at one account by each port of its server, and by each way to write its name.
+    host, upstream = normalise_domain(place.upstream.host), settings.upstream
+    if upstream is not None and host == normalise_domain(upstream.host):
+        domain = next(iter(upstream.domains), "")
+        return f"{place.login}@{domain}" if "@" not in place.login and domain and not domain.startswith(".") else place.login
+    return f"{place.login}{settings.separator}{host}"
 
 
 def _is_pattern(one: Upstream) -> bool:

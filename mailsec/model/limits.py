@@ -50,7 +50,7 @@ class Limits:
     handshake_timeout: float = 30.0
     """Seconds of a TLS handshake."""
     connections: int = 2000
-    """Connections of one worker at once: descriptors that run out."""
+    """Connections to all workers at once: descriptors and memory that run out."""
     connections_per_address: int = 200
     """Connections of one address (one /64) to all workers at once: one client that takes all."""
     outgoing_connections: int = 1000

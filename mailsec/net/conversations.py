@@ -29,7 +29,9 @@ class Spoken(NamedTuple):
 
     open: Callable[[Session], tuple[ProtocolCore, Conversation]]
     too_many: bytes
-    """What a client is told that is one too many; empty where it could not read it."""
+    """What a client is told that has one too many; empty where it could not read it."""
+    full: bytes
+    """The same where all have too many together."""
     session_timeout: float | None
     """Seconds that a session may last that brings no message; None: the core sees to that."""
     reactor_service: ReactorService | None = None
@@ -41,14 +43,14 @@ def spoken_on(listener: ListenerSettings, settings: GatewaySettings, pipeline: P
     if listener.service:
         service: Any = find_service(services, listener)
         if not hasattr(service, "open"):
-            return Spoken(_no_core, b"", None, service)
+            return Spoken(_no_core, b"", b"", None, service)
         make = partial(opened, service, implicit=listener.tls == "implicit", handshake=settings.limits.handshake_timeout)
-        return Spoken(make, b"", None)
+        return Spoken(make, b"", b"", None)
     if listener.protocol == "pop3":
         offers = PopSettings(settings.hostname, tls=listener.tls, limits=settings.limits)
         mailbox = listener.mailbox or MailboxSettings()
-        told = b"" if listener.tls == "implicit" else b"-ERR [SYS/TEMP] too many connections from your address\r\n"
-        return Spoken(lambda session: (PopServer(offers), MailboxConversation(pipeline, session, mailbox)), told, None)
+        told, full = _told(listener, b"-ERR [SYS/TEMP] ")
+        return Spoken(lambda session: (PopServer(offers), MailboxConversation(pipeline, session, mailbox)), told, full, None)
     server = ServerSettings(
         settings.hostname,
         tls=listener.tls,
@@ -64,8 +66,15 @@ def spoken_on(listener: ListenerSettings, settings: GatewaySettings, pipeline: P
         xclient_login=listener.front.xclient_login,
         limits=settings.limits,
     )
-    told = b"" if listener.tls == "implicit" else b"421 4.7.0 too many connections from your address\r\n"
-    return Spoken(lambda session: (SmtpServer(server), SmtpConversation(pipeline, session)), told, settings.limits.session_timeout)
+    told, full = _told(listener, b"421 4.7.0 ")
+    timeout = settings.limits.session_timeout
+    return Spoken(lambda session: (SmtpServer(server), SmtpConversation(pipeline, session)), told, full, timeout)
+
+
+def _told(listener: ListenerSettings, code: bytes) -> tuple[bytes, bytes]:
+    if listener.tls == "implicit":
+        return b"", b""
+    return code + b"too many connections from your address\r\n", code + b"too many connections, try again later\r\n"
 
 
 def _no_core(session: Session) -> NoReturn:

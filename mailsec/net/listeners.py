@@ -1,7 +1,7 @@
 """Ports to conversations: adopted sockets, sessions, and how many may be open at once, in all and from one address.
 
-The one invariant: a worker that is full stops accepting and leaves new connections in the kernel's queue, where another worker takes them;
-it never accepts what it cannot serve.
+The one invariant: a worker stops accepting when it is full, or all are together (`net.places`), and leaves new connections in the kernel's
+queue, where another worker takes them. It never serves one too many: who comes by a race of two workers for the last place is told so.
 """
 
 from __future__ import annotations
@@ -24,14 +24,17 @@ from mailsec.model.session import Session
 from mailsec.model.settings import GatewaySettings, ListenerSettings
 from mailsec.net.conversations import spoken_on
 from mailsec.net.driver import WireProtocol
+from mailsec.net.places import Places
 from mailsec.net.proxied import Proxied, Proxies, is_user
 from mailsec.net.services import Foreign, factory_of
 from mailsec.net.turns import GIVE_WAY, Turn, Turns
-from mailsec.store.tallies import Gauges
 
 __all__ = ["Listeners", "open_listeners"]
 
 _log = structlog.get_logger("mailsec.net")
+
+_LOOK_AGAIN = 0.1
+"""Seconds after which a worker looks whether there is room again."""
 
 
 def open_listeners(
@@ -41,10 +44,10 @@ def open_listeners(
     descriptors: Sequence[int],
     tls: Mapping[str, Callable[..., Any]],
     turns: Turns,
-    gauges: Gauges | None = None,
+    places: Places,
 ) -> Listeners:
     """Listen on inherited sockets, one for each of `settings.listeners`; `tls` gives each listener's `net.tls.ServerTls`, by its name."""
-    listeners = Listeners(reactor, settings, pipeline, turns, gauges)
+    listeners = Listeners(reactor, settings, pipeline, turns, places)
     for listener, descriptor in zip(settings.listeners, descriptors, strict=True):
         listeners.adopt(listener, descriptor, tls.get(listener.name))
     return listeners
@@ -53,8 +56,7 @@ def open_listeners(
 class Listeners:
     """All ports of one worker, and the connections that came in by them."""
 
-    def __init__(self, reactor: Any, settings: GatewaySettings, pipeline: Pipeline, turns: Turns, gauges: Gauges | None = None) -> None:
-        """`gauges`: how many connections each client has, to all workers."""
+    def __init__(self, reactor: Any, settings: GatewaySettings, pipeline: Pipeline, turns: Turns, places: Places) -> None:
         self.reactor = reactor
         self.turns = turns
         self.settings = settings
@@ -65,8 +67,7 @@ class Listeners:
         """Connections since the start."""
         self._ports: list[Any] = []
         self._factories: list[Any] = []
-        self._gauges = gauges
-        self._per_address: dict[str, int] = {}
+        self._places = places
         self._full = False
         self._closed = False
         self._prefix = pipeline.runtime.random(5).hex()
@@ -82,10 +83,17 @@ class Listeners:
         self._factories.append(accept.factory)
         kind: Any = _UnixPort if family == socket.AF_UNIX else _TcpPort
         port: Any = kind._fromListeningDescriptor(self.reactor, descriptor, *(() if family == socket.AF_UNIX else (family,)), accept)
-        port.give_turn(Turn(self.turns), lambda: self._go_on(port))
+        port.give_turn(Turn(self.turns), self.free, lambda: self._go_on(port))
         port.startListening()
         self._ports.append(port)
         os.close(descriptor)
+
+    def free(self) -> int:
+        """How many more may be accepted now; at 0 nothing is accepted until there is room again."""
+        free = self._places.free(len(self.connections))
+        if free <= 0 and not self._full:
+            self._pause()
+        return max(free, 0)
 
     # -- one connection -------------------------------------------------------------------------------------------------------
 
@@ -112,12 +120,21 @@ class Listeners:
             return None
         host, port = _peer(peer, listener)
         group = client_of(host)
-        limits = self.settings.limits
-        held = self._per_address.get(group, 0) if group else 0
-        if group and self._gauges is not None:
-            held = max(held, self._gauges.total(group))
-        if held >= limits.connections_per_address:
-            _log.warning("too many connections", peer=host, listener=listener.name, held=held)
+        if not self._places.take(group):
+            _log.warning("too many connections in all", peer=host, listener=listener.name)
+            return _TooMany(spoken.full) if spoken.full else None
+        protocol: Protocol | None = None
+        try:
+            protocol = self._welcome(accept, peer, host, port, group)
+        finally:
+            if protocol is None or isinstance(protocol, _TooMany):
+                self._places.leave(group)
+        return protocol
+
+    def _welcome(self, accept: _Accept, peer: Any, host: str, port: int, group: str) -> Protocol | None:
+        listener, spoken = accept.listener, accept.spoken
+        if self._places.too_many(group):
+            _log.warning("too many connections", peer=host, listener=listener.name, held=self._places.held(group) - 1)
             return _TooMany(spoken.too_many) if spoken.too_many else None
         self.accepted += 1
         session = Session(
@@ -156,12 +173,7 @@ class Listeners:
             return None
         self.connections.add(connection)
         self.turns.opened()
-        if group:
-            self._per_address[group] = self._per_address.get(group, 0) + 1
-            if self._gauges is not None:
-                self._gauges.change(group, 1)
-        if len(self.connections) >= limits.connections and not self._full:
-            self._pause()
+        self.free()
         return connection
 
     def _made(self, accept: _Accept, session: Session, peer: Any, lost: Callable[[Any], None]) -> WireProtocol | Foreign | None:
@@ -183,15 +195,8 @@ class Listeners:
     def _lost(self, connection: WireProtocol | Foreign, group: str) -> None:
         self.connections.discard(connection)
         self.turns.ended()
-        if group:
-            if self._gauges is not None:
-                self._gauges.change(group, -1)
-            held = self._per_address.get(group, 1) - 1
-            if held > 0:
-                self._per_address[group] = held
-            else:
-                self._per_address.pop(group, None)
-        if self._full and len(self.connections) < self.settings.limits.connections * 0.9:
+        self._places.leave(group)
+        if self._full and self._places.roomy(len(self.connections)):
             self._resume()
         self._tell_if_empty()
 
@@ -206,6 +211,15 @@ class Listeners:
         _log.warning("full: accepting no more connections for now", connections=len(self.connections))
         for port in self._ports:
             port.stopReading()
+        self.reactor.callLater(_LOOK_AGAIN, self._look_again)
+
+    def _look_again(self) -> None:
+        """Connections of other workers end, too, and nobody tells us."""
+        if self._full and not self._closed:
+            if self._places.roomy(len(self.connections)):
+                self._resume()
+            else:
+                self.reactor.callLater(_LOOK_AGAIN, self._look_again)
 
     def _go_on(self, port: Any) -> None:
         """Another worker had time to take what waits on `port`."""
@@ -260,14 +274,18 @@ class _InTurn:
 
     reactor: Any
 
-    def give_turn(self, turn: Turn, go_on: Callable[[], None]) -> None:
-        """Called once, before anything is accepted. `go_on`: the wait is over."""
+    def give_turn(self, turn: Turn, free: Callable[[], int], go_on: Callable[[], None]) -> None:
+        """Called once, before anything is accepted. `free`: how many may be accepted now; `go_on`: the wait is over."""
         self._turn = turn
+        self._free = free
         self._go_on = go_on
         self._allowed = 1
 
     def doRead(self) -> None:
-        self._allowed = self._turn.take()
+        free = self._free()
+        if not free:
+            return
+        self._allowed = min(self._turn.take(), free)
         if self._allowed:
             super().doRead()  # type: ignore[misc]  # it is mixed into Twisted's ports
         else:

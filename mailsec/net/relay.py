@@ -15,7 +15,7 @@ from mailsec.errors import MailsecError, Reply, StoreError
 from mailsec.interfaces import ProtocolCore, Task
 from mailsec.model.octets import BytesOctets, Segments
 from mailsec.model.queue import NewEntry, RecipientState, SpooledEntry
-from mailsec.model.session import Recipient
+from mailsec.model.session import Recipient, TlsInfo
 from mailsec.model.settings import GatewaySettings
 from mailsec.net.relay_clock import ClockWatch
 from mailsec.net.relay_hop import Hop, Job
@@ -94,6 +94,10 @@ class Relay:
         """Connections to all next hops that stand or are being opened."""
         self.observe: Callable[[SpooledEntry, Reply], object] = lambda entry, reply: None
         """Told of what a next hop says to each recipient of a row."""
+        self.observe_connection: Callable[[TlsInfo | None], object] = lambda tls: None
+        """Told of each connection that takes mail, and what its TLS is."""
+        self.observe_tls_failure: Callable[[str], object] = lambda demanded: None
+        """Told of TLS that came to nothing, and what was demanded of it: "opportunistic", "required" or "verified"."""
         self.delivered = 0
         """Recipients that were served since the start."""
 
@@ -333,6 +337,19 @@ class Relay:
     def unanswered(self, target: Target) -> None:
         """A pipeline to `target` was not answered in time: from now on it is asked for one thing at a time."""
         self._broken.add(target.address)
+
+    def close_idle(self) -> None:
+        """Say goodbye on every connection that has nothing to do: the next one is judged anew."""
+        for hop in self._hops.values():
+            hop.close_idle(float("inf"))
+
+    def opened(self, tls: TlsInfo | None) -> None:
+        """A connection takes mail."""
+        self.observe_connection(tls)
+
+    def tls_failed(self, tls: str) -> None:
+        """A next hop had no TLS for us, or not what is demanded of it."""
+        self.observe_tls_failure(tls)
 
     def may_connect(self) -> bool:
         """False where we have as many connections as we may: servers that never answer leave some for the others in time."""

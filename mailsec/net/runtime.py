@@ -261,6 +261,10 @@ class TwistedRuntime:
             threads = self._lanes[lane] = Lane(self.reactor, lane, self._sizes[lane])
         return threads.run(function, args)
 
+    def forget_sessions(self) -> None:
+        """Take up no TLS session with next hops again that has been until now."""
+        self._tls.forget()
+
     def close(self) -> None:
         """End the threads, after what they are doing."""
         self._closed = True

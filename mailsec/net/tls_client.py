@@ -29,7 +29,7 @@ from mailsec.model.tls import TlsPeer
 from mailsec.net.tls_context import ContextFacts, OwnCertificate, add_certificate, make_context
 from mailsec.net.tls_session import facts_of
 
-__all__ = ["ClientTls", "Wallet", "check_peer", "client_tls"]
+__all__ = ["ClientTls", "NextHopTls", "Wallet", "check_peer", "client_tls"]
 
 _PARTIAL_CHAIN = 0x80000
 """X509_V_FLAG_PARTIAL_CHAIN: a certificate that was given is believed although it is no root."""
@@ -102,18 +102,17 @@ class ClientTls:
         return connection
 
 
-def client_tls(
-    roots: bytes | None = None, wallet: Wallet | None = None, monotonic: Callable[[], float] = time.monotonic
-) -> Callable[..., ClientTls]:
-    """What `WireProtocol` needs to begin TLS as a client, with the place (an address) whose sessions may be taken up. `roots`: trust
-    anchors in PEM; None: those of the system.
+class NextHopTls:
+    """Begins TLS as a client, as `client_tls` says."""
 
-    What it returns raises ConfigurationError where a certificate that the request names is not there now.
-    """
-    known: dict[tuple[str, TlsPeer, bytes | None, OwnCertificate | None], _Demands] = {}
+    def __init__(self, roots: bytes | None, wallet: Wallet | None, monotonic: Callable[[], float]) -> None:
+        self._roots = roots
+        self._wallet = wallet
+        self._monotonic = monotonic
+        self._known: dict[tuple[str, TlsPeer, bytes | None, OwnCertificate | None], _Demands] = {}
 
-    def begin(request: StartTls, place: str = "") -> ClientTls:
-        peer = request.peer
+    def __call__(self, request: StartTls, place: str = "") -> ClientTls:
+        peer, wallet, known = request.peer, self._wallet, self._known
         authority = _found(wallet.other(peer.authority) if wallet else None, peer.authority) if peer.authority else None
         own = _found(wallet.own(peer.certificate) if wallet else None, peer.certificate) if peer.certificate else None
         key = (request.verify, peer, authority, own)
@@ -121,10 +120,21 @@ def client_tls(
         if demands is None:
             if len(known) >= _MOST_CONTEXTS:
                 known.clear()
-            demands = known[key] = _Demands(_context(request, authority, own, roots))
-        return ClientTls(demands, request, place, monotonic)
+            demands = known[key] = _Demands(_context(request, authority, own, self._roots))
+        return ClientTls(demands, request, place, self._monotonic)
 
-    return begin
+    def forget(self) -> None:
+        """Every session: who connects from now on is judged by a whole handshake, also where an earlier connection ends later."""
+        self._known.clear()
+
+
+def client_tls(roots: bytes | None = None, wallet: Wallet | None = None, monotonic: Callable[[], float] = time.monotonic) -> NextHopTls:
+    """What `WireProtocol` needs to begin TLS as a client, with the place (an address) whose sessions may be taken up. `roots`: trust
+    anchors in PEM; None: those of the system.
+
+    What it returns raises ConfigurationError where a certificate that the request names is not there now.
+    """
+    return NextHopTls(roots, wallet, monotonic)
 
 
 def _found(value: Any, name: str) -> Any:

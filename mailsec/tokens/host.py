@@ -15,9 +15,9 @@ import struct
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from queue import Empty, SimpleQueue
-from typing import Final
+from typing import Any, Final
 
 from mailsec.errors import CryptoError, KeyUnavailable, MailsecError, RemoteProtocolError
 from mailsec.keys.frames import Frame, FrameReader, Verb, error_frame, frame, json_frame, read_json
@@ -100,9 +100,18 @@ class Line:
 class HostServer:
     """Serves a desk until the supervisor's pipe closes, or `stop` is called."""
 
-    def __init__(self, desk: Desk, record: Record, *, threads: int, users: frozenset[int] = frozenset()) -> None:
-        """`users` may connect besides our own and root."""
+    def __init__(
+        self,
+        desk: Desk,
+        record: Record,
+        *,
+        threads: int,
+        users: frozenset[int] = frozenset(),
+        told: Callable[[Mapping[str, Any]], object] = lambda value: None,
+    ) -> None:
+        """`users` may connect besides our own and root; `told` gets what the supervisor says of us, before the desk does."""
         self._desk = desk
+        self._told = told
         self._record = record
         self._users = users | {0, os.geteuid()}
         self._selector = selectors.DefaultSelector()
@@ -370,7 +379,9 @@ class HostServer:
                 return
             if one.verb == Verb.CONFIGURE:
                 self._demand_supervisor(line)
-                self._desk.configure(read_json(one))
+                value = read_json(one)
+                self._told(value)
+                self._desk.configure(value)
             elif len(one.fields) != 2:
                 raise CryptoError("a question with other fields")
             else:

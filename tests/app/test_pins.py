@@ -8,7 +8,8 @@ import pytest
 from twisted.internet.task import Clock
 
 from mailsec.app.config.models import Module, Passphrase
-from mailsec.app.token_hosts import HostTiming, Pins, _Place
+from mailsec.app.pins import Pins
+from mailsec.app.token_hosts import HostTiming, _Place
 from mailsec.net.token_client import ListedToken
 
 

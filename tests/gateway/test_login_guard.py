@@ -158,7 +158,7 @@ def test_attack_a_thousand_guesses_at_once_of_which_none_counts_when_the_others_
     told = gate.runtime.run(gate.runtime.gather([login(number, password) for number, password in enumerate(guesses)]))
     assert users.questions == looked_at
     assert told.count("wait") == len(guesses) - looked_at
-    assert not logins._turns and not guard._looking, "nothing is kept of them"
+    assert not logins.turns._waiting and not guard._looking, "nothing is kept of them"
 
 
 def test_one_identity_sends_to_so_many_in_an_hour(kit):

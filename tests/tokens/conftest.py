@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from mailsec.tokens.module import Module
 from mailsec.tokens.state import StateDirectory
+from tests.peers.inbox import Inbox
 from tests.peers.softhsm import Shim, SoftHsm
+from tests.peers.token_world import World
 
 
 @pytest.fixture(scope="module")
@@ -45,3 +48,21 @@ def shimmed(shim: Shim, tmp_path) -> Iterator[Module]:
     with Module("shim", shim.library, state=StateDirectory(tmp_path / "state")) as loaded:
         yield loaded
         shim.say()
+
+
+@pytest.fixture
+def make(tmp_path) -> Iterator[Callable[..., World]]:
+    """A function that makes worlds and starts them."""
+    before = dict(os.environ)
+    made: list[World] = []
+    with Inbox() as inbox:
+
+        def world(**options) -> World:
+            made.append(World(tmp_path, inbox, **options))
+            return made[-1]
+
+        yield world
+        for one in made:
+            one.gateway.close()
+    os.environ.clear()
+    os.environ.update(before)

@@ -7,31 +7,11 @@ import signal
 import smtplib
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 
 import pytest
 
 from tests.peers.gateway import PROJECT, alive, until
-from tests.peers.inbox import Inbox
 from tests.peers.token_world import PIN, PULLED, World, is_signed_by
-
-
-@pytest.fixture
-def make(tmp_path) -> Iterator[Callable[..., World]]:
-    """A function that makes worlds and starts them."""
-    before = dict(os.environ)
-    made: list[World] = []
-    with Inbox() as inbox:
-
-        def world(**options) -> World:
-            made.append(World(tmp_path, inbox, **options))
-            return made[-1]
-
-        yield world
-        for one in made:
-            one.gateway.close()
-    os.environ.clear()
-    os.environ.update(before)
 
 
 def mailsec(world: World, *arguments: str, text: str = "") -> str:

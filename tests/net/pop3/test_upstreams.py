@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from mailsec.app.control_socket import ask
 from mailsec.store.certdb import CertDb
 from tests.peers.gateway import Gateway
 from tests.peers.maildrop import Maildrop
@@ -115,6 +116,22 @@ def test_sessions_with_the_server_are_taken_up_again(scene):
     scene.read("name")
     scene.read("name")
     assert scene.servers["name"].sessions[-1]
+
+
+def test_a_reload_forgets_sessions_also_where_clients_of_the_generation_before_go_on(scene):
+    """A certificate was revoked, or its authority is believed no more: a session that was judged before is not taken up behind it."""
+    for _ in range(2):
+        scene.read("name")
+    server = scene.servers["name"]
+    assert server.sessions[-1]
+    old = scene.reader("name")
+    ask(str(scene.gateway.directory / "run"), {"do": "reload"}, seconds=60)
+    old.user("alice")
+    old.pass_("secret")
+    old.quit()
+    assert not server.sessions[-1]
+    scene.read("name")
+    assert not server.sessions[-1]
 
 
 def test_a_session_of_a_pinned_server_is_not_taken_up_where_its_name_is_demanded(scene):
