@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from mailsec.errors import MailsecError, Refused, Reply, Unavailable
 from mailsec.interfaces import ProtocolCore, Runtime, Signal
 from mailsec.model.queue import SpooledEntry
+from mailsec.model.session import TlsInfo
 from mailsec.model.settings import RelaySettings
 from mailsec.net.relay_outcome import Answer
 from mailsec.net.relay_routes import Destination, Target, targets_of
@@ -64,6 +65,10 @@ class Deliveries(Protocol):
     def connections_changed(self, by: int) -> None: ...
 
     def unanswered(self, target: Target) -> None: ...
+
+    def opened(self, tls: TlsInfo | None) -> None: ...
+
+    def tls_failed(self, tls: str) -> None: ...
 
     def done(self, job: Job, answers: Sequence[Answer], where: str) -> None: ...
 
@@ -198,6 +203,8 @@ class Hop:
                     self._away_until.pop(target.address, None)
                     return None
                 error = ended.error or Unavailable(f"{target.address} closed the connection before it took a message")
+                if ended.tls_failed or error.stage == "starttls":
+                    self._deliveries.tls_failed(tls)
                 # Encryption that nobody asked for must not cost the delivery: once more, in clear.
                 if not (ended.tls_failed and tls == "opportunistic"):
                     break
@@ -299,6 +306,7 @@ class _Connection:
             job, self._job = self._job, None
             if self._opened is not None:
                 hop.ready(self)
+                hop._deliveries.opened(question.tls)
                 self._opened.fire(None)
                 self._opened = None
             if job is not None and question.result is not None:

@@ -6,6 +6,7 @@ import json
 import re
 import smtplib
 import socket
+import ssl
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -22,7 +23,7 @@ from mailsec.app.metrics.events import MetricsPlugin
 from mailsec.app.metrics.measures import MOST, Measures
 from mailsec.app.metrics.merged import Merged
 from mailsec.model.verdict import Event
-from tests.peers.gateway import Gateway, until
+from tests.peers.gateway import Gateway, server_certificate, until
 from tests.peers.inbox import Inbox
 from tests.peers.postfix import free_port
 
@@ -43,8 +44,26 @@ def samples(text: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory) -> Iterator[Gateway]:
-    with Inbox() as box:
-        gateway = Gateway(tmp_path_factory.mktemp("metrics"), box.port, workers=2, metrics={"listen": f"127.0.0.1:{free_port()}"})
+    directory = tmp_path_factory.mktemp("metrics")
+    both = directory / "server.pem"
+    both.write_bytes(b"".join(server_certificate()))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(both)
+    with Inbox() as box, Inbox(tls_context=context) as encrypted:
+        hop = f"smtp://localhost:{encrypted.port}"
+        routes = {
+            "verified.example": {"to": hop, "tls": "verified"},
+            "required.example": {"to": hop, "tls": "required"},
+            "wrong.example": {"to": hop, "tls": "verified", "server_name": "other.example"},
+            "clear.example": {"to": f"smtp://[127.0.0.1]:{box.port}", "tls": "required"},
+        }
+        gateway = Gateway(
+            directory / "gateway",
+            box.port,
+            workers=2,
+            metrics={"listen": f"127.0.0.1:{free_port()}"},
+            relay={"ca_file": "ca.pem", "routes": routes},
+        )
         gateway.metrics = load_configuration(str(gateway.configuration)).metrics.listen  # type: ignore[attr-defined]
         gateway.start()
         yield gateway
@@ -93,6 +112,26 @@ def test_what_all_workers_did_is_added_up_and_stays_when_one_dies(running: Gatew
     until(lambda: running.deaths() == deaths + 2, 30, "their deaths")
     assert now()[sent] == 3 and now()["mailsec_worker_deaths_total", ()] == 2
     until(lambda: now()["mailsec_workers", (("state", "running"),)] == 2, 60, "the replacements")
+
+
+def test_tls_with_next_hops_is_counted_by_what_it_came_to(running: Gateway):
+    with running.client("submission") as client:
+        for domain in ("verified", "required", "wrong", "clear"):
+            client.sendmail("alice@example.org", [f"bob@{domain}.example"], "From: alice@example.org\r\nSubject: x\r\n\r\nbody\r\n")
+
+    def now(name: str, **labels: str) -> float:
+        found = samples(fetched(running, "/metrics")[1])
+        return sum(value for (one, its), value in found.items() if one == name and labels.items() <= dict(its).items())
+
+    def sessions(**labels: str) -> float:
+        return now("mailsec_outgoing_sessions_total", **labels)
+
+    until(lambda: sessions(version="TLSv1.3", cipher="TLS_AES_256_GCM_SHA384", peer="verified") == 1, 60, "the verified one")
+    until(lambda: sessions(version="TLSv1.3", peer="unverified") == 1, 60, "the one that may be anybody")
+    # Somebody else than who is demanded, and one that offers no TLS: each attempt counts.
+    until(lambda: now("mailsec_outgoing_tls_failures_total", demanded="verified") >= 1, 60, "a wrong name")
+    until(lambda: now("mailsec_outgoing_tls_failures_total", demanded="required") >= 1, 60, "one without TLS")
+    assert sessions(version="TLSv1.3") == 2, "nobody else took mail"
 
 
 def test_each_use_of_a_key_has_a_line_that_says_for_whom(running: Gateway):

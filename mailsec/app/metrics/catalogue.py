@@ -52,6 +52,14 @@ CATALOGUE: Final[Mapping[str, Metric]] = {
     "mailsec_deliveries_total": Metric("counter", "What next hops said, for each recipient", ("result",)),
     "mailsec_delivery_seconds": Metric("histogram", "From the receipt of a message to its delivery", buckets=_SLOW),
     "mailsec_outgoing_connections": Metric("gauge", "Connections to next hops"),
+    "mailsec_outgoing_sessions_total": Metric(
+        "counter",
+        'Connections that next hops took mail on, by their TLS; `peer` is "verified", "unverified", or "clear" without any',
+        ("version", "cipher", "peer"),
+    ),
+    "mailsec_outgoing_tls_failures_total": Metric(
+        "counter", "TLS with next hops that failed, was not offered, or was not whom `demanded` asks for", ("demanded",)
+    ),
     "mailsec_queue_messages": Metric("gauge", "Messages in the queue", ("state",)),
     "mailsec_queue_oldest_seconds": Metric("gauge", "How long the oldest of them has waited", merge="max"),
     "mailsec_spool_free_octets": Metric("gauge", "Room on the spool's disk", merge="min"),

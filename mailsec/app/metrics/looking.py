@@ -14,6 +14,7 @@ import structlog
 from mailsec.app.assembly import Parts
 from mailsec.errors import MailsecError, Reply
 from mailsec.model.queue import SpooledEntry
+from mailsec.model.session import TlsInfo
 from mailsec.net.listeners import Listeners
 from mailsec.net.token_client import TokenClient
 from mailsec.store.spool_count import count_rows
@@ -39,6 +40,8 @@ class Looking:
         self._clients: Sequence[TokenClient] = parts.tokens
         self._queue_at = self._keys_at = float("-inf")
         parts.relay.observe = self.heard
+        parts.relay.observe_connection = self.connected
+        parts.relay.observe_tls_failure = lambda demanded: self.measures.count("mailsec_outgoing_tls_failures_total", demanded)
         parts.runtime.observe_look_ups(self.looked_up)
 
     def heard(self, row: SpooledEntry, reply: Reply) -> None:
@@ -47,6 +50,14 @@ class Looking:
         if reply.code < 300:
             waited = (self._parts.runtime.now() - row.entry.received_at).total_seconds()
             self.measures.observe("mailsec_delivery_seconds", max(0.0, waited))
+
+    def connected(self, tls: TlsInfo | None) -> None:
+        """A connection to a next hop takes mail."""
+        if tls is None:
+            self.measures.count("mailsec_outgoing_sessions_total", "", "", "clear")
+        else:
+            peer = "verified" if tls.peer_verified else "unverified"
+            self.measures.count("mailsec_outgoing_sessions_total", tls.version, tls.cipher, peer)
 
     def looked_up(self, result: str, seconds: float) -> None:
         """A question to a resolver has ended."""
