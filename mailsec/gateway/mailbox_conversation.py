@@ -12,8 +12,8 @@ from dataclasses import replace
 from functools import partial
 
 from mailsec.errors import LimitExceeded, LocalProtocolError, MailsecError, Refused, Unavailable
-from mailsec.gateway.mailbox import Copy
 from mailsec.gateway.login_turns import Password
+from mailsec.gateway.mailbox import Copy
 from mailsec.gateway.mailbox_login import Place, account_of, addresses_of, place_of
 from mailsec.gateway.mailbox_upstream import UpstreamSession
 from mailsec.gateway.pipeline import Pipeline

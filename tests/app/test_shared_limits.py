@@ -42,7 +42,7 @@ def maildrop(tmp_path_factory) -> Iterator[Maildrop]:
 @pytest.fixture(scope="module")
 def gateway(tmp_path_factory, maildrop) -> Iterator[Gateway]:
     front = {"front": {"proxies": ["127.0.0.0/24"]}}
-    upstream = {"to": f"pop3s://localhost:{maildrop.port}", "domains": ["example.org"]}
+    server = {"to": f"pop3s://127.0.0.1:{maildrop.port}", "server_name": "localhost"}
     tls = {"tls": "implicit", "certificate": "Server-Cert"}
     with Inbox() as inbox:
         made = Gateway(
@@ -56,9 +56,8 @@ def gateway(tmp_path_factory, maildrop) -> Iterator[Gateway]:
                     "name": "proxied-pop3",
                     "protocol": "pop3",
                     "origin": "mailbox",
-                    "upstream": upstream,
-                    "allowed_upstreams": [f"pop3s://localhost:{maildrop.port}"],
-                    "upstream_networks": ["127.0.0.0/8"],
+                    "upstream": {**server, "domains": ["example.org"]},
+                    "allowed_upstreams": [server],
                     **front,
                     **tls,
                 },
@@ -227,7 +226,7 @@ def test_guessing_gets_slow_over_all_workers_and_a_reload_forgives_nothing(gatew
 
 def test_attack_passwords_are_guessed_at_a_mailbox_through_the_gateway(gateway, maildrop):
     # One account, however it is written.
-    names = ["bob", "BOB", f"bob#localhost:{maildrop.port}"]
+    names = ["bob", "bob@example.org", f"BOB#127.0.0.1:{maildrop.port}"]
     told = [read(gateway, f"192.0.2.{number + 20}", names[number % 3], f"guess{number}") for number in range(3 * FREE)]
     assert told[:FREE] == ["-ERR [AUTH] no"] * FREE
     assert set(told) == {"-ERR [AUTH] no", "-ERR [SYS/TEMP] too many wrong passwords, try again later"}
