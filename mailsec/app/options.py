@@ -17,6 +17,7 @@ from mailsec.app.files import reason_of
 from mailsec.errors import InputError, UsageError
 
 __all__ = [
+    "CONFIGURATION_HELP",
     "DEFAULT_CONFIGURATION",
     "DatabaseChoice",
     "ask_passphrase",
@@ -29,6 +30,7 @@ __all__ = [
 F = TypeVar("F", bound=Callable[..., Any])
 
 DEFAULT_CONFIGURATION = "/etc/mailsec/mailsec.toml"
+CONFIGURATION_HELP = f"The configuration.  [default: {DEFAULT_CONFIGURATION}]"
 
 _PASSPHRASE_OCTETS = 64 * 1024
 
@@ -80,8 +82,7 @@ def config_option(command: F) -> F:
         "configuration",
         metavar="CONFIG",
         default=DEFAULT_CONFIGURATION,
-        show_default=True,
-        help="The configuration.",
+        help=CONFIGURATION_HELP,
     )(command)
 
 
@@ -89,7 +90,7 @@ def database_options(command: F) -> F:
     """Add `-c`, `-d` and `--passphrase-file`, given to the command as one argument `database`, a DatabaseChoice."""
     import functools
 
-    @click.option("-c", "--config", "configuration", metavar="CONFIG", default="", help=f"The configuration [{DEFAULT_CONFIGURATION}].")
+    @click.option("-c", "--config", "configuration", metavar="CONFIG", default="", help=CONFIGURATION_HELP)
     @click.option(
         "-d", "--database", "location", metavar="DATABASE", default="", help="Without configuration: a path, an SQLAlchemy URL, or nss:DIR."
     )

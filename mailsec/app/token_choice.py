@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from mailsec.app.options import DEFAULT_CONFIGURATION, DatabaseChoice
+from mailsec.app.options import CONFIGURATION_HELP, DEFAULT_CONFIGURATION, DatabaseChoice
 from mailsec.errors import KeyUnavailable, MailsecError, UsageError
 
 if TYPE_CHECKING:
@@ -190,7 +190,7 @@ def own_state() -> str:
 def token_options(command: F) -> F:
     """Add `-c`, `--module`, `--library` and `--nss`, given to the command as one argument `choice`, a TokenChoice."""
 
-    @click.option("-c", "--config", "configuration", metavar="CONFIG", default="", help=f"The configuration [{DEFAULT_CONFIGURATION}].")
+    @click.option("-c", "--config", "configuration", metavar="CONFIG", default="", help=CONFIGURATION_HELP)
     @click.option("--module", metavar="NAME", default="", help="One module of the configuration or the database.")
     @click.option("--library", metavar="FILE", default="", help="Without configuration: a PKCS#11 library.")
     @click.option("--nss", metavar="DIR", default="", help="Without configuration: an NSS database.")

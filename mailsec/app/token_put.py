@@ -64,7 +64,9 @@ def place_options(command: F) -> F:
     """Add `--token`, `--library` and `--pin-file`, given to the command as one argument `place`, a TokenPlace."""
 
     @click.option("--token", default="", metavar="TOKEN", help="Put it on this token instead of the database.")
-    @click.option("--library", metavar="FILE", default="", help="With --token: its PKCS#11 library [the modules of the configuration].")
+    @click.option(
+        "--library", metavar="FILE", default="", help="With --token: its PKCS#11 library  [default: the modules of the configuration]"
+    )
     @click.option("--pin-file", metavar="FILE", default="", help="With --token: its PIN; - is standard input.")
     @functools.wraps(command)
     def with_place(*args: Any, token: str, library: str, pin_file: str, **kwargs: Any) -> Any:

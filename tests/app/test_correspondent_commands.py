@@ -11,10 +11,12 @@ import pytest
 from mailsec.app.config.render import render
 from mailsec.model.address import Address
 from mailsec.model.correspondents import Sighting
-from mailsec.model.trust import TrustFlags
+from mailsec.model.trust import IssuedCertificate, TrustFlags
 from mailsec.store.certdb import CertDb
 from mailsec.store.learnt import Learnt
+from mailsec.x509.certificate import load_certificate
 from mailsec.x509.issue import IssuedBy, issue_mail, make_ca, make_key, public_key_of
+from mailsec.x509.issue_crl import issue_crl
 
 NOW = datetime.now(UTC)
 BOB = Address.parse("bob@example.net")
@@ -112,6 +114,20 @@ def test_with_a_configuration_the_gateway_itself_is_asked(mailsec, folder, datab
         done = subprocess.run([sys.executable, "-m", "mailsec", *command], capture_output=True, text=True, timeout=60)
         told = answer((done.returncode, done.stdout, done.stderr))
     assert [one["certificate"]["fingerprint"] for one in told["certificates"]] == [fingerprint]
+
+
+def test_whoever_a_list_of_the_database_calls_revoked_is_not_encrypted_for(mailsec, database, folder, authority, see):
+    fingerprint = see()
+    find = ("cert", "find", "bob@example.net", "-d", database, "--json")
+    assert answer(mailsec(*find))["found"]
+    with CertDb.open(database) as opened:
+        der = next(one.der for one in opened.entries() if "bob@example.net" in one.addresses)
+    certificate = load_certificate(der)
+    revoked = IssuedCertificate(authority.certificate, certificate.serial, der, certificate.not_after, NOW, "keyCompromise")
+    (folder / "ca.crl").write_bytes(issue_crl(authority, [revoked], number=1, at=NOW - timedelta(hours=1)))
+    assert mailsec("crl", "import", "ca.crl", "-d", database)[0] == 0
+    told = answer(mailsec(*find), 1)
+    assert [(one["certificate"]["fingerprint"], one["reason"]["code"]) for one in told["others"]] == [(fingerprint, "recipient-revoked")]
 
 
 @pytest.mark.parametrize(

@@ -107,6 +107,18 @@ def test_lists_are_crlutils_too_and_revoke(on, nss, folder):
     assert on("crl", "delete", str(listed["number"]))[0] == 1
 
 
+def test_whoever_a_list_there_calls_revoked_is_not_encrypted_for(on, nss, folder):
+    assert answer(on("cert", "find", "alice@example.org", "--json"))["found"]
+    now = datetime.now(UTC)
+    (folder / "script").write_text(f"update={now:%Y%m%d%H%M%S}Z\naddcert 100 {now:%Y%m%d%H%M%S}Z\n")
+    nss.run("crlutil", "-G", "-n", "Mail CA", "-c", str(folder / "script"), "-Z", "SHA256")
+    code, out, _ = on("cert", "find", "alice@example.org", "--json")
+    told = json.loads(out)
+    assert (code, told["found"], told["certificates"]) == (1, False, []) and told["others"][0]["reason"]["code"] == "recipient-revoked"
+    code, out, _ = on("cert", "find", "alice@example.org", "--explain")
+    assert code == 1 and "revoked" in out.partition("BECAUSE")[2]
+
+
 def test_a_list_that_we_import_is_listed_by_crlutil(on, nss, folder):
     at = datetime.now(UTC) - timedelta(days=1)
     authority = Authority("Outside", at=at)

@@ -93,7 +93,7 @@ def show(output: Output, nickname: str, database: DatabaseChoice) -> None:
 @json_option
 @click.command()
 @click.argument("nickname")
-@click.option("-o", "--output", "file", metavar="FILE", default="", help="Where to write it [standard output].")
+@click.option("-o", "--output", "file", metavar="FILE", default="", help="Where to write it  [default: standard output]")
 @click.option("--der", is_flag=True, help="Write DER instead of PEM.")
 @click.option("--chain", is_flag=True, help="Add the certificates of its issuers, as far as they are here.")
 @database_options

@@ -26,8 +26,8 @@ __all__ = ["find"]
 def find(output: Output, address: str, explain: bool, local: bool, database: DatabaseChoice) -> int:
     """Say which certificates mail to ADDRESS would be encrypted for, as the gateway does.
 
-    With a configuration all its directories are asked, those of plugins too, and revocation counts; with -d only the database. The exit code is 1
-    where there is none, 75 where a directory could not be asked that may know one.
+    With a configuration all its directories are asked, those of plugins too, and about revocation whoever can say; with -d only
+    the database and the lists in it. The exit code is 1 where there is none, 75 where a directory could not be asked that may know one.
     """
     parsed = Address.parse(address)
     known = _of_database(output, parsed, database) if database.database else _of_gateway(parsed, database, local)
@@ -46,7 +46,7 @@ def find(output: Output, address: str, explain: bool, local: bool, database: Dat
             output.text("")
         output.table(["certificate", "of", "until", "key", "from"], [_row(one) for one in known.chosen], title="used" if explain else "")
         if known.chosen and database.database:
-            output.text("Nobody was asked whether it was revoked: that takes a configuration (-c).")
+            output.text("Only the lists of this database said whether it was revoked; a configuration (-c) has others asked.")
         if explain and known.others:
             if known.chosen:
                 output.text("")
@@ -63,16 +63,16 @@ def find(output: Output, address: str, explain: bool, local: bool, database: Dat
 
 
 def _of_database(output: Output, address: Address, choice: DatabaseChoice) -> Correspondent:
-    """Judged with the anchors of the database; nobody is asked about revocation."""
+    """Judged with the anchors of the database, and with the revocation lists that lie in it; nobody else is asked."""
     from mailsec.app.command_runtime import CommandRuntime
     from mailsec.app.database_plugin import DatabasePlugin
     from mailsec.app.databases import open_any
+    from mailsec.app.kept_evidence import KeptLists, ListsOnly
     from mailsec.app.nss_correspondents import NssCorrespondents
     from mailsec.app.truststore import ConfiguredTrust
     from mailsec.gateway.correspondents import Correspondents
     from mailsec.gateway.directories import Directories
     from mailsec.gateway.engine import SmimeEngine
-    from mailsec.gateway.evidence import EvidenceDesk
     from mailsec.interfaces import CertificateDirectory, run_now
     from mailsec.keys.software import SoftwareBackend
     from mailsec.store.nssdb import NssDb
@@ -80,7 +80,8 @@ def _of_database(output: Output, address: Address, choice: DatabaseChoice) -> Co
     with open_any(output, choice, writing=False) as opened:
         runtime = CommandRuntime()
         plugin = NssCorrespondents(opened) if isinstance(opened, NssDb) else DatabasePlugin(opened, runtime)
-        desk = EvidenceDesk(SmimeEngine(SoftwareBackend(), runtime), runtime, ConfiguredTrust(plugin, (), ()))
+        lists = KeptLists(opened, runtime.now())
+        desk = ListsOnly(SmimeEngine(SoftwareBackend(), runtime), runtime, ConfiguredTrust(plugin, (), ()), lists)
         asked: list[CertificateDirectory] = (
             [plugin] if isinstance(plugin, NssCorrespondents) else [*plugin.register_certificate_directories()]
         )

@@ -35,7 +35,7 @@ _MOST_DESCRIBED = 1000
     default="",
     help="Trust for e-mail whom Mozilla trusts (NSS's libnssckbi.so, or a certdata.txt), or the CAs in FILE for the domains of --for.",
 )
-@click.option("--nickname", default="", help="What the first is called here [its first mail address, host or common name].")
+@click.option("--nickname", default="", help="What the first is called here  [default: its first mail address, host or common name]")
 @click.option("--trust", "flags", metavar="TRUST", default="", help='NSS trust flags, as in ",C," for a mail CA.')
 @anchor_options
 @click.option("--key", "key_file", metavar="FILE", default="", help="The private key that belongs to the first certificate (PEM or DER).")

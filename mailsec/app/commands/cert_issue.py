@@ -62,18 +62,20 @@ class _Wanted:
 @click.option("--new-ca", metavar="NAME", default="", help="Make a CA of this name, trusted for mail of the domains given by --for.")
 @click.option("--renew-ca", metavar="NICKNAME", default="", help="Give a CA another certificate, with its name, constraints and trust.")
 @click.option("--new-key", is_flag=True, help="With --renew-ca: with a new key, too. The old one stays for what it has issued.")
-@click.option("--ca", metavar="NICKNAME", default="", help="The CA that issues [the only one here with a key].")
+@click.option("--ca", metavar="NICKNAME", default="", help="The CA that issues  [default: the only one here with a key]")
 @click.option("--address", "addresses", metavar="ADDRESS", multiple=True, help="A certificate for mail of this address; may be repeated.")
 @click.option(
     "--host", "hosts", metavar="HOST", multiple=True, help="A certificate for a server of this name or IP address; may be repeated."
 )
 @click.option("--responder", metavar="NAME", default="", help="A key of this name that signs OCSP answers for the CA.")
 @click.option("--request", "request_file", metavar="FILE", default="", help="A certificate for this request (PKCS#10) of a mail user.")
-@click.option("--nickname", default="", help="What it is called here [the CA's name, the first address, or Server-Cert].")
-@click.option("--name", default="", help="The person's name, for the certificate's subject [the first address].")
+@click.option("--nickname", default="", help="What it is called here  [default: the CA's name, the first address, or Server-Cert]")
+@click.option("--name", default="", help="The person's name, for the certificate's subject  [default: the first address]")
 @kind_option
-@click.option("--usage", type=click.Choice(issuing.MAIL_USAGES), help="What a key for mail is for [all that it can].")
-@click.option("--days", type=click.IntRange(1, 36500), help="How long it is valid [824 for mail, 397 for servers and responders, 3652].")
+@click.option("--usage", type=click.Choice(issuing.MAIL_USAGES), help="What a key for mail is for  [default: all that it can]")
+@click.option(
+    "--days", type=click.IntRange(1, 36500), help="How long it is valid  [default: 824 for mail, 397 for servers and responders, 3652]"
+)
 @click.option("--assign", "assigned", metavar="PATTERN", multiple=True, help="Addresses that the key signs for, instead of its own.")
 @click.option("--crl-url", "crl_urls", metavar="URL", multiple=True, help="Where the CA's revocation list will be.")
 @click.option("--ocsp-url", "ocsp_urls", metavar="URL", multiple=True, help="Where the CA's OCSP responder is.")

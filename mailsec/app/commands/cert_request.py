@@ -24,16 +24,20 @@ __all__ = ["request"]
 @json_option
 @click.command()
 @click.option("--address", "addresses", metavar="ADDRESS", multiple=True, required=True, help="For mail of this address; may be repeated.")
-@click.option("--name", default="", help="The person's name, for the subject [the first address].")
+@click.option("--name", default="", help="The person's name, for the subject  [default: the first address]")
 @kind_option
 @click.option(
     "--with", "existing", metavar="KEY", default="", help="With a key that is there: its nickname, its id, TOKEN:NAME or a PKCS#11 URI."
 )
-@click.option("--library", metavar="FILE", default="", help="For a key on a token: its PKCS#11 library [the modules of the configuration].")
+@click.option(
+    "--library", metavar="FILE", default="", help="For a key on a token: its PKCS#11 library  [default: the modules of the configuration]"
+)
 @click.option("--pin-file", metavar="FILE", default="", help="The PIN of the token; - is standard input.")
-@click.option("--usage", type=click.Choice(MAIL_USAGES), default="both", help="What the certificate is to be for [all that the key can].")
+@click.option(
+    "--usage", type=click.Choice(MAIL_USAGES), default="both", help="What the certificate is to be for  [default: all that the key can]"
+)
 @click.option("--der", is_flag=True, help="Write DER instead of PEM.")
-@click.option("-o", "--output", "file", metavar="FILE", default="", help="Where to write it [standard output].")
+@click.option("-o", "--output", "file", metavar="FILE", default="", help="Where to write it  [default: standard output]")
 @database_options
 @click.pass_obj
 def request(

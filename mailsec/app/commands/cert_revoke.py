@@ -23,8 +23,12 @@ __all__ = ["revoke"]
 @click.command()
 @click.argument("nickname", default="")
 @click.option("--serial", default="", help="Instead of a nickname, or where several have it: the serial number (hexadecimal).")
-@click.option("--ca", metavar="NICKNAME", default="", help="With --serial alone: the CA that issued it [the only one here with a key].")
-@click.option("--reason", type=click.Choice(REASONS), default="unspecified", help="Why [unspecified]; certificateHold can be taken back.")
+@click.option(
+    "--ca", metavar="NICKNAME", default="", help="With --serial alone: the CA that issued it  [default: the only one here with a key]"
+)
+@click.option(
+    "--reason", type=click.Choice(REASONS), default="unspecified", help="Why; certificateHold can be taken back.  [default: unspecified]"
+)
 @click.option("--release", is_flag=True, help="Take it off hold.")
 @database_options
 @click.pass_obj

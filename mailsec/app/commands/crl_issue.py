@@ -16,7 +16,7 @@ __all__ = ["issue"]
 
 @json_option
 @click.command()
-@click.option("--ca", metavar="NICKNAME", default="", help="The CA [the only one here with a key].")
+@click.option("--ca", metavar="NICKNAME", default="", help="The CA  [default: the only one here with a key]")
 @click.option("--days", type=click.IntRange(1, 365), default=7, show_default=True, help="When the next list comes.")
 @click.option("--der", is_flag=True, help="Write DER instead of PEM: what a web server hands out.")
 @click.option("-o", "--output", "file", metavar="FILE", default="", help="Write it to FILE, too.")

@@ -26,9 +26,12 @@ SERVER_NICKNAME = "Server-Cert"
 @json_option
 @click.command()
 @click.argument("directory", metavar="DIR")
-@click.option("--hostname", default="", help="The name of this gateway [the name of this machine].")
+@click.option("--hostname", default="", help="The name of this gateway  [default: the name of this machine]")
 @click.option(
-    "--domain", "domains", multiple=True, help="A mail domain of your own; may be repeated [what follows the host name's first dot]."
+    "--domain",
+    "domains",
+    multiple=True,
+    help="A mail domain of your own; may be repeated  [default: what follows the host name's first dot]",
 )
 @click.option("--next-hop", default="smtp://[127.0.0.1]:10026", show_default=True, help="Where mail goes.")
 @click.pass_obj

@@ -54,7 +54,7 @@ def list_keys(output: Output, database: DatabaseChoice) -> None:
 @json_option
 @click.command()
 @kind_option
-@click.option("--token", default="", help="Make it on this token [where `mailsec module default` says, else in the database].")
+@click.option("--token", default="", help="Make it on this token  [default: where `mailsec module default` says, else in the database]")
 @click.option("--label", default="", help="What it is called on the token.")
 @click.option("--pin-file", metavar="FILE", default="", help="The PIN of the token; - is standard input.")
 @database_options
@@ -137,7 +137,7 @@ def delete(output: Output, key: str, yes: bool, database: DatabaseChoice) -> Non
 @click.command()
 @click.argument("key")
 @click.argument("patterns", metavar="PATTERN...", nargs=-1)
-@click.option("--usage", type=click.Choice(["sign", "decrypt"]), help="For this only [both].")
+@click.option("--usage", type=click.Choice(["sign", "decrypt"]), help="For this only  [default: both]")
 @click.option("--nobody-else", "reset", is_flag=True, help="Take assignments away: for whom its certificates name.")
 @database_options
 @click.pass_obj

@@ -64,7 +64,7 @@ def list_contents(output: Output, file: str, password_file: str) -> None:
 @click.command()
 @click.argument("file")
 @_password_file
-@click.option("--nickname", default="", help="What the first key is called here [its name in the file].")
+@click.option("--nickname", default="", help="What the first key is called here  [default: its name in the file]")
 @click.option("--assign", "assigned", metavar="PATTERN", multiple=True, help="Addresses that its keys sign for, instead of their own.")
 @place_options
 @database_options

@@ -40,7 +40,7 @@ _NAME: Final = re.compile(r"[a-z][a-z0-9]*(?:[-_][a-z0-9]+)*\Z")
 @click.command()
 @click.argument("name")
 @click.option("--kind", type=click.Choice(list(KINDS)), default="policy", show_default=True, help="What the plugin brings.")
-@click.option("-o", "--output", "directory", metavar="DIR", default="", help="Where it is written [./mailsec-NAME].")
+@click.option("-o", "--output", "directory", metavar="DIR", default="", help="Where it is written  [default: ./mailsec-NAME]")
 @click.pass_obj
 def new(output: Output, name: str, kind: str, directory: str) -> None:
     """Write a small plugin called NAME, with a passing test (docs/write-a-plugin.md)."""

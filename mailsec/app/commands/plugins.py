@@ -5,6 +5,7 @@ Without a configuration it tells of the built-in ones and of what is installed; 
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import EntryPoint, entry_points
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mailsec.app.options import DEFAULT_CONFIGURATION
+from mailsec.app.options import CONFIGURATION_HELP, DEFAULT_CONFIGURATION
 from mailsec.app.output import Output, json_option
 from mailsec.errors import UsageError
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["plugins"]
 
+_COLUMNS = 79
+
 
 @json_option
 @click.command()
@@ -29,7 +32,7 @@ __all__ = ["plugins"]
 @click.option(
     "--on", "forgiven", metavar="NAME", default="", help="Switch a plugin on again that was switched off because it blocked workers."
 )
-@click.option("-c", "--config", "configuration", metavar="CONFIG", default="", help=f"The configuration [{DEFAULT_CONFIGURATION}].")
+@click.option("-c", "--config", "configuration", metavar="CONFIG", default="", help=CONFIGURATION_HELP)
 @click.pass_obj
 def plugins(output: Output, order: bool, forgiven: str, configuration: str) -> None:
     """List the plugins, and what each brings. They are trusted code: an enabled one runs with the rights of the gateway."""
@@ -85,7 +88,8 @@ def plugins(output: Output, order: bool, forgiven: str, configuration: str) -> N
         output.table(["plugin", "state", "version", "brings", "where it is"], rows)
         for name, lines in settings.items():
             output.text(f"\n[plugin.{name}]")
-            output.table(["setting", "default", "meaning"], [[one["name"], one["default"], one["meaning"]] for one in lines])
+            for one in lines:
+                output.text(_as_configured(one["name"], one["default"], one["meaning"]))
         for name in off:
             output.warning(f"{name} is {states.get(name, 'off')}", f"mend it; `mailsec plugins --on {name}` switches it on again")
         output.text("\nPlugins are trusted code: an enabled one runs with the rights of the gateway. Enable them in [plugins].")
@@ -101,6 +105,16 @@ def _words(hooks: object) -> Sequence[str]:
     """Hooks for a table: "register_tcp_services" is "tcp services"."""
     assert isinstance(hooks, list)
     return [hook.removeprefix("register_").replace("_", " ") for hook in hooks if hook != "register_config_models"]
+
+
+def _as_configured(name: str, default: str, meaning: str) -> str:
+    """A setting as it would stand in the configuration, under what it means; lines fit a terminal of 80 columns."""
+    lines = textwrap.wrap(meaning, _COLUMNS, initial_indent="# ", subsequent_indent="# ", break_on_hyphens=False)
+    value = f"{name} = {default}"
+    if len(value) > _COLUMNS and default.startswith("["):
+        items = textwrap.wrap(default[1:-1], _COLUMNS, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False)
+        return "\n".join([*lines, f"{name} = [", *items, "]"])
+    return "\n".join([*lines, value])
 
 
 def _settings(manager: PluginManager, enabled: Sequence[str]) -> Mapping[str, list[dict[str, str]]]:

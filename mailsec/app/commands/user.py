@@ -17,7 +17,10 @@ _password_file = click.option("--password-file", "file", metavar="FILE", default
 @click.command()
 @click.argument("login")
 @click.option(
-    "--address", "addresses", multiple=True, help="An address to send as (name@domain, @domain, @.domain, *); may be repeated [LOGIN]."
+    "--address",
+    "addresses",
+    multiple=True,
+    help="An address to send as (name@domain, @domain, @.domain, *); may be repeated  [default: LOGIN]",
 )
 @_password_file
 @database_options

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import stat
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -86,14 +87,29 @@ def _directory(place: Place, directory: Path, problems: list[Problem]) -> None:
     """One that is there and ours, or that can be made."""
     if directory.exists():
         if not directory.is_dir():
-            problems.append(Problem(place, f"{directory} is no directory"))
+            problems.append(Problem(place, f"{directory} is no directory", "move the file that lies there away, or name a directory"))
         elif not os.access(directory, os.R_OK | os.W_OK | os.X_OK):
-            problems.append(Problem(place, f"{directory} is not writable", f"chown {os.geteuid()} {directory}"))
+            problems.append(Problem(place, f"{directory} is not writable", _whose(directory)))
         elif stat.S_IMODE(directory.stat().st_mode) & 0o002:
             problems.append(Problem(place, f"everybody may write in {directory}", f"chmod 700 {directory}"))
         return
     if not os.access(directory.parent, os.W_OK | os.X_OK):
         problems.append(Problem(place, f"there is no {directory}, and it cannot be made", f"mkdir -p {directory}"))
+
+
+def _whose(directory: Path) -> str:
+    """What to do about a directory that is not ours: most often it is whoever asks that is the wrong one."""
+    owner, we = directory.stat().st_uid, os.geteuid()
+    if owner in (0, we):
+        return f"chown {we} {directory}"
+    return f"it belongs to {_user(owner)}: run this as that user (sudo -u), or chown {we} {directory}"
+
+
+def _user(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"user {uid}"
 
 
 def _file_systems(configuration: Configuration, problems: list[Problem]) -> None:
