@@ -19,6 +19,7 @@
     ├── KeyUnavailable           no key, or the token that holds it is out
     ├── TokenError               a token refuses for good: a wrong PIN, a mark, an operation that it does not know
     ├── CryptoError              an operation failed; deliberately says little
+    │   └── UnknownAlgorithm     none that is computed with: whether a signature by it is right is not known
     ├── StoreError               the database or the spool
     │   ├── WrongPassphrase      the pass phrase opens nothing
     │   ├── Tampered             a row that somebody else wrote: refused
@@ -60,6 +61,7 @@ __all__ = [
     "TokenError",
     "TryLater",
     "Unavailable",
+    "UnknownAlgorithm",
     "UsageError",
     "WrongPassphrase",
 ]
@@ -204,6 +206,10 @@ class TokenError(MailsecError):
 
 class CryptoError(MailsecError):
     """A cryptographic operation failed. It says little on purpose: details would be an oracle."""
+
+
+class UnknownAlgorithm(CryptoError):
+    """None that is computed with: whether a signature by it is right is not known."""
 
 
 class StoreError(MailsecError):

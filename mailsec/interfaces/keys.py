@@ -80,6 +80,13 @@ class CryptoBackend(Protocol):
         """Check `signature` over `data` (a digest where `mechanism.prehashed`) with a SubjectPublicKeyInfo. Never raises for bad input."""
         ...
 
+    def check_key(self, public_key: bytes, mechanism: SignatureMechanism) -> None:
+        """Asked where `verify` said no: raise CryptoError where this key or mechanism is none that it computes with, so that nobody knows.
+
+        Raises LimitExceeded for a key that would cost too much. Returning means that the signature is wrong.
+        """
+        ...
+
     async def wrap(self, public_key: bytes, mechanism: TransportMechanism, content_key: bytes) -> bytes: ...
 
     async def encapsulate(self, public_key: bytes) -> tuple[bytes, bytes]:

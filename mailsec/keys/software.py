@@ -15,8 +15,8 @@ from cryptography.exceptions import InternalError, InvalidSignature, Unsupported
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, mldsa, mlkem, padding, rsa, utils
 
-from mailsec.algorithms.public_keys import public_key_facts
-from mailsec.errors import Asn1Error, CryptoError, PrivateKeyError
+from mailsec.algorithms.public_keys import PublicKeyFacts, public_key_facts
+from mailsec.errors import Asn1Error, CryptoError, LimitExceeded, PrivateKeyError
 from mailsec.interfaces import Hash
 from mailsec.model.limits import DEFAULT_LIMITS, Limits
 from mailsec.model.mechanism import AgreementMechanism, SignatureMechanism, TransportMechanism
@@ -114,6 +114,16 @@ def _kept_key(spki: bytes, most_bits: int, most_exponent_bits: int) -> Any:
         raise CryptoError("a public key that cannot be read") from None
 
 
+def _check_rsa_size(facts: PublicKeyFacts, limits: Limits) -> None:
+    if facts.bits > limits.rsa_bits:
+        raise LimitExceeded("rsa_bits", f"an RSA key of {facts.bits} bits, and {limits.rsa_bits} are computed with at most")
+    if facts.exponent_bits > limits.rsa_exponent_bits:
+        most = limits.rsa_exponent_bits
+        raise LimitExceeded(
+            "rsa_exponent_bits", f"an RSA key whose exponent has {facts.exponent_bits} bits, and {most} are computed with at most"
+        )
+
+
 @lru_cache(maxsize=64)
 def _hash_argument(mechanism: SignatureMechanism) -> Any:
     algorithm = _HASHES.get(mechanism.digest)
@@ -176,6 +186,19 @@ class SoftwareBackend:
         except (*_BAD_INPUT, CryptoError, Asn1Error):
             return False
         return True
+
+    def check_key(self, public_key: bytes, mechanism: SignatureMechanism) -> None:
+        try:
+            facts = public_key_facts(public_key)
+            if facts.key_type in ("rsa", "rsa-pss"):
+                _check_rsa_size(facts, self._limits)
+        except Asn1Error:
+            raise CryptoError("a public key that cannot be read") from None
+        load_public_key(public_key, self._limits)
+        if mechanism.digest:
+            _hash_argument(mechanism)
+        if mechanism.kind == "rsassa-pss":
+            _rsa_padding(mechanism)
 
     async def wrap(self, public_key: bytes, mechanism: TransportMechanism, content_key: bytes) -> bytes:
         key = load_public_key(public_key, self._limits)

@@ -107,9 +107,15 @@ def check_crypto_backend(backend: CryptoBackend, run: Run) -> None:
             (b"rubbish", signature, b"octets"),
         ):
             assert not backend.verify(arguments[0], mechanism, arguments[1], arguments[2]), f"a wrong signature is taken: {kind}"
+        backend.check_key(public, mechanism)
         if kind == "rsa-2048":
             wrapped = run(backend.wrap(public, PKCS1_V1_5, bytes(32)))
             assert run(key.unwrap(PKCS1_V1_5, wrapped)) == bytes(32)
+    try:
+        backend.check_key(b"rubbish", mechanism)
+    except CryptoError:
+        return
+    raise AssertionError("a key that cannot be computed with is a CryptoError: its signatures are not wrong, but unknown")
 
 
 def check_plugin(plugin: object, **changes: Any) -> MemoryGateway:

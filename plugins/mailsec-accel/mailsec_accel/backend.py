@@ -58,6 +58,10 @@ class AcceleratedBackend:
                     return right
         return self._software.verify(public_key, mechanism, signature, data)
 
+    def check_key(self, public_key: bytes, mechanism: SignatureMechanism) -> None:
+        # A "no" was software's: so is the reason.
+        self._software.check_key(public_key, mechanism)
+
     def _is_confirmed(self) -> bool:
         # Drawn, not counted: nobody knows which answers are looked at.
         return int.from_bytes(self._random(4), "big") % self._confirm == 0
