@@ -107,6 +107,8 @@ class Profile:
 
     def accepts(self, mechanism: SignatureMechanism, key_type: str, bits: int) -> Reason | None:
         """None where a signature by this mechanism and key is strong enough, else why not."""
+        if "unknown:" in key_type:
+            return Reason("key-unsupported", "policy", f"a key of type {key_type} is not computed with")
         if self.allow_legacy:
             return None
         for name in (mechanism.digest, mechanism.mgf_digest):

@@ -14,7 +14,7 @@ from mailsec.asn1.values import read_bit_string, read_integer, read_oid
 from mailsec.errors import Asn1Error, CryptoError
 from mailsec.model.mechanism import SignatureMechanism
 
-__all__ = ["PublicKeyFacts", "algorithm_parameters", "public_key_facts"]
+__all__ = ["CURVES_READ", "PublicKeyFacts", "algorithm_parameters", "public_key_facts"]
 
 _PLAIN = {
     "1.3.101.110": ("x25519", 256),
@@ -31,6 +31,9 @@ _PLAIN = {
 _RSA = {"1.2.840.113549.1.1.1": "rsa", "1.2.840.113549.1.1.10": "rsa-pss"}
 _EC = "1.2.840.10045.2.1"
 _DSA = "1.2.840.10040.4.1"
+
+CURVES_READ = "curves that are: P-256, P-384, P-521, P-224, P-192, secp256k1, and brainpool r1 of 256, 384 and 512 bits"
+"""What to tell those whose key is on another curve; the table is `table.CURVES`."""
 
 
 class PublicKeyFacts(NamedTuple):
@@ -82,7 +85,7 @@ def public_key_facts(spki: bytes) -> PublicKeyFacts:
             raise CryptoError("an elliptic curve that is not named")
         curve = CURVES.get(read_oid(parameters))
         if curve is None:
-            raise CryptoError(f"elliptic curve {read_oid(parameters)} is not known")
+            raise CryptoError(f"elliptic curve {read_oid(parameters)} is not computed with", hint=CURVES_READ)
         return PublicKeyFacts(f"ec:{curve[0]}", curve[1])
     if oid == _DSA:
         if parameters is None:

@@ -13,7 +13,7 @@ from types import MappingProxyType
 from mailsec.asn1 import writer
 from mailsec.asn1.reader import SEQUENCE, Element, read_single
 from mailsec.asn1.values import read_integer, read_oid
-from mailsec.errors import Asn1Error, CryptoError
+from mailsec.errors import Asn1Error, CryptoError, UnknownAlgorithm
 from mailsec.model.mechanism import SignatureMechanism
 
 __all__ = [
@@ -180,7 +180,7 @@ def digest_of(der: bytes) -> Digest:
         return DIGESTS["shake256"]
     digest = DIGESTS_BY_OID.get(oid)
     if digest is None:
-        raise CryptoError(f"digest algorithm {oid} is not known", hint="the sender should use SHA-256")
+        raise UnknownAlgorithm(f"digest algorithm {oid} is not known", hint="the sender should use SHA-256")
     # RFC 5754 §2: parameters are absent; NULL is read too, nothing else.
     _absent_or_null(parameters)
     return digest
@@ -213,7 +213,9 @@ def signature_mechanism(digest: str, algorithm: bytes, key_type: str) -> Signatu
         # id-ecPublicKey may carry the curve, id-dsa its parameters: the certificate's are the ones that count.
         mechanism = SignatureMechanism(_KEY_ALONE[oid], digest)
     else:
-        raise CryptoError(f"signature algorithm {oid} is not known")
+        raise UnknownAlgorithm(f"signature algorithm {oid} is not known")
+    if key_type.startswith("unknown:"):
+        raise UnknownAlgorithm(f"keys of algorithm {key_type.removeprefix('unknown:')} are not computed with")
     if not _fits(mechanism.kind, key_type):
         raise CryptoError(f"a {mechanism.kind} signature by a key of type {key_type}")
     if digest and mechanism.digest and mechanism.digest != digest:
@@ -254,7 +256,7 @@ def _pss(parameters: Element | None) -> SignatureMechanism:
         elif field.tag == 0xA1:
             oid, mgf_parameters = algorithm_of(value)
             if oid != _MGF1 or mgf_parameters is None:
-                raise CryptoError(f"mask generation function {oid} is not known")
+                raise UnknownAlgorithm(f"mask generation function {oid} is not known")
             mgf_digest = digest_of(mgf_parameters.encoding).name
         elif field.tag == 0xA2:
             salt_length = read_integer(value)

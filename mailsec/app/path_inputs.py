@@ -1,7 +1,8 @@
 """The path options that commands share (`cert verify`, `ocsp verify`): anchors, helpful certificates, lists, policies, the instant.
 
 Files come from the command line, anchors also from a database where one was named. Invariant: what `--intermediate` and `--crl` bring is
-never believed for being brought; a certificate given with `--anchor` is an anchor only if it is self-signed, or with `--partial-chain`.
+never believed for being brought; a certificate given with `--anchor` is an anchor only if it is self-signed (or nobody can tell, as nothing
+is computed with its key: then that is said of all below it), or with `--partial-chain`.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ class PathInputs:
     ) -> tuple[list[Anchor], list[Certificate], frozenset[bytes]]:
         """Anchors, helpful certificates, and fingerprints of distrusted ones. `purpose` is one of the database's."""
         from mailsec.model.trust import Anchor
-        from mailsec.pki.anchors import is_self_signed
+        from mailsec.pki.anchors import may_be_self_signed
         from mailsec.x509.certificate import load_certificate
 
         anchors: list[Anchor] = []
@@ -70,7 +71,7 @@ class PathInputs:
         for path in self.anchors:
             for der in read_ders(path):
                 certificate = load_certificate(der)
-                if self.partial_chain or is_self_signed(certificate, backend):
+                if self.partial_chain or may_be_self_signed(certificate, backend):
                     anchors.append(Anchor(der, purposes=_FILE_PURPOSES))
                 else:
                     helpful.append(certificate)

@@ -18,7 +18,7 @@ _SENTENCES = {
     SmimeWord.PASS: "trusted",
     SmimeWord.FAIL: "NOT TRUSTED: what was signed is not what is here",
     SmimeWord.POLICY: "NOT TRUSTED: it is intact, but not to be believed",
-    SmimeWord.NEUTRAL: "NOT TRUSTED: its S/MIME cannot be read",
+    SmimeWord.NEUTRAL: "NOT TRUSTED: its S/MIME cannot be read or checked",
     SmimeWord.TEMPERROR: "NOT TRUSTED YET: what would prove it is out of reach",
     SmimeWord.PERMERROR: "NOT TRUSTED: it is over a limit",
     SmimeWord.NONE: "not signed",

@@ -1,6 +1,7 @@
 """Whether signatures are right over these octets (RFC 5652 §5.6): each signer alone, each no with its reason; no word about trust.
 
-Reasons of the stage "integrity" make a signer not intact; those of the stage "policy" say that an intact signature is by an algorithm
+Reasons of the stage "integrity" make a signer not intact; those of the stages "parse" and "limits" too, where nobody can tell: what cannot
+be computed with is neither right nor wrong. Those of the stage "policy" say that an intact signature is by an algorithm
 or key that the profile does not accept: whoever judges trust must heed them. Invariant: `intact` is True only where a signature was
 checked with the key of `certificate`, over attributes that name this content's digest and type, or over the content itself.
 """
@@ -19,7 +20,7 @@ from mailsec.asn1.reader import Element
 from mailsec.asn1.writer import oid, set_of, to_der
 from mailsec.cms import attributes as attrs
 from mailsec.cms.signed import ID_DATA, SignedData, SignerInfo
-from mailsec.errors import Asn1Error, CmsError, CryptoError, LimitExceeded
+from mailsec.errors import Asn1Error, CmsError, CryptoError, LimitExceeded, UnknownAlgorithm
 from mailsec.interfaces import CryptoBackend
 from mailsec.model.limits import DEFAULT_LIMITS, Limits
 from mailsec.model.mechanism import SignatureMechanism
@@ -77,6 +78,14 @@ class _Refused(Exception):
     def __init__(self, code: str, message: str, hint: str = "", rfc: str = "RFC 5652 §5.6") -> None:
         super().__init__(message)
         self.reason = Reason(code, "integrity", message, hint, rfc)
+
+
+class _Unchecked(Exception):
+    """Why nobody here can tell whether a signer is intact."""
+
+    def __init__(self, reason: Reason) -> None:
+        super().__init__(reason.message)
+        self.reason = reason
 
 
 class _Facts:
@@ -182,11 +191,12 @@ class _Checker:
         try:
             self._check(info, facts)
             intact = True
-        except _Refused as refused:
+        except (_Refused, _Unchecked) as refused:
             facts.notes.insert(0, refused.reason)
         except (CryptoError, Asn1Error, CmsError, LimitExceeded) as error:
             code = f"limit-{error.limit.replace('_', '-')}" if isinstance(error, LimitExceeded) else "signature-unreadable"
-            stage = "limits" if isinstance(error, LimitExceeded) else "integrity"
+            # RFC 7281 §3: an algorithm that is not known leaves it open whether the message was changed.
+            stage = "limits" if isinstance(error, LimitExceeded) else "parse" if isinstance(error, UnknownAlgorithm) else "integrity"
             facts.notes.insert(0, Reason(code, stage, error.message, error.hint, "RFC 5652 §5.6"))
         return SignerResult(
             intact,
@@ -313,6 +323,7 @@ class _Checker:
     def _verify(self, info: SignerInfo, candidates: list[Certificate], digest: str, facts: _Facts) -> SignatureMechanism:
         """Check the signature with the candidates' keys; return the mechanism of the one that made it."""
         error: CryptoError | Asn1Error | None = None
+        tried: list[tuple[Certificate, SignatureMechanism]] = []
         for certificate in candidates:
             try:
                 mechanism = table.signature_mechanism(digest, info.signature_algorithm, certificate.key_type)
@@ -325,13 +336,24 @@ class _Checker:
             if self._is_signed_by(info, certificate, mechanism, digest, facts):
                 facts.certificate = certificate
                 return mechanism
+            tried.append((certificate, mechanism))
         if error is not None and not facts.kind:
             raise error
+        for certificate, mechanism in tried:
+            self._check_key(certificate, mechanism)
         raise _Refused(
             "signature-wrong",
             "the signature is not one of this certificate's key over these octets",
             "the message or its signature was changed",
         )
+
+    def _check_key(self, certificate: Certificate, mechanism: SignatureMechanism) -> None:
+        # A signature that nobody here can compute with is not a wrong one: its message may be as it was signed.
+        try:
+            self.backend.check_key(certificate.spki, mechanism)
+        except CryptoError as error:
+            message = f"the signature cannot be checked: {error.message}"
+            raise _Unchecked(Reason("key-unsupported", "parse", message, error.hint, "RFC 7281 §3")) from None
 
     def _is_signed_by(self, info: SignerInfo, certificate: Certificate, mechanism: SignatureMechanism, digest: str, facts: _Facts) -> bool:
         if info.signed_attributes is None:

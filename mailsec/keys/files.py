@@ -18,6 +18,7 @@ from cryptography.exceptions import InternalError, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.serialization import pkcs12
 
+from mailsec.algorithms.public_keys import CURVES_READ
 from mailsec.asn1.reader import INTEGER, SEQUENCE, Element, read_element, read_single
 from mailsec.asn1.values import read_integer, read_octet_string, read_oid, read_string
 from mailsec.errors import Asn1Error, CertificateError, LimitExceeded, PrivateKeyError
@@ -39,6 +40,7 @@ _KEY_BAG: Final = "1.2.840.113549.1.12.10.1.1"
 _SHROUDED_KEY_BAG: Final = "1.2.840.113549.1.12.10.1.2"
 _FRIENDLY_NAME: Final = "1.2.840.113549.1.9.20"
 
+_KINDS_READ: Final = "have it written as PKCS#8, with AES and PBKDF2 where it has a pass phrase"
 _SCRYPT_MEMORY: Final = 256 * 1024 * 1024
 
 
@@ -118,6 +120,11 @@ def _loaded(loader: Any, data: bytes, passphrase: bytes | None, encrypted: bool,
         raise PrivateKeyError("the private key is protected by a pass phrase", hint="give its pass phrase")
     try:
         return loader(data, passphrase if encrypted else None)
+    except UnsupportedAlgorithm as error:
+        # OpenSSL reads curves that are not computed with here.
+        if "urve" in str(error):
+            raise PrivateKeyError("the private key is on an elliptic curve that is not computed with", hint=CURVES_READ) from None
+        raise PrivateKeyError("the private key is of a kind, or protected in a way, that is not read", hint=_KINDS_READ) from None
     except _FAILURES:
         if encrypted:
             raise PrivateKeyError("the private key cannot be opened: another pass phrase, or a broken file") from None

@@ -12,9 +12,10 @@ from mailsec.algorithms.table import signature_mechanism
 from mailsec.errors import MailsecError
 from mailsec.interfaces import CryptoBackend
 from mailsec.model.trust import Anchor
+from mailsec.pki.signatures import unchecked_reason
 from mailsec.x509.certificate import Certificate, load_certificate
 
-__all__ = ["AnchorSet", "anchor_set", "is_self_signed"]
+__all__ = ["AnchorSet", "anchor_set", "is_self_signed", "may_be_self_signed"]
 
 
 class AnchorSet:
@@ -43,6 +44,15 @@ def anchor_set(anchors: Sequence[Anchor] | AnchorSet) -> AnchorSet:
     if isinstance(anchors, AnchorSet):
         return anchors
     return _kept_set(tuple(anchors))
+
+
+def may_be_self_signed(certificate: Certificate, backend: CryptoBackend) -> bool:
+    """Whether it is self-signed, or issued in its own name with a key that nobody here computes with: then nothing below it is believed."""
+    if is_self_signed(certificate, backend):
+        return True
+    if not certificate.readable or not certificate.is_self_issued:
+        return False
+    return unchecked_reason(certificate.signature_algorithm, certificate.spki, certificate.key, "", backend) is not None
 
 
 def is_self_signed(certificate: Certificate, backend: CryptoBackend) -> bool:

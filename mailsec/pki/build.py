@@ -12,9 +12,10 @@ from datetime import datetime
 
 from mailsec.interfaces import CryptoBackend
 from mailsec.model.trust import Anchor
+from mailsec.model.verdict import Reason
 from mailsec.pki.anchors import AnchorSet
 from mailsec.pki.budget import Budget
-from mailsec.pki.signatures import is_signed_by
+from mailsec.pki.signatures import is_signed_by, unchecked_reason
 from mailsec.x509.certificate import Certificate
 
 __all__ = ["CertificatePool", "Search"]
@@ -48,7 +49,7 @@ class CertificatePool:
 class Search:
     """One search for paths. Iterate over `paths()`; afterwards `furthest` says how far it came."""
 
-    __slots__ = ("anchors", "at", "backend", "budget", "dead_end", "pool", "too_long", "wrong_signature")
+    __slots__ = ("anchors", "at", "backend", "budget", "dead_end", "pool", "too_long", "unchecked", "wrong_signature")
 
     def __init__(self, anchors: AnchorSet, pool: CertificatePool, at: datetime, backend: CryptoBackend, budget: Budget) -> None:
         self.anchors = anchors
@@ -59,6 +60,8 @@ class Search:
         self.dead_end: tuple[Certificate, ...] = ()
         """The longest path that found no issuer."""
         self.wrong_signature: Certificate | None = None
+        self.unchecked: Reason | None = None
+        """Why nobody can tell whether a named issuer signed."""
         """A certificate whose issuer was there by name, but had not signed it."""
         self.too_long = False
         """True where an issuer was not tried, because the path would have been longer than the limit."""
@@ -112,6 +115,9 @@ class Search:
                 yield anchor, issuer
             elif self.budget.exhausted:
                 break
+            elif self.unchecked is None:
+                what = certificate.subject.text or "the certificate"
+                self.unchecked = unchecked_reason(certificate.signature_algorithm, issuer.spki, issuer.key, what, self.backend)
         if found:
             return
         if named and self.wrong_signature is None and not self.budget.exhausted:

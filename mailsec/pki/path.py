@@ -152,6 +152,8 @@ def _no_path(
             f"the search for a path stopped at the limit {budget.exhausted}",
             "the message carries more certificates than it needs",
         )
+    elif search.unchecked is not None:
+        why = search.unchecked
     elif search.wrong_signature is not None:
         subject = search.wrong_signature.subject.text
         why = Reason(

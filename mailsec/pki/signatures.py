@@ -7,8 +7,9 @@ says yes; each question costs one check of the message's budget, once.
 from __future__ import annotations
 
 from mailsec.algorithms.profiles import PROFILES, Profile
+from mailsec.algorithms.public_keys import CURVES_READ
 from mailsec.algorithms.table import signature_mechanism
-from mailsec.errors import MailsecError
+from mailsec.errors import Asn1Error, CryptoError, LimitExceeded, MailsecError
 from mailsec.interfaces import CryptoBackend
 from mailsec.model.verdict import Reason
 from mailsec.pki.budget import Budget
@@ -16,7 +17,7 @@ from mailsec.x509 import der
 from mailsec.x509.certificate import Certificate
 from mailsec.x509.keys import KeyFacts, has_close_primes, key_facts
 
-__all__ = ["algorithm_reason", "inherit_parameters", "is_signed_by", "key_reason", "signature_reason"]
+__all__ = ["algorithm_reason", "inherit_parameters", "is_signed_by", "key_reason", "signature_reason", "unchecked_reason"]
 
 _DEFAULT = PROFILES["default"]
 
@@ -63,6 +64,19 @@ def signature_reason(right: bool | None, what: str, budget: Budget) -> Reason | 
     )
 
 
+def unchecked_reason(algorithm: bytes, spki: bytes, key: KeyFacts, what: str, backend: CryptoBackend) -> Reason | None:
+    """Why nobody here can tell whether a signature is right that `is_signed_by` did not find right; None where it is wrong."""
+    try:
+        backend.check_key(spki, signature_mechanism("", algorithm, key.type))
+    except LimitExceeded as error:
+        code = f"limit-{error.limit.replace('_', '-')}"
+        return Reason(code, "limits", f"the signature of {what} is by {error.message}", error.hint, "RFC 5280 §6.1.3 (a)(1)")
+    except (CryptoError, Asn1Error) as error:
+        message = f"the signature of {what} cannot be checked: {error.message}"
+        return Reason("key-unsupported", "path", message, error.hint, "RFC 5280 §6.1.3 (a)(1)")
+    return None
+
+
 def algorithm_reason(algorithm: bytes, issuer: KeyFacts, what: str, profile: Profile = _DEFAULT) -> Reason | None:
     """Why a signature algorithm is not accepted from a key of this type and size; None where it is."""
     try:
@@ -101,6 +115,12 @@ def key_reason(certificate: Certificate, profile: Profile = _DEFAULT) -> Reason 
     if key.type == "ec:explicit":
         # RFC 5480 §2.1.1: only named curves; by explicit ones somebody else's public key can be made one's own (CVE-2020-0601).
         return Reason("key-explicit-curve", "policy", f"{what}: its curve is written out", "its holder needs a new key", "RFC 5480 §2.1.1")
+    kind, _, curve = key.type.partition("unknown:")
+    if curve:
+        named = f"elliptic curve {curve} is" if kind == "ec:" else f"keys of algorithm {curve} are"
+        return Reason(
+            "key-unsupported", "policy", f"{what}: {named} not computed with", CURVES_READ if kind else "its holder needs another key"
+        )
     if profile.allow_legacy:
         return None
     if key.type in ("rsa", "rsa-pss") and key.bits < profile.rsa_bits:

@@ -20,7 +20,7 @@ from mailsec.pki.policies import PolicyGraph
 from mailsec.pki.profiled import profile_reasons
 from mailsec.pki.purpose import Purpose
 from mailsec.pki.result import CertificateCheck, PathOptions
-from mailsec.pki.signatures import algorithm_reason, inherit_parameters, is_signed_by, key_reason, signature_reason
+from mailsec.pki.signatures import algorithm_reason, inherit_parameters, is_signed_by, key_reason, signature_reason, unchecked_reason
 from mailsec.x509.certificate import Certificate
 from mailsec.x509.extensions import ANY_EXTENDED_KEY_USAGE
 from mailsec.x509.keys import key_facts
@@ -239,6 +239,8 @@ def _check_signature(
         certificate.fingerprint, certificate.tbs, certificate.signature_algorithm, certificate.signature, working_key, key, backend, budget
     )
     reason = signature_reason(right, notes.what, budget)
+    if right is False:
+        reason = unchecked_reason(certificate.signature_algorithm, working_key, key, notes.what, backend) or reason
     if reason is not None:
         notes.reasons.append(reason)
     reason = algorithm_reason(certificate.signature_algorithm, key, notes.what, options.profile)

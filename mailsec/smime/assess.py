@@ -30,6 +30,13 @@ _NOT_CHECKED = Reason(
     "revocation-not-checked", "revocation", "whether the certificate was revoked was not checked", "revocation is off, or has no source"
 )
 
+_OUTER_BROKEN = Reason(
+    "outer-signature-broken", "integrity", "a signature around this one is broken", "it may have been sent on by somebody"
+)
+_OUTER_UNCHECKED = Reason(
+    "outer-signature-unchecked", "parse", "a signature around this one cannot be checked", "ask who sent it on for another kind of key"
+)
+
 _OUTSIDE = Reason(
     "signature-outside-encryption",
     "policy",
@@ -86,10 +93,9 @@ def assess(
     signers = reports[innermost].signers
     reasons += [reason for signer in signers for reason in signer.reasons]
     broken_outside = [index for index in signed_layers[:-1] if not _is_intact(reports[index])]
+    unchecked = all(_is_unchecked(reports[index]) for index in broken_outside)
     if broken_outside:
-        reasons.append(
-            Reason("outer-signature-broken", "integrity", "a signature around this one is broken", "it may have been sent on by somebody")
-        )
+        reasons.append(_OUTER_UNCHECKED if unchecked else _OUTER_BROKEN)
         reasons += [reason for index in broken_outside for signer in reports[index].signers for reason in signer.reasons]
     intact = _is_intact(reports[innermost])
     # RFC 8551 §3.7: nothing is known of the signer and the unencrypted contents. Attack: somebody else's encrypted text, signed by a thief.
@@ -104,11 +110,19 @@ def assess(
         and all(layer.covers_all and not _forbids(_of_layer(layer)) for layer in result.layers[: innermost + 1])
         and not _forbids(result.reasons)
     )
-    return _verdict(result, reports, reasons, _word(trusted, intact and not broken_outside, reports[innermost], reasons), signers, trusted)
+    wrong = not ((intact or _is_unchecked(reports[innermost])) and unchecked)
+    word = _word(trusted, wrong, intact and not broken_outside, reports[innermost], reasons)
+    return _verdict(result, reports, reasons, word, signers, trusted)
 
 
 def _is_intact(layer: LayerReport) -> bool:
     return bool(layer.signers) and all(signer.intact for signer in layer.signers)
+
+
+def _is_unchecked(layer: LayerReport) -> bool:
+    """Not intact, but nothing shows that it was changed: its signers could not be read, or not computed with."""
+    broken = [signer for signer in layer.signers if not signer.intact]
+    return bool(broken) and not any(reason.stage == "integrity" for signer in broken for reason in signer.reasons)
 
 
 def _forbids(reasons: Iterable[Reason]) -> bool:
@@ -135,15 +149,15 @@ def _word_unsigned(reasons: Sequence[Reason]) -> SmimeWord:
     return SmimeWord.NEUTRAL if any(reason.stage == "parse" for reason in reasons) else SmimeWord.NONE
 
 
-def _word(trusted: bool, intact: bool, layer: LayerReport, reasons: Sequence[Reason]) -> SmimeWord:
+def _word(trusted: bool, wrong: bool, intact: bool, layer: LayerReport, reasons: Sequence[Reason]) -> SmimeWord:
     if trusted:
         return SmimeWord.PASS
     if any(reason.stage == "limits" for reason in reasons):
         return SmimeWord.PERMERROR
     if not intact:
-        # RFC 7281 §3: neutral is for a signature that cannot be read; one that can, and is wrong, fails.
+        # RFC 7281 §3: neutral is for a signature that cannot be read or processed; one that can, and is wrong, fails.
         unread = not layer.signers and any(reason.stage == "parse" for reason in layer.reasons)
-        return SmimeWord.NEUTRAL if unread else SmimeWord.FAIL
+        return SmimeWord.NEUTRAL if unread or not wrong else SmimeWord.FAIL
     if any(signer.revocation is Revocation.UNKNOWN and signer.chains for signer in layer.signers):
         return SmimeWord.TEMPERROR
     return SmimeWord.POLICY

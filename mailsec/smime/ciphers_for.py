@@ -96,6 +96,8 @@ def unfit(certificate: Certificate, profile: Profile) -> str:
         return "it is not for e-mail"
     if profile.recipient_keys and certificate.key_type not in profile.recipient_keys:
         return f"the profile {profile.name} does not allow keys of the type {certificate.key_type}"
+    if "unknown:" in certificate.key_type or certificate.key_type == "ec:explicit":
+        return f"its key, {certificate.key_type}, is none that is computed with"
     if certificate.key_type.startswith("ec:") and certificate.bits < 224:
         return f"an elliptic curve of {certificate.bits} bits"
     # RFC 8551 §4.2: shorter keys may be found by others.

@@ -234,6 +234,9 @@ def test_a_bag_of_certificates_costs_a_bounded_number_of_checks():
         def hash(self, digest):
             return BACKEND.hash(digest)
 
+        def check_key(self, *arguments):
+            return BACKEND.check_key(*arguments)
+
         def verify(self, *arguments):
             Counting.calls += 1
             return False
@@ -422,6 +425,9 @@ def test_signers_with_many_digests_cost_four_hashes_of_the_content():
             Counting.asked.append(digest)
             return BACKEND.hash(digest)
 
+        def check_key(self, *arguments):
+            return BACKEND.check_key(*arguments)
+
         def verify(self, *arguments):
             return BACKEND.verify(*arguments)
 
@@ -447,3 +453,11 @@ def test_eddsa_without_attributes_over_large_content_is_refused_with_that_reason
     cms = build(None, content=CONTENT, **good)
     assert codes(cms, None, limits=dataclasses.replace(DEFAULT_LIMITS, whole_content_octets=len(CONTENT))) == []
     assert codes(cms, None, limits=dataclasses.replace(DEFAULT_LIMITS, whole_content_octets=len(CONTENT) - 1)) == ["content-too-large"]
+
+
+def test_an_algorithm_that_is_not_known_leaves_open_whether_the_content_was_changed():
+    """SLH-DSA (RFC 9814), say: nothing was shown to be wrong. RFC 7281 §3: neutral, where it is not known."""
+    unknown = writer.sequence(writer.oid("2.16.840.1.101.3.4.3.20"))
+    for cms in (build(signature_algorithm=unknown), build(digest_algorithm=writer.sequence(writer.oid("1.2.840.113549.2.4")))):
+        (result,) = verify(cms, CONTENT)
+        assert not result.intact and [(reason.code, reason.stage) for reason in result.reasons] == [("signature-unreadable", "parse")]
