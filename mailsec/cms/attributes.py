@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
+from functools import lru_cache
 from hashlib import sha256
 
 from mailsec.algorithms.table import algorithm_of, digest_of
 from mailsec.asn1 import writer
-from mailsec.asn1.reader import INTEGER, OCTET_STRING, SEQUENCE, SET, Element, read_single
+from mailsec.asn1.reader import INTEGER, OCTET_STRING, SEQUENCE, SET, Element, read_element, read_single
 from mailsec.asn1.values import read_integer, read_octet_string, read_oid, read_time
 from mailsec.errors import Asn1Error, CmsError, CryptoError, LimitExceeded
 from mailsec.model.limits import DEFAULT_LIMITS, Limits
@@ -44,6 +45,9 @@ SIGNING_CERTIFICATE_V2 = "1.2.840.113549.1.9.16.2.47"
 
 # RFC 5652 §11.1 to §11.3, RFC 5035 §5.4, RFC 6211 §2, RFC 8551 §2.5.2: these stand at most once, with one value.
 _SINGLE = (CONTENT_TYPE, MESSAGE_DIGEST, SIGNING_TIME, ALGORITHM_PROTECTION, SIGNING_CERTIFICATE, SIGNING_CERTIFICATE_V2, CAPABILITIES)
+
+# Algorithms and certificate of a signer are the same in each message. Only what is short is kept, so that no message can fill memory.
+_KEPT = 512
 
 
 class Attributes:
@@ -105,6 +109,10 @@ def read_attributes(element: Element, *, limits: Limits = DEFAULT_LIMITS) -> Att
 
 def protected_algorithms(value: Element) -> tuple[bytes, bytes | None]:
     """CMSAlgorithmProtection (RFC 6211 §2): the digest and the signature AlgorithmIdentifier."""
+    return _kept_protection(value.encoding) if len(value) <= _KEPT else _protection(value)
+
+
+def _protection(value: Element) -> tuple[bytes, bytes | None]:
     digest: bytes | None = None
     signature: bytes | None = None
     for position, part in enumerate(value.expect(SEQUENCE, "CMSAlgorithmProtection")):
@@ -120,8 +128,17 @@ def protected_algorithms(value: Element) -> tuple[bytes, bytes | None]:
     return digest, signature
 
 
+@lru_cache(maxsize=1024)
+def _kept_protection(encoding: bytes) -> tuple[bytes, bytes | None]:
+    return _protection(read_element(encoding))
+
+
 def certificate_hash(value: Element, version: int) -> tuple[str, bytes, int | None]:
     """The first ESSCertID or ESSCertIDv2 (RFC 5035 §4, §5): digest name, hash of the certificate, its serial number if it is there."""
+    return _kept_hash(value.encoding, version) if len(value) <= _KEPT else _certificate_hash(value, version)
+
+
+def _certificate_hash(value: Element, version: int) -> tuple[str, bytes, int | None]:
     certificates = value.expect(SEQUENCE, "SigningCertificate").children()
     identifiers = certificates[0].expect(SEQUENCE, "certs").children() if certificates else []
     if not identifiers:
@@ -141,6 +158,11 @@ def certificate_hash(value: Element, version: int) -> tuple[str, bytes, int | No
         if issuer_serial and issuer_serial[-1].tag == INTEGER:
             serial = read_integer(issuer_serial[-1])
     return digest, octets, serial
+
+
+@lru_cache(maxsize=1024)
+def _kept_hash(encoding: bytes, version: int) -> tuple[str, bytes, int | None]:
+    return _certificate_hash(read_element(encoding), version)
 
 
 def same_algorithm(one: bytes, other: bytes | None) -> bool:

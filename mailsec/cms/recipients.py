@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from mailsec.algorithms.table import algorithm_of
 from mailsec.asn1.reader import OCTET_STRING, SEQUENCE, Element
 from mailsec.asn1.values import read_integer, read_octet_string, read_oid
+from mailsec.cms.identifiers import issuer_and_serial
 from mailsec.errors import Asn1Error, CryptoError
 from mailsec.x509.certificate import Certificate
 from mailsec.x509.names import Name
@@ -74,8 +75,7 @@ _Rid = tuple[bytes, int, bytes | None]
 def _rid(element: Element) -> _Rid:
     """RecipientIdentifier: issuer and serial number, or [0] subject key identifier."""
     if element.tag == SEQUENCE:
-        names = element.children()
-        return names[0].expect(SEQUENCE, "issuer").encoding, read_integer(names[1]), None
+        return *issuer_and_serial(element), None
     return b"", 0, read_octet_string(element, 0x80)
 
 

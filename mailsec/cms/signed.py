@@ -14,6 +14,7 @@ from mailsec.algorithms.table import digest_of
 from mailsec.asn1.reader import INTEGER, OBJECT_IDENTIFIER, OCTET_STRING, SEQUENCE, SET, Element, read_element, read_header
 from mailsec.asn1.stream import StringSpan, Walker
 from mailsec.asn1.values import read_integer, read_octet_string, read_oid
+from mailsec.cms.identifiers import issuer_and_serial
 from mailsec.errors import Asn1Error, CmsError, CryptoError, LimitExceeded
 from mailsec.model.limits import DEFAULT_LIMITS, Limits
 from mailsec.model.octets import Octets, octets_of
@@ -181,10 +182,7 @@ def _read_signer_info(element: Element) -> SignerInfo:
     issuer, serial, key_id = b"", 0, None
     sid = parts[1]
     if sid.tag == SEQUENCE:
-        names = sid.children()
-        if len(names) != 2:
-            raise Asn1Error("issuerAndSerialNumber of more or less than two parts")
-        issuer, serial = names[0].expect(SEQUENCE, "issuer").encoding, read_integer(names[1])
+        issuer, serial = issuer_and_serial(sid)
     else:
         # subjectKeyIdentifier [0] IMPLICIT OCTET STRING; OpenSSL before 0.9.8 and others wrote it EXPLICIT.
         key_id = sid.only().content if sid.tag == _CONTEXT_0 else read_octet_string(sid, 0x80)
