@@ -55,6 +55,8 @@ def try_key(module: Module, key: TokenKey) -> Iterator[dict[str, Any]]:
             yield row if handle.can(transport) else row | {"good": None, "reason": "the token does not know it"}
     if handle.can(AgreementMechanism()):
         yield _row(name, "ecdh", _agree(handle))
+    if key.key_type.startswith("ml-kem-"):
+        yield _row(name, key.key_type, _decapsulate(handle))
 
 
 def _asking(module: Module) -> Ask:
@@ -92,3 +94,8 @@ async def _agree(handle: TokenHandle) -> bool:
     peer = ec.generate_private_key(own.curve)
     spki = peer.public_key().public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
     return await handle.agree(AgreementMechanism(), spki) == peer.exchange(ec.ECDH(), own)
+
+
+async def _decapsulate(handle: TokenHandle) -> bool:
+    ciphertext, secret = await _backend.encapsulate(handle.key.public_key)
+    return await handle.decapsulate(ciphertext) == secret

@@ -23,9 +23,9 @@ _DETAILS = frozenset({"tls session"})
 """Events that come with every connection: lines of the level "debug", unless the client showed a certificate."""
 
 
-_USES = frozenset({"key used", "key not used"})
 _HOSTED = "tokens"
-"""A token's host writes a line for each use itself: it is the one that is believed."""
+"""A token's host writes a line for each use itself: it is the one that is believed. That a key could not be used is known here, too: the host
+may have hung, or have made a signature that does not verify."""
 
 
 class LogPlugin:
@@ -41,7 +41,7 @@ class LogPlugin:
         if self._log is None:
             # bound once, since structlog's lazy proxy costs several microseconds a call; and not before the log is configured
             self._log = (structlog.get_logger("mailsec.gateway") if self._given is None else self._given).bind()
-        if event.fields.get("store") == _HOSTED and event.name in _USES:
+        if event.fields.get("store") == _HOSTED and event.name == "key used":
             return
         fields = {name: value for name, value in event.fields.items() if value not in ("", 0, None)}
         if event.name in _ALARMS:

@@ -23,11 +23,13 @@ from mailsec.tokens.module import Module
 from mailsec.tokens.state import StateDirectory
 from tests.peers.gateway import PROJECT, Gateway, until
 from tests.peers.inbox import Inbox
+from tests.peers.lattice import Lattice
 from tests.peers.softhsm import Shim, SoftHsm
 
 __all__ = ["PIN", "PULLED", "World", "is_signed_by"]
 
 PIN = " 12 34 "
+PEOPLE: Mapping[str, str] = {"dave": "rsa-2048", "erin": "p256"}
 PULLED = (
     "C_GetSlotList empty",
     "C_GetTokenInfo 0xE0",
@@ -47,19 +49,32 @@ HASTY = (
 class World:
     """The gateway, its token and its shim."""
 
-    def __init__(self, directory: Path, inbox: Inbox, *, pin: str = PIN, module: Mapping[str, Any] | None = None, **changes: Any) -> None:
-        """`pin` is what stands in the pass phrase file; `module` are settings of the module; `changes` sections of the configuration."""
+    def __init__(
+        self,
+        directory: Path,
+        inbox: Inbox,
+        *,
+        pin: str = PIN,
+        module: Mapping[str, Any] | None = None,
+        people: Mapping[str, str] = PEOPLE,
+        lattice: bool = False,
+        **changes: Any,
+    ) -> None:
+        """`pin` is what stands in the pass phrase file; `module` are settings of the module; `people` have keys of these kinds on the token;
+        `lattice`: it has ML-DSA and ML-KEM; `changes` are sections of the configuration.
+        """
         self.hsm = SoftHsm(directory / "hsm")
         self.hsm.add("HSM 1", PIN)
         self.hsm.add("HSM 10", "other")
-        self.shim = Shim(directory / "shim")
+        front = Lattice(directory / "lattice") if lattice else self.hsm
+        self.shim = Shim(directory / "shim", front.library)
         self.authority = Authority("token CA", at=datetime.now(UTC) - timedelta(days=1))
         self.inbox = inbox
         self.certificates: dict[str, bytes] = {}
-        os.environ.update(self.hsm.environment | self.shim.environment)
-        with Module("make", self.hsm.library, state=StateDirectory(directory / "making")) as making:
+        os.environ.update(self.hsm.environment | front.environment | self.shim.environment)
+        with Module("make", front.library, state=StateDirectory(directory / "making")) as making:
             making.login("HSM 1", PIN.encode())
-            for name, kind in (("dave", "rsa-2048"), ("erin", "p256")):
+            for name, kind in people.items():
                 key = making.generate_key("HSM 1", kind, f"{name}-2026")
                 self.certificates[name] = self.authority.certify(key.public_key, f"{name}@example.org")
                 making.import_certificate("HSM 1", self.certificates[name], f"{name}-2026")

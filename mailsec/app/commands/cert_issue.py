@@ -55,6 +55,10 @@ class _Wanted:
     usage: str | None
     days: int | None
     assigned: tuple[str, ...]
+    existing: str = ""
+    """A key that is there: its id, or TOKEN:NAME."""
+    library: str = ""
+    pin_file: str = ""
 
 
 @json_option
@@ -72,6 +76,16 @@ class _Wanted:
 @click.option("--nickname", default="", help="What it is called here  [default: the CA's name, the first address, or Server-Cert]")
 @click.option("--name", default="", help="The person's name, for the certificate's subject  [default: the first address]")
 @kind_option
+@click.option(
+    "--with", "existing", metavar="KEY", default="", help="With --address: for a key that is there: its id, TOKEN:NAME or a PKCS#11 URI."
+)
+@click.option(
+    "--library",
+    metavar="FILE",
+    default="",
+    help="For a key on a token: its PKCS#11 library  [default: the modules of the configuration]",
+)
+@click.option("--pin-file", metavar="FILE", default="", help="The PIN of the token; - is standard input.")
 @click.option("--usage", type=click.Choice(issuing.MAIL_USAGES), help="What a key for mail is for  [default: all that it can]")
 @click.option(
     "--days", type=click.IntRange(1, 36500), help="How long it is valid  [default: 824 for mail, 397 for servers and responders, 3652]"
@@ -98,6 +112,9 @@ def issue(
     nickname: str,
     name: str,
     kind: str | None,
+    existing: str,
+    library: str,
+    pin_file: str,
     usage: str | None,
     days: int | None,
     assigned: tuple[str, ...],
@@ -109,7 +126,7 @@ def issue(
     domains: tuple[str, ...],
     database: DatabaseChoice,
 ) -> None:
-    """Make a CA, or a certificate from it with a new key; both are kept in the database, or in an NSS database (-d nss:DIR).
+    """Make a CA, or a certificate from it, mostly with a new key; both are kept in the database, or in an NSS database (-d nss:DIR).
 
     \b
     mailsec cert issue --new-ca "Example CA" --for example.org
@@ -117,6 +134,7 @@ def issue(
     mailsec cert issue --host mail.example.org
     mailsec cert issue --responder "Example OCSP"
     mailsec cert issue --request bob.csr -o bob.pem
+    mailsec cert issue --address kim@example.org --with "HSM 1:kem-2026"
     """
     from mailsec.app.databases import open_any
     from mailsec.app.files import write_file
@@ -141,8 +159,12 @@ def issue(
         raise UsageError("say for which domains the CA may vouch", hint='as in --for example.org, or "--for any"')
     if request_file and (kind or assigned):
         raise UsageError("a request has its own key: --key and --assign are not for it", hint="leave them out")
+    if existing and (kind or not addresses or request_file):
+        raise UsageError("--with is for --address and a key that is there", hint="leave --key out: it has its kind")
+    if (library or pin_file) and ":" not in existing:
+        raise UsageError("--library and --pin-file are for a key on a token", hint='name it: --with "TOKEN:NAME"')
     mailboxes = [Address.parse(address) for address in addresses]
-    wanted = _Wanted(check_nickname(nickname) if nickname else "", name, kind, usage, days, assigned)
+    wanted = _Wanted(check_nickname(nickname) if nickname else "", name, kind, usage, days, assigned, existing, library, pin_file)
     at = datetime.now(UTC)
     with open_any(output, database) as opened:
         if new_ca:
@@ -158,6 +180,8 @@ def issue(
                 entry = _responder(output, opened, issuer, responder, wanted, at)
             elif request_file:
                 entry = _requested(opened, issuer, request_file, mailboxes, wanted, at)
+            elif existing:
+                entry = _with_key(output, opened, issuer, mailboxes, wanted, at, database)
             else:
                 entry = _mail(output, opened, issuer, mailboxes, wanted, at)
     text = pem(entry.der, "CERTIFICATE")
@@ -230,6 +254,31 @@ def _mail(
     der = _mail_certificate(issuer, mailboxes, issuing.public_key_of(key), wanted.name, wanted, at)
     called = wanted.nickname or str(mailboxes[0]).replace(":", " ")
     return opened.add(der, called, source="issued", private_key=key, assigned=wanted.assigned, issuer=_registering(opened, issuer), at=at)
+
+
+def _with_key(
+    output: Output,
+    opened: CertDb | NssDb,
+    issuer: issuing.IssuedBy,
+    mailboxes: Sequence[Address],
+    wanted: _Wanted,
+    at: datetime,
+    database: DatabaseChoice,
+) -> CertificateEntry:
+    """For a key that is there: one that signs nothing (ML-KEM, X25519) can make no request."""
+    from mailsec.app.token_requests import is_on_token, key_on_token
+
+    if is_on_token(wanted.existing):
+        with key_on_token(output, database, wanted.existing, library=wanted.library, pin_file=wanted.pin_file) as handle:
+            public = handle.key.public_key
+    else:
+        octets = opened.key_octets(opened.find_key(wanted.existing).key_id, wanted.existing)
+        if octets is None:
+            raise UsageError(f"there is no private key {wanted.existing[:80]!r} here", hint="`mailsec key list` shows those that there are")
+        public = issuing.public_key_of(octets)
+    der = _mail_certificate(issuer, mailboxes, public, wanted.name, wanted, at)
+    called = wanted.nickname or str(mailboxes[0]).replace(":", " ")
+    return opened.add(der, called, source="issued", assigned=wanted.assigned, issuer=_registering(opened, issuer), at=at)
 
 
 def _requested(

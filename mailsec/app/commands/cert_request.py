@@ -60,7 +60,8 @@ def request(
     mailsec cert request --address alice@example.org --with "HSM 1:mail-2026"
 
     Send the request to the authority, and import what comes back: `mailsec cert import FILE`. The key is found by itself. The certificate
-    of a key on a token is put on that token, with the id of its key.
+    of a key on a token is put on that token, with the id of its key. A key that signs nothing (ML-KEM, X25519) can make no request: a
+    CA of this database gives it a certificate by `mailsec cert issue --with KEY`.
     """
     from mailsec.app.files import write_file
     from mailsec.app.token_requests import is_on_token
