@@ -190,6 +190,8 @@ def goals(rows: list[Case], limits: dict[str, float], bare: dict[str, list[float
     ]
     return (
         [row for row in found if not math.isnan(row[1])]
+        + paths.goals(limits)
+        + database.goals(limits)
         + smime.goals(limits)
         + mailbox.goals(limits)
         + reloads.goals(limits)
@@ -259,7 +261,7 @@ def main() -> int:
     if "plugins" in arguments.groups:
         limits |= plugins.figures()
     if "database" in arguments.groups:
-        limits |= database.figures()
+        limits |= database.figures(scale / 20 if arguments.quick else scale)
     if "smime" in arguments.groups:
         limits |= smime.figures(arguments.rounds, scale, lambda text: console.print(text, highlight=False))
     if "mailbox" in arguments.groups:
