@@ -55,6 +55,7 @@ class DescriptorWatch:
         self._hooked = False
         self._counting = False
         self._told = False
+        self._named = False
 
     async def watch(self) -> None:
         """Look again and again, as long as the worker lives."""
@@ -68,13 +69,15 @@ class DescriptorWatch:
         self._counting = count > self._limit * _SUSPICIOUS
         if not self._counting:
             self._opened.clear()
-            self._told = False
+            self._told = self._named = False
         elif not self._hooked:
             # It cannot be taken out again: it looks at `_counting` first.
             self._hooked = True
             sys.addaudithook(self._heard)
-        if count > self._limit * _ALARMING and not self._told:
+        # What leaks faster than we look is told at once, and again when it has a name.
+        if count > self._limit * _ALARMING and (not self._told or (self._opened and not self._named)):
             self._told = True
+            self._named = bool(self._opened)
             self._tell(count)
 
     def _tell(self, count: int) -> None:

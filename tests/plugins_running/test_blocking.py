@@ -287,3 +287,17 @@ def test_a_plugin_that_leaks_descriptors_is_named_before_the_limit_is_reached(tm
     held.clear()
     watch.look()
     assert not watch._counting
+
+
+def test_a_plugin_that_leaks_faster_than_anybody_looks_is_named_with_the_next_look(tmp_path):
+    scope = {"__name__": "leaky_plugin"}
+    exec("def leak(): return open('/dev/null')", scope)
+    plugin = type("Plugin", (), {"__module__": "leaky_plugin"})()
+    held, events = [], []
+    watch = DescriptorWatch(FakeRuntime(), Origins([("leaky", plugin)]), events.append, limit=100, count=lambda: 20 + len(held))
+    for target in (10, 60, 65, 66):
+        held += [scope["leak"]() for _ in range(target - len(held))]
+        watch.look()
+    for file in held:
+        file.close()
+    assert [event.fields["plugin"] for event in events] == ["", "leaky"]
