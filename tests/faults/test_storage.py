@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import shutil
 import signal
 import smtplib
 import subprocess
@@ -86,6 +88,30 @@ def test_full_disk_is_452_and_it_recovers(gateway, inbox):
     assert not any("middle@example.org" in one.recipients for one in inbox.messages)
     assert gateway.worker_pids()[0] == pid and alive(pid)
     until(lambda: not list((gateway.inside(spool) / "spool-0.bodies").iterdir()), 20, "bodies that are gone")
+
+
+def test_no_inodes_is_452_before_the_octets_come_and_it_recovers(gateway, inbox):
+    spool = gateway.directory / "spool"
+    gateway.start(mount=f"mount -t tmpfs -o size=112m,nr_inodes=400,mode=700 tmpfs {spool}")
+    others = gateway.inside(spool) / "others"
+    others.mkdir()
+    assert send(gateway, "before@example.org") == 250
+    count = 0
+    with contextlib.suppress(OSError):
+        while True:
+            (others / str(count)).touch()
+            count += 1
+    assert count > 300
+    with gateway.client() as client:
+        client.ehlo()
+        # RFC 1870 §6.1: at MAIL; nobody sends a message first to hear it then.
+        until(lambda: client.mail(CAROL)[0] == 452 or client.rset()[0] != 250, 20, "452 at MAIL")
+    assert send(gateway, "between@example.org") == 452
+    shutil.rmtree(others)
+    until(lambda: send(gateway, "after@example.org") == 250, 20, "inodes")
+    for name in ("before", "after"):
+        until(lambda name=name: any(f"{name}@example.org" in one.recipients for one in list(inbox.messages)))
+    assert not any("between@example.org" in one.recipients for one in inbox.messages)
 
 
 def test_what_was_taken_before_the_disk_was_full_arrives_though_it_stays_full(gateway, inbox):

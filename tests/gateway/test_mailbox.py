@@ -223,6 +223,14 @@ def test_without_servers_to_choose_from_the_separator_is_a_character():
         place_of(MailboxSettings(allowed=(Upstream("pop.example.com"),)), "alice")
 
 
+def test_the_separator_is_the_administrators_choice():
+    settings = MailboxSettings(allowed=(Upstream("pop.example.com"),), separator="%")
+    place = place_of(settings, "alice%pop.example.com:995")
+    assert (str(place.upstream), place.login, place.named) == ("pop.example.com:995", "alice", True)
+    with pytest.raises(Refused):
+        place_of(settings, "alice#pop.example.com:995")
+
+
 def test_anybodys_server_is_nobodys_owner():
     """A pattern has no domains, whatever it is given: its server would say whose mailbox it is."""
     place = place_of(MailboxSettings(allowed=(Upstream("*", 0, domains=("example.org",)),)), "alice@example.org#evil.example")

@@ -63,6 +63,8 @@ class Scene:
             listeners=[
                 {"name": "any", **own},
                 {"name": "known", **own, "sni": "known"},
+                {"name": "modern", **own, "tls_profile": "modern"},
+                {"name": "fips", **own, "tls_profile": "fips-algorithms"},
                 {"name": "named", **own, "sni": "required"},
                 {"name": "newest", **own, "require": '%{SSL_PROTOCOL} == "TLSv1.3" and %{SSL_CIPHER_USEKEYSIZE} >= 128'},
                 {"name": "optional", **certified, "client_certificates": "optional"},

@@ -5,6 +5,10 @@ from __future__ import annotations
 import datetime as dt
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509 import ocsp
 
 from mailsec.errors import Refused, Unavailable
 from mailsec.gateway.client_certificates import ClientCertificates
@@ -23,13 +27,14 @@ OPTIONAL = ListenerSettings("mtls", "127.0.0.1:465", "smtp", Origin.SUBMISSION, 
 
 
 class World:
-    """A trust store, a source of lists, and the judge between them."""
+    """A trust store, a source of lists and answers, and the judge between them."""
 
     def __init__(self) -> None:
         self.ca = Issuer("TLS CA", at=NOW)
         self.below = Issuer("TLS CA 2", at=NOW, issuer=self.ca)
         self.runtime = FakeRuntime(NOW)
         self.lists = [self.ca.crl(hours=48), self.below.crl(hours=48)]
+        self.responds = False
         self.fails = False
         self._anchors = (Anchor(self.ca.der, purposes=("tls-client",)),)
         revocation = RevocationSettings()
@@ -40,7 +45,14 @@ class World:
     local = True
 
     async def evidence(self, request):
-        return [Evidence("crl", data, "test", self.runtime.now()) for data in self.lists] if request.kind == "crl" else []
+        if request.kind == "crl":
+            return [Evidence("crl", data, "test", self.runtime.now()) for data in self.lists]
+        if request.kind != "ocsp" or not self.responds:
+            return []
+        certificate, issuer = (x509.load_der_x509_certificate(one) for one in (request.certificate, request.issuer))
+        asked = ocsp.OCSPRequestBuilder().add_certificate(certificate, issuer, hashes.SHA256()).build().public_bytes(Encoding.DER)
+        authority = self.ca if request.issuer == self.ca.der else self.below
+        return [Evidence("ocsp", authority.answer(asked, at=self.runtime.now(), hours=1), "test", self.runtime.now())]
 
     async def anchors(self, purpose="email"):
         if self.fails:
@@ -71,6 +83,20 @@ def test_session_resumed_after_the_client_certificate_was_revoked_is_refused():
         world.ask(REQUIRED, alice, resumed=True)
     judged = world.ask(OPTIONAL, alice, resumed=True)
     assert not judged.peer_verified and judged.peer_identity is None and judged.peer_reasons
+
+
+def test_client_certificate_is_judged_by_what_a_responder_says():
+    world = World()
+    world.lists, world.responds = [], True
+    alice = world.below.issue(addresses=("alice@example.org",), purpose="client")
+    assert world.ask(REQUIRED, alice).peer_verified
+    world.below.revoke(alice)
+    assert world.ask(REQUIRED, alice).peer_verified, "the answer is good for an hour"
+    world.runtime.advance(2 * 3600)
+    with pytest.raises(Refused, match="revoked"):
+        world.ask(REQUIRED, alice)
+    judged = world.ask(OPTIONAL, alice)
+    assert not judged.peer_verified and judged.peer_identity is None
 
 
 def test_certificate_that_ends_during_a_sessions_life_is_refused_when_it_is_resumed():

@@ -51,6 +51,27 @@ def test_certificate_is_chosen_by_name(scene, name, whose):
     assert shown(scene, "any", name) == getattr(scene, whose).der
 
 
+@pytest.mark.parametrize(
+    ("listener", "options", "taken"),
+    [
+        ("any", ("-tls1_2", "-cipher", "ECDHE-ECDSA-AES128-GCM-SHA256"), True),
+        ("any", ("-tls1_2", "-cipher", "AES128-GCM-SHA256:@SECLEVEL=0"), False),
+        ("any", ("-tls1_2", "-cipher", "ECDHE-ECDSA-AES128-SHA:@SECLEVEL=0"), False),
+        ("any", ("-tls1_3", "-ciphersuites", "TLS_CHACHA20_POLY1305_SHA256"), True),
+        ("modern", ("-tls1_3",), True),
+        ("modern", ("-tls1_2",), False),
+        ("fips", ("-tls1_2", "-cipher", "ECDHE-ECDSA-AES256-GCM-SHA384"), True),
+        ("fips", ("-tls1_3", "-ciphersuites", "TLS_CHACHA20_POLY1305_SHA256"), False),
+        ("fips", ("-tls1_3", "-groups", "X25519"), False),
+        ("fips", ("-tls1_3", "-groups", "P-256"), True),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
+)
+def test_profile_says_which_versions_ciphers_and_groups_are_taken(scene, need, listener, options, taken):
+    seen = s_client(scene, need, listener, *options)
+    assert bool(re.search(r"New, TLSv1\.[23], Cipher is (?!\(NONE\))", seen)) is taken, seen
+
+
 def test_rsa_and_ecdsa_side_by_side_each_with_its_own_chain(scene, need):
     for version, old, new in (("-tls1_2", "RSA+SHA256", "ECDSA+SHA256"), ("-tls1_3", "rsa_pss_rsae_sha256", "ECDSA+SHA256")):
         for algorithm, subject, certificates in ((old, "RSA-PSS|RSA", 1), (new, "ECDSA", 2)):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import poplib
 import re
 import socket
+from pathlib import Path
 
 import pytest
 
@@ -180,6 +181,34 @@ def test_large_message_comes_whole(empty):
     assert received.endswith(PLAIN + body)
     assert file.readline().startswith(b"+OK")
     client.quit()
+
+
+def test_promise_9_100_mib_read_by_pop3_cost_at_most_64_mib(empty):
+    """In a worker: file pages that it maps included. (promises/test_promise_9… holds the other ways.)"""
+
+    def read(size: int) -> None:
+        empty.dovecot.put("alice", PLAIN + (b"0123456789abcdef" * 4 + b"01234567\r\n") * (size // 74))
+        client = empty.reader()
+        client.sock.sendall(b"RETR 1\r\n")
+        file, octets = client.file, 0
+        assert file.readline().startswith(b"+OK")
+        while (line := file.readline()) != b".\r\n":
+            octets += len(line)
+        assert octets > size
+        client.sock.sendall(b"DELE 1\r\n")
+        assert file.readline().startswith(b"+OK")
+        client.quit()
+
+    def most() -> int:
+        pids = empty.gateway.pids()
+        return max(int(re.search(r"VmHWM:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())[1]) for pid in pids)
+
+    for _ in range(4):
+        # warm, whichever worker takes it: what one message of any size needs is not counted
+        read(1 << 20)
+    idle = most()
+    read(100 << 20)
+    assert most() - idle < 64 * 1024, f"{(most() - idle) // 1024} MiB"
 
 
 def test_behind_delivery_by_the_same_gateway_the_verdict_is_the_same(empty):
