@@ -17,7 +17,7 @@ def check_message(transaction, original):
     if original.find(b"Subject: fail") >= 0:
         raise RuntimeError("the house fails")
     if original.find(b"Subject: leak") >= 0:
-        leaked.append(open("/dev/null"))
+        leaked.append(Path("/dev/null").open())  # noqa: SIM115 - it leaks
     if original.find(b"Subject: look") >= 0:
         tls = transaction.session.tls
         SEEN.write_text(json.dumps(asdict(tls) if tls is not None else None, default=repr))

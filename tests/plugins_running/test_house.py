@@ -42,10 +42,9 @@ def gateway(tmp_path_factory) -> Iterator[Gateway]:
 
 def send(gateway: Gateway, subject: str, listener: str = "trusted") -> int:
     """The code of the reply to a message."""
-    with gateway.client(listener) as client:
-        with contextlib.suppress(smtplib.SMTPDataError):
-            client.sendmail("alice@example.org", ["carol@partner.example"], f"From: alice@example.org\r\nSubject: {subject}\r\n\r\nx\r\n")
-            return 250
+    with gateway.client(listener) as client, contextlib.suppress(smtplib.SMTPDataError):
+        client.sendmail("alice@example.org", ["carol@partner.example"], f"From: alice@example.org\r\nSubject: {subject}\r\n\r\nx\r\n")
+        return 250
     return 451
 
 
