@@ -103,9 +103,8 @@ class Supervisor:
         self._stopped_at = 0.0
         self._ping_number = 0
         # systemd speaks to the supervisor only.
-        self.systemd = Notifier(inherited.pop("NOTIFY_SOCKET", ""))
-        for name in ("CREDENTIALS_DIRECTORY", "WATCHDOG_USEC", "WATCHDOG_PID"):
-            inherited.pop(name, None)
+        self.systemd = Notifier.taken_from(inherited)
+        inherited.pop("CREDENTIALS_DIRECTORY", None)
 
     def run(self) -> int:
         """Start the workers and keep them until SIGTERM or SIGINT."""
@@ -126,6 +125,7 @@ class Supervisor:
             self.hosts.start()
         self.serving.start()
         self.reactor.callLater(self.timing.ping, self._ping)
+        self._live()
 
     @property
     def generations(self) -> list[Generation]:
@@ -236,9 +236,13 @@ class Supervisor:
                 worker.tell(do="ping", number=self._ping_number)
         if self.hosts is not None:
             self.hosts.ping()
+        self.reactor.callLater(self.timing.ping, self._ping)
+
+    def _live(self) -> None:
         if not self.stopping:
             self.systemd.tell("WATCHDOG=1")
-        self.reactor.callLater(self.timing.ping, self._ping)
+        # Twice as often as systemd wants to hear it: sd_watchdog_enabled(3).
+        self.reactor.callLater(min(self.timing.ping, self.systemd.patience / 2), self._live)
 
     # -- another generation ----------------------------------------------------------------------------------------------------
 

@@ -1,9 +1,11 @@
-"""What systemd is told of us: sd_notify(3)."""
+"""What systemd is told of us: sd_notify(3), sd_watchdog_enabled(3)."""
 
 from __future__ import annotations
 
+import os
 import socket
 import time
+from collections.abc import MutableMapping
 
 import structlog
 
@@ -15,8 +17,17 @@ _log = structlog.get_logger("mailsec.supervisor")
 class Notifier:
     """Speaks to the socket that systemd named in NOTIFY_SOCKET; silent where there is none."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, *, patience: float = float("inf")) -> None:
         self._address = address
+        self.patience = patience
+        """Seconds without WATCHDOG=1 after which systemd ends us (WatchdogSec=)."""
+
+    @classmethod
+    def taken_from(cls, environment: MutableMapping[str, str]) -> Notifier:
+        """As systemd set it up; its variables are removed, so that no child takes them for its own."""
+        address, microseconds, pid = (environment.pop(name, "") for name in ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"))
+        watched = microseconds.isdecimal() and int(microseconds) > 0 and pid in ("", str(os.getpid()))
+        return cls(address, patience=int(microseconds) / 1e6 if watched else float("inf"))
 
     def tell(self, *lines: str) -> None:
         """One datagram with lines like READY=1."""

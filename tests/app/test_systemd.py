@@ -11,8 +11,11 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from mailsec.app.cli import COMMANDS
 from mailsec.app.control_socket import ask
+from mailsec.app.systemd import Notifier
 
 from .conftest import PROJECT, Served, until
 
@@ -69,6 +72,23 @@ def test_systemd_opens_the_port_and_hears_how_it_goes(tmp_path):
             served.kill()
 
 
+@pytest.mark.parametrize(
+    ("said", "seconds"),
+    [
+        ({"WATCHDOG_USEC": "3000000", "WATCHDOG_PID": str(os.getpid())}, 3.0),
+        ({"WATCHDOG_USEC": "3000000"}, 3.0),
+        ({"WATCHDOG_USEC": "3000000", "WATCHDOG_PID": "1"}, float("inf")),
+        ({"WATCHDOG_USEC": "0"}, float("inf")),
+        ({"WATCHDOG_USEC": "-1"}, float("inf")),
+        ({}, float("inf")),
+    ],
+)
+def test_the_watchdog_of_the_unit_says_how_often_it_hears_of_us(said: dict[str, str], seconds: float):
+    environment = {"NOTIFY_SOCKET": "/nowhere", "PATH": "/bin", **said}
+    assert Notifier.taken_from(environment).patience == seconds
+    assert environment == {"PATH": "/bin"}
+
+
 def test_the_socket_unit_names_ports_of_an_example_as_its_listeners_do(need, tmp_path):
     unit = (PROJECT / "contrib/systemd/mailsec.socket").read_text()
     example = (PROJECT / "contrib/in-front-of-dovecot/mailsec.toml").read_text()
@@ -86,6 +106,8 @@ def test_the_container_runs_commands_that_exist_without_root():
     lines = (PROJECT / "contrib/container/Containerfile").read_text().splitlines()
     said = {line.split(" ", 1)[0]: line.split(" ", 1)[1] for line in lines if re.match(r"[A-Z]+ ", line)}
     assert said["USER"] == "mailsec" and said["ENTRYPOINT"] == '["mailsec"]'
+    # Both belong to mailsec's user, which a tmpfs would not.
+    assert said["VOLUME"].split() == ["/var/lib/mailsec", "/run/mailsec"]
     called = [re.findall(r'"([a-z]+)"', said["CMD"])[0], re.search(r'"mailsec", "([a-z]+)"', said["HEALTHCHECK"])[1]]
     assert all(name in COMMANDS for name in called)
     assert not any(line.startswith("ENV") and "PASS" in line for line in lines)

@@ -113,11 +113,11 @@ class Place:
     `wrote` has what each block of the page wrote; `world` is everybody's MX, and `provider` the relay of the provider.
     """
 
-    def __init__(self, page: str, *, postfix_at: str = "") -> None:
+    def __init__(self, page: str, *, postfix_at: str = "", systemd: bool = False) -> None:
         self.page = page
         self.directory = Path(tempfile.mkdtemp(prefix="mailsec-machine-"))
         self.directory.chmod(0o755)
-        self.machine = Machine(self.directory, like=_machine_with_mailsec())
+        self.machine = Machine(self.directory, like=_machine_with_mailsec(), systemd=systemd)
         self.world: Inbox
         self.provider: Inbox | None = None
         self.wrote: list[str] = []

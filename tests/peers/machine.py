@@ -2,8 +2,9 @@
 
 It is a set of namespaces (files, network, processes) on this machine. /etc, /var, /opt, /usr/local and /home are overlays, so Debian's Postfix and
 Dovecot lie there as they were installed, and `useradd`, `postconf -e` or port 25 belong to the machine alone; /opt/mailsec is this checkout.
-192.0.2.0/24 are all its own addresses, and a cable leads to the world, 198.51.100.0/24, where tests send and receive. There is no
-systemd in it: `systemctl` and `journalctl` are tests/peers/systemctl.py, which starts mailsec as its unit says. Needs root.
+192.0.2.0/24 are all its own addresses, and a cable leads to the world, 198.51.100.0/24, where tests send and receive. Needs root.
+There is no systemd in it: `systemctl` and `journalctl` are tests/peers/systemctl.py, which starts mailsec as its unit says. Where cgroups can be
+had, a real systemd can be its first process instead (`systemd=True`); it starts no service but those that are asked for.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from typing import Any, TypeVar
 
 from tests.peers.gateway import PROJECT, until
 
-__all__ = ["Machine", "why_not"]
+__all__ = ["Machine", "why_no_systemd", "why_not"]
 
 T = TypeVar("T")
 
@@ -58,6 +59,8 @@ ip route add local 198.51.100.0/24 dev lo
 ip route add 192.0.2.0/24 via 203.0.113.1
 END
 ip route add 198.51.100.0/24 via 203.0.113.2
+"""
+STAND_IN = """
 for name in systemctl journalctl; do
   printf '#!/bin/sh\\nexec {python} {project}/tests/peers/systemctl.py %s "$@"\\n' $name > /usr/local/bin/$name
   chmod 755 /usr/local/bin/$name
@@ -65,6 +68,53 @@ done
 echo ready
 exec sleep infinity
 """
+# systemd empties /tmp, makes devices and sets the kernel's variables as it begins: here /tmp, /dev and the hierarchy of cgroups are its own, and what
+# would do the rest is masked. It mounts the credentials of a service from outside of that: mounts are shared within the machine.
+SYSTEMD = """
+mount --bind {project} /mnt
+mount -t tmpfs -o mode=1777 tmpfs /tmp
+mkdir -p {project}
+mount --move /mnt {project}
+mount -t tmpfs -o mode=755 tmpfs /mnt
+mkdir /mnt/pts /mnt/shm
+for node in null zero full random urandom tty; do
+  touch /mnt/$node
+  mount --bind /dev/$node /mnt/$node
+done
+mount -t devpts -o newinstance,ptmxmode=0666,mode=620,gid=5 devpts /mnt/pts
+mount -t tmpfs -o mode=1777 tmpfs /mnt/shm
+ln -s pts/ptmx /mnt/ptmx
+ln -s /proc/self/fd /mnt/fd
+ln -s fd/0 /mnt/stdin
+ln -s fd/1 /mnt/stdout
+ln -s fd/2 /mnt/stderr
+mount --rbind /mnt /dev
+umount --recursive /mnt
+mount -t cgroup2 cgroup2 /sys/fs/cgroup
+mkdir -p /run/systemd/system /run/systemd/journald.conf.d
+rm -f /usr/local/bin/systemctl /usr/local/bin/journalctl
+for unit in {masked}; do
+  ln -s /dev/null /run/systemd/system/$unit
+done
+printf '[Unit]\\nRequires=basic.target\\nAfter=basic.target\\n' > /run/systemd/system/machine.target
+printf '[Journal]\\nStorage=volatile\\n' > /run/systemd/journald.conf.d/machine.conf
+: > /etc/fstab
+mount --make-rshared /
+echo ready
+exec env -i container=machine PATH={path} {systemd} --system --unit=machine.target --log-target=journal --show-status=no > /dev/null
+"""
+SYSTEMD_PROGRAM = Path("/usr/lib/systemd/systemd")
+# What changes the kernel's settings or the disk's files when a machine begins (the kernel is that of all), and what starts other packages' services.
+MASKED = (
+    *(
+        f"systemd-{name}.service"
+        for name in ("sysctl", "modules-load", "remount-fs", "tmpfiles-setup", "tmpfiles-setup-dev", "udevd", "sysusers")
+    ),
+    *(f"systemd-{name}.service" for name in ("random-seed", "timesyncd", "update-utmp", "networkd", "resolved", "binfmt", "journal-flush")),
+    *("sockets.target", "timers.target", "paths.target", "kmod-static-nodes.service", "modprobe@.service"),
+    *("dev-hugepages.mount", "dev-mqueue.mount", "sys-fs-fuse-connections.mount"),
+    *(f"sys-kernel-{name}.mount" for name in ("debug", "tracing", "config")),
+)
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 CLONE_NEWNET = 0x40000000
 
@@ -80,6 +130,26 @@ def why_not() -> str:
     if subprocess.run(command, capture_output=True, check=False).returncode != 0:
         return "no namespaces with overlays here"
     return ""
+
+
+def why_no_systemd() -> str:
+    """Why systemd cannot be the first process of such a machine here; "" where it can."""
+    if not SYSTEMD_PROGRAM.exists():
+        return "systemd is absent: apt-get install systemd"
+    above = _cgroups()
+    trial = (above or Path("/nowhere")) / f"mailsec-trial-{os.getpid()}"
+    try:
+        trial.mkdir()
+        trial.rmdir()
+    except OSError as problem:
+        return f"no cgroup of version 2 can be made: {problem}"
+    return ""
+
+
+def _cgroups() -> Path | None:
+    """Where the hierarchy of version 2 is mounted."""
+    lines = (line.split() for line in Path("/proc/self/mounts").read_text().splitlines())
+    return next((Path(fields[1]) for fields in lines if fields[2] == "cgroup2"), None)
 
 
 def _hidden() -> list[Path]:
@@ -108,10 +178,18 @@ def _child(pid: int) -> int:
 
 
 class Machine:
-    """Use it as a context manager. What it was changed to lies in `directory`; `like` is the directory of one that is taken up from there."""
+    """Use it as a context manager. What it was changed to lies in `directory`; `like` is the directory of one that is taken up from there.
 
-    def __init__(self, directory: Path, like: Path | None = None) -> None:
+    `systemd`: it is the machine's first process.
+    """
+
+    def __init__(self, directory: Path, like: Path | None = None, *, systemd: bool = False) -> None:
         self.directory = directory
+        self._cgroup: Path | None = None
+        if systemd:
+            above = _cgroups()
+            assert above is not None
+            self._cgroup = above / f"mailsec-{directory.name}"
         if like is not None:
             subprocess.run(["cp", "-a", str(like / "layers"), str(directory)], check=True)
         self._environment: dict[str, str] = {}
@@ -121,16 +199,24 @@ class Machine:
     def __enter__(self) -> Machine:
         unveiled, hidden = _unveiled(self.directory, _hidden())
         overlays = [*OVERLAYS, *{path.parts[1] for path in hidden}]
-        script = SETUP.format(
+        script = (SETUP + (STAND_IN if self._cgroup is None else SYSTEMD)).format(
             unveiled=unveiled,
             overlays=" ".join(overlays),
             hidden=" ".join(map(str, hidden)),
             directory=self.directory,
             project=PROJECT,
             python=sys.executable,
+            masked=" ".join(MASKED),
+            path=PATH,
+            systemd=SYSTEMD_PROGRAM,
         )
+        command = ["unshare", "--mount", "--net", "--pid", "--fork", "--mount-proc", "--kill-child", "sh", "-c", script]
+        if self._cgroup is not None:
+            self._cgroup.mkdir()
+            command[1:1] = ["--cgroup", "--uts", "--ipc"]
+            command[:0] = ["sh", "-c", 'echo $$ > "$0/cgroup.procs" && exec "$@"', str(self._cgroup)]
         self._process = subprocess.Popen(
-            ["unshare", "--mount", "--net", "--pid", "--fork", "--mount-proc", "--kill-child", "sh", "-c", script],
+            command,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=(self.directory / "stderr").open("wb"),
@@ -141,6 +227,8 @@ class Machine:
             raise RuntimeError(f"no machine: {(self.directory / 'stderr').read_text()}")
         self._pid = _child(self._process.pid)
         self._world = _child(self._pid)
+        if self._cgroup is not None:
+            until(lambda: self.run("systemctl is-active machine.target 2>&1 || true") == "active\n", 60, "systemd")
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -150,6 +238,10 @@ class Machine:
         # unshare takes its first process, and that all others, with it.
         self._process.kill()
         self._process.wait(20)
+        if self._cgroup is not None:
+            until(lambda cgroup=self._cgroup: "populated 0" in (cgroup / "cgroup.events").read_text(), 20, "the end of the machine")
+            for directory, _, _ in os.walk(self._cgroup, topdown=False):
+                Path(directory).rmdir()
 
     def run(self, script: str, *, succeeds: bool = True) -> str:
         """Run lines of shell in /opt/mailsec, as root; what they wrote, both streams. `export` lasts, as it does in a terminal."""
