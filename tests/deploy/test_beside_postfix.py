@@ -6,6 +6,7 @@ import smtplib
 
 import pytest
 
+from tests.deploy.partner import Dora
 from tests.deploy.place import ALICE, CAROL, GATEWAY, PASSWORD, Place
 from tests.peers.gateway import until
 
@@ -13,7 +14,14 @@ from tests.peers.gateway import until
 @pytest.fixture(scope="module")
 def place(machines):
     with Place("deploy/beside-postfix.md") as place:
-        yield place.follow()
+        yield place
+
+
+@pytest.fixture(scope="module", autouse=True)
+def dora(place):
+    dora = Dora(place)
+    place.follow()
+    return dora
 
 
 def submission(place):
@@ -30,6 +38,15 @@ def test_what_people_submit_leaves_signed_to_the_world(place):
     delivered = until(lambda: place.world.of("<out@demo.example.org>"), 60)[0]
     assert delivered.reverse_path == ALICE and delivered.recipients == (CAROL,)
     place.verify(delivered.octets)
+
+
+def test_what_people_submit_for_a_partner_leaves_encrypted_for_her(place, dora):
+    dora.is_written_to(submission(place), "price")
+
+
+def test_what_is_encrypted_for_a_reader_arrives_opened(place, dora):
+    place.arrives(place.machine.smtp(GATEWAY, 25), dora.encrypted("secret", "Dear Alice,\n\nwe meet on Wednesday.\n"))
+    assert place.results("secret").startswith("smime=pass") and "on Wednesday" in place.mailbox("secret")
 
 
 def test_attack_login_cannot_send_as_somebody_else(place):

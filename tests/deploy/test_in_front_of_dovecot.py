@@ -6,6 +6,7 @@ import smtplib
 
 import pytest
 
+from tests.deploy.partner import Dora
 from tests.deploy.place import ALICE, CAROL, GATEWAY, Place
 from tests.peers.gateway import until
 
@@ -13,7 +14,14 @@ from tests.peers.gateway import until
 @pytest.fixture(scope="module")
 def place(machines):
     with Place("deploy/in-front-of-dovecot.md") as place:
-        yield place.follow()
+        yield place
+
+
+@pytest.fixture(scope="module", autouse=True)
+def dora(place):
+    dora = Dora(place)
+    place.follow()
+    return dora
 
 
 def test_the_page_shows_what_it_says(place):
@@ -26,6 +34,10 @@ def test_what_people_submit_leaves_signed_to_the_world(place):
     delivered = until(lambda: place.world.of("<out@demo.example.org>"), 60)[0]
     assert delivered.reverse_path == ALICE and delivered.recipients == (CAROL,)
     place.verify(delivered.octets)
+
+
+def test_what_people_submit_for_a_partner_leaves_encrypted_for_her(place, dora):
+    dora.is_written_to(place.machine.smtp(GATEWAY, 465, tls=place.tls()), "price")
 
 
 def test_what_arrives_lies_in_the_mailbox_with_its_verdict(place):
@@ -41,14 +53,18 @@ def test_somebody_whom_dovecot_does_not_know_is_refused(place):
     assert refused.value.recipients["bobby@example.org"][0] == 550
 
 
-def test_while_dovecot_is_away_nothing_is_lost(place):
+def test_while_dovecot_is_away_nothing_is_lost_and_what_was_encrypted_does_not_lie_in_clear(place, dora):
     place.machine.run("systemctl stop dovecot")
     # Each worker remembers for itself who exists: one that does not know Alice yet says 451.
     place.arrives_again(place.letter("away"))
+    place.arrives_again(dora.encrypted("secret", "Dear Alice,\n\nwe meet on Wednesday.\n"))
     with place.machine.smtp(GATEWAY, 25) as client, pytest.raises(smtplib.SMTPRecipientsRefused) as refused:
         client.sendmail(CAROL, ["robert@example.org"], place.letter("robert"))
     assert refused.value.recipients["robert@example.org"][0] == 451
-    place.machine.until("mailsec queue list", "again in")
+    until(lambda: place.machine.run("mailsec queue list").count("again in") == 2, 60, "both to be opened, and to have been tried")
+    assert place.machine.run("grep --recursive --files-with-matches --text Tuesday /var/lib/mailsec") != ""
+    assert place.machine.run("grep --recursive --files-with-matches --text Wednesday /var/lib/mailsec || true") == ""
     place.machine.run("systemctl start dovecot")
     place.flush()
     assert place.results("away").startswith("smime=pass")
+    assert place.results("secret").startswith("smime=pass") and "on Wednesday" in place.mailbox("secret")
