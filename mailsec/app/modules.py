@@ -98,8 +98,9 @@ class Assignments:
         """`{"label", "der", "chain"}`, DER in base64, of each certificate of a key that a host lists."""
 
     def told(self) -> dict[str, Any]:
-        """What a host is told."""
-        return {"assigned": self.current, "certificates": list(self.certificates)}
+        """What a host is told; "known" are the keys (SHA-256, hex) whose certificates were asked for: of any other nobody can say yet whose it is."""
+        known = sorted(digest.hex() for digest in self._asked)
+        return {"assigned": self.current, "certificates": list(self.certificates), "known": known}
 
     def listed(self, module: str, public_keys: Iterable[bytes]) -> bool:
         """A host lists these keys (SubjectPublicKeyInfo); True where their certificates were not asked for yet."""
@@ -117,9 +118,9 @@ class Assignments:
         except MailsecError as error:
             _log.error("assignments of keys cannot be read", error=error.message, hint=error.hint)
             return False
-        before = self.current, self.certificates
+        before = self.current, self.certificates, self._asked
         self._changes, self._asked, self.current, self.certificates = changes, keys, found, certificates
-        return (found, certificates) != before
+        return (found, certificates, keys) != before
 
     def _all_listed(self) -> frozenset[bytes]:
         return frozenset().union(*self._listed.values())

@@ -169,12 +169,26 @@ class _Place(ProcessProtocol):
             self._listed(tokens)
             await self._tell_certificates(tokens)
             wanted = [token for token in tokens if self._wants_pin(token)]
-            if not wanted:
-                return
             found = [await deferToThread(hosts.pins.obtain, name, token) for token in wanted]
-            if not any(found) or self.connection is not connection:
+            if self.connection is not connection:
+                return
+            self._tell_without_pin(connection, tokens)
+            if not any(found):
                 return
             answer = await connection.ask(_LOGIN_SECONDS, Verb.CONFIGURE, json_field(self._pins()))
+
+    def _tell_without_pin(self, connection: HostConnection, tokens: Sequence[ListedToken]) -> None:
+        """Which tokens nobody will log in to: mail waits no longer for what may be on them."""
+        without = [
+            token.name
+            for token in tokens
+            if token.login_required
+            and not token.usable
+            and not token.settled
+            and (self.module.name, token.name) not in self.hosts.pins.known
+        ]
+        if without:
+            connection.transport.write(json_frame(Verb.CONFIGURE, 0, {"without_pin": without}))
 
     def _pins(self) -> dict[str, Any]:
         """PINs for a host that starts; after a crash at most once a minute."""
@@ -231,6 +245,8 @@ class _Place(ProcessProtocol):
             await self._tell_certificates(tokens)
             if any(self._wants_pin(token) for token in tokens):
                 await self._configure(first=False)
+            else:
+                self._tell_without_pin(connection, tokens)
 
     def _failed(self, failure: Failure) -> None:
         if isinstance(failure.value, MailsecError):

@@ -131,6 +131,12 @@ class TokenKeys:
             if not client.listed:
                 raise client.unavailable()
             for token in client.tokens:
+                if not token.settled:
+                    raise KeyUnavailable(
+                        f"whose keys are on token {token.label!r} is not known yet",
+                        hint="see mailsec token list",
+                        stage=f"token:{token.label}",
+                    )
                 # Private keys are not shown before the login; certificates are.
                 if not token.usable and token.login_required and not token.keys:
                     for one in token.certificates:

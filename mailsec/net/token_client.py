@@ -51,6 +51,8 @@ class ListedToken:
     login_required: bool = True
     pin_pad: bool = False
     problem: str = ""
+    settled: bool = True
+    """False as long as it is not known whose keys are on it: nobody has logged in yet, or looked for their certificates in the database."""
     certificates: tuple[ListedCertificate, ...] = ()
     keys: tuple[TokenKey, ...] = ()
     assigned: Mapping[bytes, tuple[tuple[str, str], ...]] = field(default_factory=dict)
@@ -79,6 +81,7 @@ def _token(row: Mapping[str, Any]) -> ListedToken:
         bool(row["login_required"]),
         bool(row.get("pin_pad", False)),
         str(row["problem"]),
+        bool(row.get("settled", True)),
         tuple(ListedCertificate(one["label"], bytes.fromhex(one["id"]), base64.b64decode(one["der"])) for one in row["certificates"]),
         tuple(
             TokenKey(name, one["label"], bytes.fromhex(one["id"]), one["key_type"], int(one["bits"]), base64.b64decode(one["public_key"]))
@@ -245,10 +248,13 @@ class TokenClient:
         if connection is None:
             return
         answer = await connection.ask(self._call_seconds, Verb.LIST)
+        open_before = {token.name for token in self.tokens if not token.settled}
         self._list(read_listing(read_json(answer)))
         if self.on_back is not None:
             # After a new connection whatever can be used may have been waited for.
-            names = [token.name for token in self.tokens if token.usable] if back is None else back
+            names = [token.name for token in self.tokens if token.usable] if back is None else list(back)
+            # Mail waits for them whose sender or recipient may have had a key there, and is now known to have one or none.
+            names += [token.name for token in self.tokens if token.settled and token.name in open_before]
             labels = [token.label for token in self.tokens if token.name in names]
             needs = [f"token:{name}" for name in (*names, *labels, *([self.module] if back is None else ()))]
             if needs:

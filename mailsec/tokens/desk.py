@@ -37,6 +37,8 @@ _REMEMBERED_DAYS: Final = 30
 """A token that was away for longer is forgotten."""
 
 
+_SETTLE_SECONDS: Final = 120.0
+"""How long after a token was put in mail waits until it is known whose keys are on it: a token that never says holds nothing up for ever."""
 _NOBODY = ("", "")
 """A pattern that no address fits."""
 
@@ -84,6 +86,11 @@ class Desk:
         self._proven: set[str] = set()
         self._assigned: dict[str, list[tuple[str, str]]] | None = {}
         self._given: tuple[GivenCertificate, ...] = ()
+        self._looked_up: frozenset[str] | None = frozenset()
+        """Keys (SHA-256 of SubjectPublicKeyInfo) of which the supervisor has said whose they are; None: one that says it of none."""
+        self._without_pin: frozenset[str] = frozenset()
+        """Tokens that nobody has a PIN for."""
+        self._seen_at: dict[str, float] = {}
         self._uses: dict[tuple[bytes, bytes], _Use] = {}
         self._buckets: dict[str, tuple[float, float]] = {}
         self._bucket_lock = threading.Lock()
@@ -110,6 +117,11 @@ class Desk:
             self._listed_at = float("-inf")
         if "certificates" in value:
             self._given = given_certificates(value["certificates"])
+            known = value.get("known")
+            self._looked_up = frozenset(map(str, known)) if isinstance(known, list) else None
+            self._listed_at = float("-inf")
+        if isinstance(value.get("without_pin"), list):
+            self._without_pin = frozenset(map(str, value["without_pin"]))
             self._listed_at = float("-inf")
 
     def login(self, name: str, pin: bytes | None) -> str:
@@ -227,9 +239,14 @@ class Desk:
                 row = dict(old.get(name) or {"name": name, "label": token.state.label, "certificates": [], "keys": [], "mechanisms": []})
                 uses |= {known: use for known, use in self._uses.items() if known[0] == name.encode()}
             info = token.info()
+            usable = name in self._usable
+            decided = usable or not info.login_required or bool(info.problem) or name in self._without_pin
+            seen_at = self._seen_at.setdefault(name, self._monotonic())
             row |= {
+                "settled": self._monotonic() > seen_at + _SETTLE_SECONDS
+                or ((decided or old.get(name, {}).get("settled", False)) and self._is_looked_up(row["keys"])),
                 "seen": today,
-                "usable": name in self._usable,
+                "usable": usable,
                 "problem": info.problem,
                 "login_required": info.login_required,
                 "pin_pad": info.pin_pad,
@@ -237,11 +254,16 @@ class Desk:
             rows.append(row)
         # A card that is out at the start is remembered: mail for it waits, and is not told that there is no key.
         names = {row["name"] for row in rows}
-        absent = [row | {"usable": False} for row in old.values() if row["name"] not in names]
+        absent = [row | {"usable": False, "settled": self._is_looked_up(row["keys"])} for row in old.values() if row["name"] not in names]
+        self._seen_at = {name: at for name, at in self._seen_at.items() if name in names}
         rows += [row for row in absent if today - row.get("seen", 0) <= _REMEMBERED_DAYS]
         self._uses = uses
         self._listing = {"tokens": rows}
         self._listed_at = self._monotonic()
+
+    def _is_looked_up(self, keys: Sequence[Mapping[str, Any]]) -> bool:
+        known = self._looked_up
+        return known is None or all(hashlib.sha256(base64.b64decode(key["public_key"])).hexdigest() in known for key in keys)
 
     def _rows_for(self, key: TokenKey) -> list[tuple[str, str]]:
         if self._assigned is None:

@@ -42,7 +42,7 @@ HASTY = (
     "import functools, sys; from mailsec.app import supervisor, cli, token_hosts\n"
     "supervisor.Timing = functools.partial(supervisor.Timing, ping=0.2)\n"
     "token_hosts.HostTiming = functools.partial(token_hosts.HostTiming, silence=2.0, start=20.0, given_again=0.5)\n"
-    "cli.main(sys.argv[1:])\n"
+    "{changed}cli.main(sys.argv[1:])\n"
 )
 
 
@@ -95,12 +95,13 @@ class World:
             database.add(self.certificates["judith"], "judith of the database", at=datetime.now(UTC))
         secret.write_text(f"internal:{own}\nHSM 10:other\nHSM 1:{pin}\n")
 
-    def start(self) -> World:
+    def start(self, changed: str = "") -> World:
+        """`changed` is Python that the supervisor runs first."""
         gateway = self.gateway
         began = len(gateway._events("ready"))
         with gateway.log.open("ab") as log:
             gateway.gateway = subprocess.Popen(
-                [sys.executable, "-c", HASTY, "serve", "-c", str(gateway.configuration)],
+                [sys.executable, "-c", HASTY.format(changed=changed), "serve", "-c", str(gateway.configuration)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

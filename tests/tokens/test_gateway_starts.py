@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import smtplib
@@ -151,3 +152,66 @@ def test_an_nss_database_is_a_token_of_a_module(make, tmp_path, need):
     )
     assert verified.returncode == 0, verified.stderr
     assert [one for one in world.gateway._events("key used") if one["key"] == "NSS Certificate DB:frank"]
+
+
+# The supervisor takes its time over what it does once it has seen a card.
+SLOWLY = """
+import os, time
+from mailsec.app import {module}
+real = {module}.{what}
+def slowly(self, *arguments):
+    while self.{when} and not os.path.exists({go!r}):
+        time.sleep(0.05)
+    return real(self, *arguments)
+{module}.{what} = slowly
+"""
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        {"module": "modules", "what": "Assignments.refresh", "when": "_all_listed()"},
+        {"module": "pins", "what": "Pins.obtain", "when": "settings"},
+    ],
+    ids=["its certificates are looked up", "its PIN is asked for"],
+)
+def test_mail_waits_for_a_card_that_is_seen_for_the_first_time_until_it_is_known_whose_keys_it_has(make, tmp_path, what):
+    go = tmp_path / "go"
+    world = make().start(SLOWLY.format(go=str(go), **what))
+    if what["module"] == "modules":
+        until(world.ready, what="the login")
+    until(lambda: unsettled(world), what="the card")
+    for who in ("judith", "frank"):
+        world.send(f"{who}@example.org", f"of {who}")
+    until(lambda: len([one for one in world.gateway.waiting() if one.need.startswith("token:")]) == 2, what="mail that waits for the card")
+    world.send("alice@example.org", "of alice")
+    world.arrived("of alice")
+    go.touch()
+    assert is_signed_by(world, world.arrived("of judith", 60), "judith")
+    # Frank has no key there either: his mail goes the way of mail without one.
+    until(lambda: not world.gateway.waiting(), what="an answer for the other")
+    with pytest.raises(smtplib.SMTPDataError) as caught:
+        world.send("frank@example.org", "once more")
+    assert caught.value.smtp_code == 550
+
+
+def test_mail_without_a_key_does_not_wait_for_a_token_that_nobody_logs_in_to(make):
+    world = make(module={"tokens": ["HSM 10"]}).start()
+    until(lambda: world.ready("HSM 10"), what="the token that is wanted")
+
+    def refused() -> bool:
+        try:
+            world.send("frank@example.org", "of frank")
+        except smtplib.SMTPDataError as error:
+            return error.smtp_code == 550
+        return False
+
+    until(refused, what="a refusal")
+
+
+def unsettled(world: World) -> bool:
+    """Whether the host has listed the card and does not know yet whose keys are on it."""
+    for file in world.gateway.directory.glob("**/listing-soft.json"):
+        rows = json.loads(file.read_bytes())["tokens"]
+        return any(row["name"] == "HSM 1" and not row["settled"] for row in rows)
+    return False
