@@ -6,8 +6,10 @@ asks for changes the certificate and nothing else.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -100,7 +102,9 @@ class ServerTls:
             # Whatever the client shows is taken here, and judged by `pki` after the handshake, with anchors, evidence and instant.
             context.set_verify(mode, lambda *_: True)
             for der in authorities[:_MOST_AUTHORITIES]:
-                context.add_client_ca(x509.load_der_x509_certificate(der))
+                # Only names, which help a client to choose. Old roots (a serial number of zero) are no matter of a warning here.
+                with warnings.catch_warnings(action="ignore"), contextlib.suppress(ValueError):
+                    context.add_client_ca(x509.load_der_x509_certificate(der))
         return context
 
     def _asked(self, name: bytes | None) -> SSL.Context | None:

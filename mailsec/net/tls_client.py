@@ -17,13 +17,14 @@ from typing import Any, Protocol
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from OpenSSL import SSL
+from OpenSSL import SSL, crypto
 from service_identity import CertificateError, VerificationError
 from service_identity.pyopenssl import verify_hostname, verify_ip_address
 from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
 from zope.interface import implementer
 
 from mailsec.errors import ConfigurationError, ProtocolError
+from mailsec.keys.files import load_certificates
 from mailsec.model.requests import StartTls
 from mailsec.model.tls import TlsPeer
 from mailsec.net.tls_context import ContextFacts, OwnCertificate, add_certificate, make_context
@@ -156,20 +157,22 @@ def _context(request: StartTls, authority: bytes | None, own: OwnCertificate | N
     store = context.get_cert_store()
     assert store is not None
     if authority is not None:
-        store.add_cert(_to_openssl(x509.load_der_x509_certificate(authority)))
+        store.add_cert(_to_openssl(authority))
         store.set_flags(_PARTIAL_CHAIN)
     elif roots is None:
         context.set_default_verify_paths()
     else:
-        for root in x509.load_pem_x509_certificates(roots):
+        for root in load_certificates(roots):
             store.add_cert(_to_openssl(root))
     return context
 
 
-def _to_openssl(certificate: x509.Certificate) -> Any:
-    from OpenSSL import crypto
-
-    return crypto.X509.from_cryptography(certificate)
+def _to_openssl(certificate: bytes) -> Any:
+    # By OpenSSL itself: it takes what public CAs once made, such as a serial number of zero, of which cryptography warns.
+    try:
+        return crypto.load_certificate(crypto.FILETYPE_ASN1, certificate)
+    except crypto.Error:
+        raise ConfigurationError("OpenSSL cannot read a certificate that is to vouch for next hops", stage="tls") from None
 
 
 def _is_address(name: str) -> bool:

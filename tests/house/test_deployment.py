@@ -8,8 +8,10 @@ from __future__ import annotations
 import io
 import re
 import shlex
+import shutil
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,7 @@ from mailsec.app.output import Output
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
 EXAMPLES = sorted((PROJECT / "contrib").glob("*/mailsec.toml"))
+PUBLIC_ROOTS = Path("/etc/ssl/certs/ca-certificates.crt")
 PAGES = (PROJECT / "docs/deploy.md").read_text() + "".join(page.read_text() for page in sorted((PROJECT / "docs/deploy").glob("*.md")))
 
 
@@ -38,7 +41,11 @@ def machine(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("machine")
     for name in ("etc/mailsec/credentials", "var/lib/mailsec", "run/mailsec", "run/dovecot"):
         (root / name).mkdir(parents=True, mode=0o700)
-    for name, text in {"credentials/mailsec-passphrase": "a pass phrase\n", "relay.password": "another\n"}.items():
+    for name, text in {
+        "credentials/mailsec-passphrase": "a pass phrase\n",
+        "relay.password": "another\n",
+        "tenant-secret": "0123456789abcdef0123\n",
+    }.items():
         (root / "etc/mailsec" / name).write_text(text)
         (root / "etc/mailsec" / name).chmod(0o600)
     configuration = root / "etc/mailsec/mailsec.toml"
@@ -58,6 +65,9 @@ def machine(tmp_path_factory) -> Path:
                 words += ["-c", str(configuration)]
             code, _out, err = run(*words)
             assert code == 0, (command, err)
+    # Whom the machine believes.
+    (root / "etc/ssl/certs").mkdir(parents=True)
+    shutil.copy(PUBLIC_ROOTS if PUBLIC_ROOTS.exists() else root / "etc/mailsec/example-ca.pem", root / "etc/ssl/certs/ca-certificates.crt")
     return root
 
 
@@ -69,6 +79,17 @@ def test_an_example_passes_check_on_the_machine_that_the_page_makes(example: Pat
     code, out, err = run("check", "-c", str(configuration))
     assert code == 0, err
     assert "is fine" in out and "warning" not in err
+
+
+def test_roots_that_public_authorities_once_made_are_read_without_a_word():
+    """One in Debian's file has a serial number of zero, of which a library warns on standard error."""
+    if not PUBLIC_ROOTS.exists():
+        pytest.skip("no ca-certificates here")
+    from mailsec.app.config.surroundings import read_anchor_file
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(read_anchor_file(str(PUBLIC_ROOTS))) > 50
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.parent.name)

@@ -12,9 +12,6 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
-
 from mailsec.app.config.addresses import parse_endpoint
 from mailsec.app.config.fips import PROFILE, places_that_want_fips
 from mailsec.app.config.lines import Path as Place
@@ -25,7 +22,8 @@ from mailsec.app.config.tenants import read_secrets
 from mailsec.app.files import reason_of
 from mailsec.builtin.passwd_file import read_passwd
 from mailsec.builtin.recipients_file import read_recipients
-from mailsec.errors import CertificateError, ConfigurationError, MailsecError
+from mailsec.errors import ConfigurationError, MailsecError
+from mailsec.keys.files import load_certificates
 from mailsec.keys.reference import parse_reference
 from mailsec.store.certdb import CertDb
 from mailsec.store.connection import database_file, parse_url
@@ -56,13 +54,7 @@ def find_surrounding_problems(configuration: Configuration, database: CertDb | N
 
 def read_anchor_file(path: str) -> Sequence[bytes]:
     """The certificates (DER) of an anchor file; raise MailsecError or OSError."""
-    data = Path(path).read_bytes()
-    try:
-        if data.startswith(b"\x30"):
-            return [x509.load_der_x509_certificate(data).public_bytes(Encoding.DER)]
-        return [certificate.public_bytes(Encoding.DER) for certificate in x509.load_pem_x509_certificates(data)]
-    except ValueError as error:
-        raise CertificateError("holds no certificate that can be read", hint="PEM or DER") from error
+    return load_certificates(Path(path).read_bytes())
 
 
 def _directories(configuration: Configuration, problems: list[Problem]) -> None:
