@@ -157,7 +157,7 @@ class Learning:
         lessons = await self._learner.learn(usable, await self._evidence.anchors())
         waiting = {(lesson.address, lesson.fingerprint) for lesson in lessons if lesson.state == "pending"}
         for sighting in usable:
-            if (sighting.address.key, hashlib.sha256(sighting.certificate).hexdigest()) in waiting:
+            if (sighting.address.key, load_certificate(sighting.certificate).fingerprint.hex()) in waiting:
                 self._remember(_mark(sighting), self._runtime.monotonic() + _SOON)
         for lesson in lessons:
             if lesson.new:
@@ -182,6 +182,6 @@ class Learning:
 def _mark(sighting: Sighting) -> Mark:
     return (
         sighting.address.key,
-        hashlib.sha256(sighting.certificate).digest(),
+        load_certificate(sighting.certificate).fingerprint,
         hashlib.sha256(sighting.capabilities or b"").digest(),
     )
