@@ -21,7 +21,7 @@ from mailsec.model.trust import CertificateEntry
 from mailsec.store.certdb import CertDb
 from mailsec.store.modules import Modules, key_assignments
 
-__all__ = ["Assignments", "keys_listed_before", "known_listing", "listing_path", "module_library", "modules_in_use"]
+__all__ = ["Assignments", "demand_sound_files", "keys_listed_before", "known_listing", "listing_path", "module_library", "modules_in_use"]
 
 _log = structlog.get_logger("mailsec.tokens")
 
@@ -51,6 +51,15 @@ def module_library(module: Module, *, read_only: bool = False) -> tuple[str, str
     several = len(module.nss) > 1
     databases = [NssDatabase(path, _description(path) if several else "", read_only) for path in module.nss]
     return find_softoken(), nss_parameters(databases)
+
+
+def demand_sound_files(directories: Iterable[str]) -> None:
+    """Before NSS's library opens the databases of a module: raise SchemaError where one is none or damaged, StoreError where it is locked."""
+    from mailsec.app.nss_databases import nss_directory
+    from mailsec.store.nss_files import demand_sound
+
+    for directory in directories:
+        demand_sound(nss_directory(directory))
 
 
 def _description(path: str) -> str:

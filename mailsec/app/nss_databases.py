@@ -20,6 +20,7 @@ from mailsec.app.files import reason_of
 from mailsec.app.options import DatabaseChoice, ask_passphrase, read_passphrase_file
 from mailsec.app.output import Output
 from mailsec.errors import InputError, SchemaError, StoreError, TokenError, UsageError, WrongPassphrase
+from mailsec.store.nss_files import demand_sound
 from mailsec.store.nssdb import NssDb
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ def open_nss(output: Output, location: str, passphrase_file: str, *, look: bool 
     from mailsec.tokens.state import StateDirectory
 
     directory = nss_directory(location)
+    demand_sound(directory)
     parameters = nss_parameters([NssDatabase(str(directory), read_only=look or not writing)])
     module = Module("nss", find_softoken(), state=StateDirectory(own_state()), parameters=parameters)
     try:

@@ -104,7 +104,7 @@ class TokenChoice:
     @contextmanager
     def loaded(self, output: Output, *, passing: bool = False) -> Iterator[list[Module]]:
         """The modules, loaded here. With `passing`, one that cannot be loaded is said and passed over."""
-        from mailsec.app.modules import module_library
+        from mailsec.app.modules import demand_sound_files, module_library
         from mailsec.tokens.module import Module
         from mailsec.tokens.state import StateDirectory
 
@@ -113,6 +113,7 @@ class TokenChoice:
         try:
             for module in modules:
                 try:
+                    demand_sound_files(module.nss)
                     library, parameters = module_library(module)
                     found.append(Module(module.name, library, state=StateDirectory(state), parameters=parameters))
                 except MailsecError as error:

@@ -48,6 +48,7 @@ def settings_of(configuration: Any, module: Module) -> dict[str, Any]:
         "name": module.name,
         "library": library,
         "parameters": parameters,
+        "nss": list(module.nss),
         "socket": host_socket(module, configuration.gateway.run_directory),
         "state": configuration.gateway.state_directory,
         "threads": module.threads or len(os.sched_getaffinity(0)),
@@ -104,7 +105,7 @@ def _first_frame(parent: socket.socket) -> dict[str, Any]:
 
 
 def _serve(settings: Mapping[str, Any], parent: socket.socket | None, first: Mapping[str, Any]) -> int:
-    from mailsec.app.modules import known_listing, listing_path
+    from mailsec.app.modules import demand_sound_files, known_listing, listing_path
     from mailsec.tokens.desk import Desk
     from mailsec.tokens.host import HostServer
     from mailsec.tokens.module import Module as LoadedModule
@@ -113,6 +114,7 @@ def _serve(settings: Mapping[str, Any], parent: socket.socket | None, first: Map
     log = _HostLog(settings)
     log.told(first)
     _log.info("token host is starting", library=settings["library"], pid=os.getpid())
+    demand_sound_files(settings["nss"])
     module = LoadedModule(settings["name"], settings["library"], state=StateDirectory(settings["state"]), parameters=settings["parameters"])
     listing = listing_path(settings["state"], settings["name"])
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from mailsec.app.config import Configuration
 from mailsec.app.config.models import Module
 from mailsec.app.config.tokens import host_socket
-from mailsec.app.modules import module_library
+from mailsec.app.modules import demand_sound_files, module_library
 from mailsec.app.passphrase import pin_source
 from mailsec.errors import MailsecError
 from mailsec.tokens.remote import RemoteModule
@@ -32,6 +32,8 @@ def token_doubts(configuration: Configuration, modules: Sequence[Module], *, log
             found += rows
         elif login:
             found += _try(configuration, module, state)
+        else:
+            found += _files(module)
     for mark in state.marks():
         why = f"failed ({mark.verdict})" if mark.verdict else "was cut off"
         text = f"token {mark.label!r} is out of service: an earlier login {why}"
@@ -61,6 +63,14 @@ def _running(configuration: Configuration, module: Module) -> list[Doubt] | None
     return found + _missing(module, [str(row["label"]) for row in rows])
 
 
+def _files(module: Module) -> list[Doubt]:
+    try:
+        demand_sound_files(module.nss)
+    except MailsecError as error:
+        return [(f"module {module.name!r}: {error.message}", error.hint)]
+    return []
+
+
 def _missing(module: Module, labels: Sequence[str]) -> list[Doubt]:
     return [
         (f"module {module.name!r} has no token {name!r}", "is the card in its reader? `mailsec token list` shows what is there")
@@ -75,6 +85,7 @@ def _try(configuration: Configuration, module: Module, state: StateDirectory) ->
 
     found: list[Doubt] = []
     try:
+        demand_sound_files(module.nss)
         library, parameters = module_library(module, read_only=True)
         with LoadedModule(module.name, library, state=state, parameters=parameters) as loaded:
             infos = [info for info in loaded.tokens() if info.initialised]

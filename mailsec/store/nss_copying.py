@@ -15,14 +15,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final
 
-from mailsec.errors import SchemaError, StoreError
-from mailsec.store.connection import DatabaseLocked
+from mailsec.errors import StoreError
+from mailsec.store.nss_files import NSS_FILES, open_for_reading, unreadable
 
-__all__ = ["NSS_FILES", "copy_nss"]
+__all__ = ["copy_nss"]
 
-NSS_FILES: Final = ("cert9.db", "key4.db")
 _MODULES: Final = "pkcs11.txt"
-_WAIT_SECONDS: Final = 5.0
 
 
 def copy_nss(source: Path, target: Path, *, replace_at: datetime | None = None) -> tuple[str, ...]:
@@ -69,11 +67,8 @@ def _copy_partial(source: Path, target: Path) -> None:
         connections = {}
         try:
             for name in NSS_FILES:
-                uri = f"{(source / name).resolve().as_uri()}?mode=ro"
-                connections[name] = stack.enter_context(
-                    contextlib.closing(sqlite3.connect(uri, uri=True, timeout=_WAIT_SECONDS, isolation_level=None))
-                )
-            for connection in connections.values():
+                connections[name] = stack.enter_context(contextlib.closing(open_for_reading(source / name)))
+            for name, connection in connections.items():
                 # The first read takes the lock that keeps writers from committing; it is held until the copies are done.
                 connection.execute("BEGIN")
                 connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
@@ -86,12 +81,8 @@ def _copy_partial(source: Path, target: Path) -> None:
                     if copy.execute("PRAGMA integrity_check").fetchone() != ("ok",):
                         raise sqlite3.DatabaseError
                 _sync(partial)
-        except sqlite3.OperationalError as error:
-            if "locked" in str(error) or "busy" in str(error):
-                raise DatabaseLocked(f"{source} is being written by another program", hint="try again") from None
-            raise StoreError(f"{source} cannot be read: {error}", hint="run this as the user that owns the database") from None
-        except sqlite3.DatabaseError:
-            raise SchemaError(f"the NSS database in {source} is damaged", hint="restore it from a backup") from None
+        except sqlite3.Error as error:
+            raise unreadable(source, name, error) from None
         if (source / _MODULES).exists():
             shutil.copyfile(source / _MODULES, _partial(target, _MODULES))
             _partial(target, _MODULES).chmod(0o600)

@@ -73,7 +73,7 @@ def test_a_copy_that_is_cut_off_is_not_there(mailsec, nss, folder, monkeypatch):
 
 
 def test_a_database_that_is_being_written_is_waited_for_and_then_told(mailsec, nss, folder, monkeypatch):
-    monkeypatch.setattr("mailsec.store.nss_copying._WAIT_SECONDS", 0.05)
+    monkeypatch.setattr("mailsec.store.nss_files.WAIT_SECONDS", 0.05)
     with contextlib.closing(sqlite3.connect(nss.path / "key4.db", isolation_level=None)) as writer:
         writer.execute("BEGIN EXCLUSIVE")
         code, _, err = mailsec("db", "backup", "copy", "-d", "nss:nss")

@@ -80,8 +80,12 @@ def init(output: Output, database: DatabaseChoice, no_password: bool, anchors: s
 def check(output: Output, database: DatabaseChoice, accept: bool) -> int:
     """Check the file, and that every row was written by mailsec and none is missing; of an NSS database, that NSS wrote its trust."""
     from mailsec.app.databases import open_any
+    from mailsec.app.nss_databases import is_nss, nss_directory
     from mailsec.store.certdb import CertDb
+    from mailsec.store.nss_files import demand_sound
 
+    if is_nss(database.location()):
+        demand_sound(nss_directory(database.location()), thoroughly=True)
     with open_any(output, database) as opened:
         ours = isinstance(opened, CertDb)
         if accept and not isinstance(opened, CertDb):

@@ -78,7 +78,8 @@ def restore(output: Output, file: str, replace: bool, database: DatabaseChoice) 
 
 def _backup_nss(output: Output, location: str, target: str) -> None:
     from mailsec.app.nss_databases import alone_in, nss_directory
-    from mailsec.store.nss_copying import NSS_FILES, copy_nss
+    from mailsec.store.nss_copying import copy_nss
+    from mailsec.store.nss_files import NSS_FILES
 
     with alone_in(location):
         copy_nss(nss_directory(location), Path(target))
