@@ -70,8 +70,8 @@ def open_nss(output: Output, location: str, passphrase_file: str, *, look: bool 
     from mailsec.tokens.state import StateDirectory
 
     directory = nss_directory(location)
-    demand_sound(directory)
     parameters = nss_parameters([NssDatabase(str(directory), read_only=look or not writing)])
+    demand_sound(directory)
     module = Module("nss", find_softoken(), state=StateDirectory(own_state()), parameters=parameters)
     try:
         token = module.token("")

@@ -113,8 +113,8 @@ class TokenChoice:
         try:
             for module in modules:
                 try:
-                    demand_sound_files(module.nss)
                     library, parameters = module_library(module)
+                    demand_sound_files(module.nss)
                     found.append(Module(module.name, library, state=StateDirectory(state), parameters=parameters))
                 except MailsecError as error:
                     if not passing:

@@ -85,8 +85,8 @@ def _try(configuration: Configuration, module: Module, state: StateDirectory) ->
 
     found: list[Doubt] = []
     try:
-        demand_sound_files(module.nss)
         library, parameters = module_library(module, read_only=True)
+        demand_sound_files(module.nss)
         with LoadedModule(module.name, library, state=state, parameters=parameters) as loaded:
             infos = [info for info in loaded.tokens() if info.initialised]
             for info in infos:

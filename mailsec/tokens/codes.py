@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["DEVICE", "IMPOSSIBLE", "LOST", "NAMES", "NOT_LOGGED_IN", "PIN_VERDICTS", "STALE_OBJECT", "CkError", "name_of"]
+__all__ = ["DEVICE", "IMPOSSIBLE", "LOST", "NAMES", "NOT_LOGGED_IN", "PIN_UNTRIED", "PIN_VERDICTS", "STALE_OBJECT", "CkError", "name_of"]
 
 IMPOSSIBLE: Final = -1
 """No answer of the standard: CKR_OK, with a length that cannot be."""
@@ -79,6 +79,9 @@ NAMES: Final = {
 
 PIN_VERDICTS: Final = frozenset({0xA0, 0xA1, 0xA2, 0xA3, 0xA4})
 """The token has judged the PIN (or the state of PINs): it is not given this one again."""
+PIN_UNTRIED: Final = frozenset({0x54, 0xA1, 0xA2, 0xB0, 0xB3, 0xB5, 0xE2, 0x101, 0x190, 0x191})
+"""C_SetPIN has not got as far as to try the old PIN, or has found it right: the function, the session, or the form of the new PIN is at
+fault (PKCS #11 v3.1 §5.1.6: CKR_PIN_INVALID and CKR_PIN_LEN_RANGE are about a PIN that is to be set)."""
 NOT_LOGGED_IN: Final = 0x101
 LOST: Final = frozenset({0x03, 0xB0, 0xB3, 0x32, 0xE0, 0xE1, NOT_LOGGED_IN})
 """Sessions, login or the card itself are gone: once they are back, the same call may be made again."""

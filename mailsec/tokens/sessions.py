@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 from mailsec.errors import KeyUnavailable, TokenError
-from mailsec.tokens.codes import DEVICE, LOST, NOT_LOGGED_IN, PIN_VERDICTS, STALE_OBJECT, CkError
+from mailsec.tokens.codes import DEVICE, LOST, NOT_LOGGED_IN, PIN_UNTRIED, PIN_VERDICTS, STALE_OBJECT, CkError
 from mailsec.tokens.cryptoki import Cryptoki, TokenState
 from mailsec.tokens.loader import Library
 from mailsec.tokens.state import StateDirectory
@@ -422,22 +422,37 @@ class Sessions:
         """Change the user's PIN. It counts as a login: the same mark, the same lock; a person has typed it."""
         with self.lock:
             self._open_anchor()
-            state = self.answered(lambda: self.functions.token_info(self.slot))
-            with self.directory.lock(f"login {state.serial} {state.label}"):
-                session = self.answered(lambda: self.functions.open_session(self.slot, writing=True))
-                self.directory.set_mark(self.module, state, self.place)
-                try:
-                    self.functions.set_pin(session, old, new)
-                except CkError as error:
-                    if error.code in PIN_VERDICTS:
-                        self.directory.set_mark(self.module, state, self.place, verdict=error.name)
-                    raise TokenError(
-                        f"token {state.label!r} keeps its PIN: {error}", hint="is the old one right, and the new one long enough?"
-                    ) from error
-                finally:
-                    self.functions.close_session(session)
-                self.directory.lift(state, self.place)
-                self.pin = new
+            assert self.anchor is not None
+            error = self._set_pin(old, new)
+            if error is not None and error.code == NOT_LOGGED_IN:
+                # NSS wants a login first (PKCS #11 v3.1 §5.6.8 does not).
+                self._login(self.anchor, old, person=True)
+                error = self._set_pin(old, new)
+            if error is not None:
+                raise TokenError(
+                    f"token {self.state.label!r} keeps its PIN: {error}", hint="is the old one right, and the new one long enough?"
+                ) from error
+            self.pin = new
+
+    def _set_pin(self, old: bytes | None, new: bytes | None) -> CkError | None:
+        """Ask the token; what it says where it does not."""
+        state = self.answered(lambda: self.functions.token_info(self.slot))
+        with self.directory.lock(f"login {state.serial} {state.label}"):
+            session = self.answered(lambda: self.functions.open_session(self.slot, writing=True))
+            before = self.directory.mark(state, self.place)
+            self.directory.set_mark(self.module, state, self.place)
+            try:
+                self.functions.set_pin(session, old, new)
+            except CkError as error:
+                if error.code in PIN_UNTRIED:
+                    self.directory.put_back(state, self.place, before)
+                elif error.code in PIN_VERDICTS:
+                    self.directory.set_mark(self.module, state, self.place, verdict=error.name)
+                return error
+            finally:
+                self._close(session)
+            self.directory.lift(state, self.place)
+            return None
 
     def close(self) -> None:
         """End the anchor session, and with it the login."""

@@ -92,11 +92,20 @@ class StateDirectory:
 
     def set_mark(self, module: str, token: TokenState, place: str = "", *, verdict: str = "", lifted: bool = False) -> None:
         """Write the mark of a token, and sync it."""
+        before = _read_mark(self._mark_path(token, place), token)
+        failures = (before.failures if before is not None else 0) + bool(verdict)
+        self._write(token, place, LoginMark(module, token.label, token.serial, self._clock(), verdict, lifted, failures))
+
+    def put_back(self, token: TokenState, place: str, mark: LoginMark | None) -> None:
+        """As it was before a call that, as its answer shows, has tried no PIN."""
+        if mark is None:
+            self.lift(token, place)
+        else:
+            self._write(token, place, mark)
+
+    def _write(self, token: TokenState, place: str, value: LoginMark) -> None:
         self._make()
         path = self._mark_path(token, place)
-        before = _read_mark(path, token)
-        failures = (before.failures if before is not None else 0) + bool(verdict)
-        value = LoginMark(module, token.label, token.serial, self._clock(), verdict, lifted, failures)
         beside = path.with_suffix(f".{os.getpid()}")
         try:
             # Attack: a link in the service's directory, that leads root, who tries a PIN, elsewhere.

@@ -187,6 +187,21 @@ def test_passwords_change_by_either_hand(on, mailsec, nss, folder):
     assert mailsec("db", "check", "-d", "nss:nss", "--passphrase-file", "third")[0] == 0
 
 
+def test_token_pin_changes_the_password_between_two_changes_of_modutil(mailsec, nss, folder):
+    token = ("NSS Certificate DB", "-d", "nss:nss")
+    (folder / "third").write_text("third one\n")
+    nss.modutil("-changepw", token[0], "-pwfile", str(folder / "nsspw"), "-newpwfile", str(folder / "third"))
+    code, out, err = mailsec("token", "pin", *token, "--pin-file", "third", "--new-pin-file", "other")
+    assert code == 0 and "was changed" in out, err
+    nss.modutil("-changepw", token[0], "-pwfile", str(folder / "other"), "-newpwfile", str(folder / "nsspw"))
+    assert not answer(mailsec("token", "list", *token[1:], "--json"))["tokens"][0]["marked"]
+    assert mailsec("token", "selftest", *token, "--pin-file", "nsspw")[0] == 0
+    code, _, err = mailsec("token", "pin", *token, "--pin-file", "third", "--new-pin-file", "other")
+    assert code == 1 and "CKR_PIN_INCORRECT" in err and "token login" in err
+    assert answer(mailsec("token", "list", *token[1:], "--json"))["tokens"][0]["marked"]
+    assert mailsec("token", "login", *token, "--pin-file", "nsspw")[0] == 0
+
+
 @pytest.mark.parametrize("line", ["internal:one two", "NSS Certificate DB:one two\nother:x", "internal:wrong\nNSS Certificate DB:one two"])
 def test_password_files_of_certutil_and_mod_nss_are_read(mailsec, nss, folder, line):
     (folder / "named").write_text(line + "\n")
@@ -219,7 +234,7 @@ def test_looking_changes_no_octet(on, nss):
         (("cert", "list", "-d", "nss:absent"), 1, "certutil -N"),
         (("cert", "list", "-d", "nss:."), 78, "no NSS database"),
         (("cert", "list", "-d", "nss:old"), 78, "certutil --upgrade-merge"),
-        (("cert", "list", "-d", "nss:torn", "--passphrase-file", "nsspw"), 78, "cannot be opened"),
+        (("cert", "list", "-d", "nss:torn", "--passphrase-file", "nsspw"), 78, "is damaged"),
         (("cert", "list", "-d", "nss:a'b"), 78, "quotes"),
         (("cert", "show", "alcie", "-d", "nss:nss"), 1, 'did you mean "alice"'),
         (("user", "list", "-d", "nss:nss"), 2, "not kept in NSS databases"),

@@ -106,6 +106,20 @@ def test_a_wrong_pin_is_tried_once_and_a_right_one_lifts_the_mark(given):
     assert "an earlier login" not in given("list")[1]
 
 
+def test_a_new_pin_that_the_token_does_not_take_leaves_no_mark_and_none_is_lifted_by_it(given, folder):
+    (folder / "short").write_text("1\n")
+    change = ("pin", "HSM 1", "--pin-file", "pin", "--new-pin-file", "short")
+
+    def marked() -> bool:
+        return next(row for row in json.loads(given("list", "--json")[1])["tokens"] if row["token"] == "HSM 1")["marked"]
+
+    code, _, err = given(*change)
+    assert code == 1 and "CKR_PIN_LEN_RANGE" in err and not marked()
+    assert given("login", "HSM 1", "--pin-file", "wrong")[0] == 1 and marked()
+    assert given(*change)[0] == 1 and marked()
+    assert given("login", "HSM 1", "--pin-file", "pin")[0] == 0 and not marked()
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
