@@ -22,6 +22,7 @@ import click
 
 from mailsec import __version__
 from mailsec.app.files import reason_of
+from mailsec.app.library_child import allow_child
 from mailsec.app.output import Output
 from mailsec.errors import MailsecError, UsageError
 
@@ -304,7 +305,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if isinstance(stream, io.TextIOWrapper):
             # A terminal that knows ASCII only shows names of people escaped.
             stream.reconfigure(errors="backslashreplace")
-    code = run(sys.argv[1:] if arguments is None else arguments, Output())
+    output = Output()
+    allow_child(output)
+    code = run(sys.argv[1:] if arguments is None else arguments, output)
     if sys.stdout is not None:
         try:
             sys.stdout.flush()

@@ -9,17 +9,19 @@ from __future__ import annotations
 import ctypes
 import os
 import resource
+import signal
 import sys
 from dataclasses import replace
 
 from mailsec.model.limits import Limits
 
-__all__ = ["fitting", "harden_process", "raise_descriptors"]
+__all__ = ["end_with_parent", "fitting", "harden_process", "raise_descriptors"]
 
 _DESCRIPTORS = 65_536
 """More than the limits of one worker can use; a hard limit may be a thousand times as high."""
 
 # linux/prctl.h
+PR_SET_PDEATHSIG = 1
 PR_SET_DUMPABLE = 4
 PR_SET_NO_NEW_PRIVS = 38
 
@@ -35,6 +37,14 @@ def harden_process() -> None:
         prctl = ctypes.CDLL(None, use_errno=True).prctl
         prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
         prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+
+
+def end_with_parent(parent: int) -> None:
+    """In a child that was forked by `parent`: end (SIGTERM) when it does."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+        if os.getppid() != parent:
+            os.kill(os.getpid(), signal.SIGTERM)
 
 
 def raise_descriptors() -> int:

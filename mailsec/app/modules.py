@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
@@ -21,7 +21,19 @@ from mailsec.model.trust import CertificateEntry
 from mailsec.store.certdb import CertDb
 from mailsec.store.modules import Modules, key_assignments
 
-__all__ = ["Assignments", "demand_sound_files", "keys_listed_before", "known_listing", "listing_path", "module_library", "modules_in_use"]
+if TYPE_CHECKING:
+    from mailsec.tokens.module import Module as LoadedModule
+
+__all__ = [
+    "Assignments",
+    "demand_sound_files",
+    "keys_listed_before",
+    "known_listing",
+    "listing_path",
+    "load_module",
+    "module_library",
+    "modules_in_use",
+]
 
 _log = structlog.get_logger("mailsec.tokens")
 
@@ -51,6 +63,16 @@ def module_library(module: Module, *, read_only: bool = False) -> tuple[str, str
     several = len(module.nss) > 1
     databases = [NssDatabase(path, _description(path) if several else "", read_only) for path in module.nss]
     return find_softoken(), nss_parameters(databases)
+
+
+def load_module(module: Module, state_directory: str, *, read_only: bool = False) -> LoadedModule:
+    """Load a module into this process; of an NSS database the files are looked at before. Raise ConfigurationError, KeyUnavailable, StoreError."""
+    from mailsec.tokens.module import Module as LoadedModule
+    from mailsec.tokens.state import StateDirectory
+
+    library, parameters = module_library(module, read_only=read_only)
+    demand_sound_files(module.nss)
+    return LoadedModule(module.name, library, state=StateDirectory(state_directory), parameters=parameters)
 
 
 def demand_sound_files(directories: Iterable[str]) -> None:

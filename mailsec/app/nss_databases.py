@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from mailsec.app.files import reason_of
+from mailsec.app.library_child import go_on_in_child
 from mailsec.app.options import DatabaseChoice, ask_passphrase, read_passphrase_file
 from mailsec.app.output import Output
 from mailsec.errors import InputError, SchemaError, StoreError, TokenError, UsageError, WrongPassphrase
@@ -54,6 +55,7 @@ def make_nss(location: str, password: bytes) -> None:
     if there:
         raise StoreError(f"{directory} holds an NSS database already", hint="choose another directory")
     library = find_softoken()
+    go_on_in_child()
     with Module("nss", library, state=StateDirectory(own_state()), parameters=nss_parameters([NssDatabase(str(directory))])) as module:
         module.present()[0].set_first_pin(password)
 
@@ -72,6 +74,7 @@ def open_nss(output: Output, location: str, passphrase_file: str, *, look: bool 
     directory = nss_directory(location)
     parameters = nss_parameters([NssDatabase(str(directory), read_only=look or not writing)])
     demand_sound(directory)
+    go_on_in_child()
     module = Module("nss", find_softoken(), state=StateDirectory(own_state()), parameters=parameters)
     try:
         token = module.token("")

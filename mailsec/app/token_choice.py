@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from mailsec.app.library_child import go_on_in_child
+from mailsec.app.modules import load_module
 from mailsec.app.options import CONFIGURATION_HELP, DEFAULT_CONFIGURATION, DatabaseChoice
 from mailsec.errors import KeyUnavailable, MailsecError, UsageError
 
@@ -102,24 +104,14 @@ class TokenChoice:
         return found
 
     @contextmanager
-    def loaded(self, output: Output, *, passing: bool = False) -> Iterator[list[Module]]:
-        """The modules, loaded here. With `passing`, one that cannot be loaded is said and passed over."""
-        from mailsec.app.modules import demand_sound_files, module_library
-        from mailsec.tokens.module import Module
-        from mailsec.tokens.state import StateDirectory
-
+    def loaded(self, output: Output) -> Iterator[list[Module]]:
+        """The modules, loaded in this process, which is a child of the command's then."""
         modules, state, _ = self.settings(output)
+        go_on_in_child()
         found: list[Module] = []
         try:
             for module in modules:
-                try:
-                    library, parameters = module_library(module)
-                    demand_sound_files(module.nss)
-                    found.append(Module(module.name, library, state=StateDirectory(state), parameters=parameters))
-                except MailsecError as error:
-                    if not passing:
-                        raise
-                    output.error(error.message, error.hint)
+                found.append(load_module(module, state))
             yield found
         finally:
             for one in found:

@@ -1,6 +1,6 @@
 """What `mailsec check` says about tokens: asked of running hosts; otherwise marks that stand, and with `--login` a login of its own.
 
-Invariant: without `--login` no library is loaded and no PIN is given to anything.
+Invariant: without `--login` no library is loaded and no PIN is given to anything; with it each is loaded in a process of its own.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from pathlib import Path
 from mailsec.app.config import Configuration
 from mailsec.app.config.models import Module
 from mailsec.app.config.tokens import host_socket
-from mailsec.app.modules import demand_sound_files, module_library
+from mailsec.app.library_child import in_child
+from mailsec.app.modules import demand_sound_files, load_module
 from mailsec.app.passphrase import pin_source
 from mailsec.errors import MailsecError
 from mailsec.tokens.remote import RemoteModule
@@ -31,7 +32,7 @@ def token_doubts(configuration: Configuration, modules: Sequence[Module], *, log
         if rows is not None:
             found += rows
         elif login:
-            found += _try(configuration, module, state)
+            found += _try(configuration, module)
         else:
             found += _files(module)
     for mark in state.marks():
@@ -79,15 +80,12 @@ def _missing(module: Module, labels: Sequence[str]) -> list[Doubt]:
     ]
 
 
-def _try(configuration: Configuration, module: Module, state: StateDirectory) -> list[Doubt]:
-    """Load a module here, and log in to its tokens as `serve` would."""
-    from mailsec.tokens.module import Module as LoadedModule
+def _try(configuration: Configuration, module: Module) -> list[Doubt]:
+    """Load a module in a process of its own, and log in to its tokens as `serve` would."""
 
-    found: list[Doubt] = []
-    try:
-        library, parameters = module_library(module, read_only=True)
-        demand_sound_files(module.nss)
-        with LoadedModule(module.name, library, state=state, parameters=parameters) as loaded:
+    def try_it() -> list[Doubt]:
+        found: list[Doubt] = []
+        with load_module(module, configuration.gateway.state_directory, read_only=True) as loaded:
             infos = [info for info in loaded.tokens() if info.initialised]
             for info in infos:
                 if not info.login_required or (module.tokens and info.label not in module.tokens):
@@ -99,5 +97,8 @@ def _try(configuration: Configuration, module: Module, state: StateDirectory) ->
                 except MailsecError as error:
                     found.append((error.message, error.hint))
             return found + _missing(module, [info.label for info in infos])
+
+    try:
+        return [(message, hint) for message, hint in in_child(try_it)]
     except MailsecError as error:
-        return [*found, (error.message, error.hint)]
+        return [(error.message, error.hint)]

@@ -68,10 +68,10 @@ def _copy_partial(source: Path, target: Path) -> None:
         try:
             for name in NSS_FILES:
                 connections[name] = stack.enter_context(contextlib.closing(open_for_reading(source / name)))
-            for name, connection in connections.items():
+            for name in NSS_FILES:
                 # The first read takes the lock that keeps writers from committing; it is held until the copies are done.
-                connection.execute("BEGIN")
-                connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+                connections[name].execute("BEGIN")
+                connections[name].execute("SELECT count(*) FROM sqlite_master").fetchone()
             for name, connection in connections.items():
                 partial = _partial(target, name)
                 partial.unlink(missing_ok=True)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import ctypes
 import os
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from mailsec.errors import ConfigurationError
@@ -33,7 +33,7 @@ from mailsec.tokens.structures import (
     TokenInfo,
 )
 
-__all__ = ["CkMechanism", "Cryptoki", "SlotState", "TokenState", "Value"]
+__all__ = ["CkMechanism", "Cryptoki", "SlotState", "TokenState", "Value", "observe_calls"]
 
 Value = bool | int | bytes | str
 """Of an attribute: CK_BBOOL, CK_ULONG, octets, or UTF-8."""
@@ -84,6 +84,31 @@ def _after_fork() -> None:
 os.register_at_fork(after_in_child=_after_fork)
 
 
+_observer: Callable[[str, str], None] | None = None
+
+
+def observe_calls(observer: Callable[[str, str], None]) -> None:
+    """Tell `observer` the name and the library of each call that libraries loaded from now on are about to get, and "" when it has ended."""
+    global _observer
+    _observer = observer
+
+
+def _observed(library: str, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function`, with the observer told."""
+    observer = _observer
+    if observer is None:
+        return function
+
+    def call(*arguments: Any) -> Any:
+        observer(name, library)
+        try:
+            return function(*arguments)
+        finally:
+            observer("", library)
+
+    return call
+
+
 class Cryptoki:
     """One library, initialised. Several threads may use it, each with sessions of its own."""
 
@@ -91,21 +116,21 @@ class Cryptoki:
         """Load and initialise; `parameters` is NSS's parameter string. Raise ConfigurationError or CkError."""
         self.path = path
         try:
-            self._library = ctypes.CDLL(path)
+            self._library = _observed(path, "dlopen", ctypes.CDLL)(path)
             get_list = self._library.C_GetFunctionList
         except (OSError, AttributeError) as error:
             why = "it is no PKCS#11 library" if isinstance(error, AttributeError) else str(error)
             raise ConfigurationError(f"the PKCS#11 library {path} cannot be loaded: {why}", hint="is its package installed?") from None
         functions = ctypes.POINTER(FunctionList)()
-        if (code := get_list(ctypes.byref(functions))) != 0:
+        if (code := _observed(path, "C_GetFunctionList", get_list)(ctypes.byref(functions))) != 0:
             raise CkError(code, "C_GetFunctionList")
         self._functions: dict[str, Any] = {}
         for name, arguments in SIGNATURES.items():
             address = getattr(functions.contents, name)
             if address:
-                self._functions[name] = ctypes.CFUNCTYPE(_ULONG, *arguments)(address)
-        for name, address in _later_functions(self._library).items():
-            self._functions[name] = ctypes.CFUNCTYPE(_ULONG, *KEM_SIGNATURES[name])(address)
+                self._functions[name] = _observed(path, f"C_{name}", ctypes.CFUNCTYPE(_ULONG, *arguments)(address))
+        for name, address in _later_functions(self._library, path).items():
+            self._functions[name] = _observed(path, f"C_{name}", ctypes.CFUNCTYPE(_ULONG, *KEM_SIGNATURES[name])(address))
         string = None if parameters is None else ctypes.c_char_p(parameters.encode())
         pointer = ctypes.cast(string, _ANY) if string is not None else None
         # NSS put its LibraryParameters before pReserved, which is NULL there; everywhere else the first of the two is pReserved.
@@ -375,10 +400,10 @@ class Cryptoki:
         return handle.value
 
 
-def _later_functions(library: ctypes.CDLL) -> dict[str, int]:
+def _later_functions(library: ctypes.CDLL, path: str) -> dict[str, int]:
     """Addresses of what PKCS #11 v3.2 added and is used here, by name; nothing where the library is older."""
     try:
-        get_list = library.C_GetInterfaceList
+        get_list = _observed(path, "C_GetInterfaceList", library.C_GetInterfaceList)
     except AttributeError:
         return {}
     count = _ULONG()

@@ -19,6 +19,7 @@ from mailsec.errors import KeyUnavailable, TokenError
 from mailsec.tokens.codes import DEVICE, LOST, NOT_LOGGED_IN, PIN_UNTRIED, PIN_VERDICTS, STALE_OBJECT, CkError
 from mailsec.tokens.cryptoki import Cryptoki, TokenState
 from mailsec.tokens.loader import Library
+from mailsec.tokens.softoken import place_of
 from mailsec.tokens.state import StateDirectory
 
 __all__ = [
@@ -74,8 +75,8 @@ class Sessions:
         self.module = module
         self.slot = slot
         self.state = state
-        self.place = f"{state.label}\0{library.parameters}" if library.softoken else ""
-        """What tells it apart where serials do not: all NSS databases have one."""
+        self.place = f"{state.label}\0{place_of(library.parameters or '')}" if library.softoken else ""
+        """What tells it apart where serials do not (all NSS databases have one), for who reads there and who writes."""
         self.problem = ""
         """Why it is out of service; empty: it is not."""
         self.directory = directory

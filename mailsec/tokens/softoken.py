@@ -12,7 +12,7 @@ from pathlib import Path
 
 from mailsec.errors import ConfigurationError
 
-__all__ = ["PLACES", "NssDatabase", "find_softoken", "is_softoken", "nss_parameters"]
+__all__ = ["PLACES", "NssDatabase", "find_softoken", "is_softoken", "nss_parameters", "place_of"]
 
 PLACES = (
     "/usr/lib/*-linux-gnu/libsoftokn3.so",
@@ -25,6 +25,8 @@ PLACES = (
 )
 # What ends or opens something in a module spec: quotes, brackets, escapes, control characters.
 _FORBIDDEN = re.compile(r"""['"\\<>\[\]{}\x00-\x1f\x7f]""")
+
+_READ_ONLY = " flags=readOnly"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,11 @@ def nss_parameters(databases: Sequence[NssDatabase]) -> str:
     return f"configdir='' certPrefix='' keyPrefix='' secmod='' flags=noCertDB,noModDB,forceOpen tokens=<{tokens}>"
 
 
+def place_of(parameters: str) -> str:
+    """What the parameter string says of where its databases lie, however they are opened."""
+    return parameters.replace(_READ_ONLY, "")
+
+
 def _place(database: NssDatabase) -> str:
     return f"configdir='{_sql(database.directory)}' certPrefix='{database.prefix}' keyPrefix='{database.prefix}'"
 
@@ -81,4 +88,4 @@ def _sql(directory: str) -> str:
 
 
 def _flags(database: NssDatabase) -> str:
-    return " flags=readOnly" if database.read_only else ""
+    return _READ_ONLY if database.read_only else ""

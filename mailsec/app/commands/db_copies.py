@@ -119,6 +119,7 @@ def merge(output: Output, source: str, source_file: str, domains: tuple[str, ...
     The exit code is 1 where something was left out.
     """
     from mailsec.app.databases import domains_from, open_any
+    from mailsec.app.library_child import go_on_in_child
     from mailsec.app.nss_databases import is_nss
     from mailsec.app.progress import progressing
     from mailsec.store.merging import merge as merge_databases
@@ -129,6 +130,9 @@ def merge(output: Output, source: str, source_file: str, domains: tuple[str, ...
         raise UsageError(
             "NSS merges its own databases", hint="certutil --merge -d sql:HERE --source-dir sql:THERE -f PASSWORD-FILE -@ PASSWORD-FILE"
         )
+    if is_nss(source) or is_nss(database.location()):
+        # Before the other database is opened: SQLite's locks are the process's that took them.
+        go_on_in_child()
     other = open_any(output, DatabaseChoice(database=source, passphrase_file=source_file), asking=f"Pass phrase of {source}")
     with other, open_any(output, database) as opened, progressing(output, "merging", 0) as show:
         merged = merge_databases(opened, other, domains=domains_from(domains), at=datetime.now(UTC), show=show)

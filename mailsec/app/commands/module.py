@@ -136,17 +136,20 @@ def add(output: Output, name: str, library: str, parameters: str, no_check: bool
 
 
 def _look(name: str, library: str, parameters: str) -> str:
+    """What the library says of itself, and its tokens; asked in a process of its own."""
     import tempfile
 
+    from mailsec.app.library_child import in_child
     from mailsec.tokens.module import Module
     from mailsec.tokens.state import StateDirectory
 
-    with (
-        tempfile.TemporaryDirectory() as state,
-        Module(name, library, state=StateDirectory(state), parameters=parameters or None) as module,
-    ):
-        tokens = [token.label for token in module.tokens() if token.initialised]
-        return f"{module.description()}, {', '.join(tokens) if tokens else 'no token'}"
+    def look() -> str:
+        with Module(name, library, state=StateDirectory(state), parameters=parameters or None) as module:
+            tokens = [token.label for token in module.tokens() if token.initialised]
+            return f"{module.description()}, {', '.join(tokens) if tokens else 'no token'}"
+
+    with tempfile.TemporaryDirectory() as state:
+        return str(in_child(look))
 
 
 @json_option

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import click
 
+from mailsec.app.library_child import in_child
 from mailsec.app.output import Output, json_option, plural
 from mailsec.app.token_choice import TokenChoice, token_options
-from mailsec.errors import TokenError, UsageError
+from mailsec.errors import MailsecError, TokenError, UsageError
 
 __all__ = ["init", "list_tokens", "login", "mechanisms", "pin", "selftest"]
 
@@ -27,17 +29,29 @@ def list_tokens(output: Output, choice: TokenChoice) -> None:
         rows += [_row(token, len(host.certificates(_name(token))), len(host.keys(_name(token))), running=True) for token in host.tokens()]
         host.close()
     if not hosts:
-        with choice.loaded(output, passing=True) as modules:
-            for module in modules:
-                for token in module.tokens():
-                    found = [one for one in module.seen() if one.state.serial == token.serial and one.slot == token.slot]
-                    certificates = keys = 0
-                    if token.initialised and token.present and len(found) == 1:
-                        from mailsec.tokens.catalogue import read_certificates, read_keys
-
-                        certificates, keys = len(read_certificates(found[0])), len(read_keys(found[0]))
-                    rows.append(_row(token, certificates, keys, running=False))
+        modules, state, _ = choice.settings(output)
+        for module in modules:
+            try:
+                rows += in_child(functools.partial(_rows, module, state))
+            except MailsecError as error:
+                output.error(error.message, error.hint)
     output.result({"tokens": rows}, lambda: _table(output, rows))
+
+
+def _rows(settings: Any, state: str) -> list[dict[str, Any]]:
+    """What a module shows that is loaded here."""
+    from mailsec.app.modules import load_module
+    from mailsec.tokens.catalogue import read_certificates, read_keys
+
+    rows = []
+    with load_module(settings, state, read_only=True) as module:
+        for token in module.tokens():
+            found = [one for one in module.seen() if one.state.serial == token.serial and one.slot == token.slot]
+            certificates = keys = 0
+            if token.initialised and token.present and len(found) == 1:
+                certificates, keys = len(read_certificates(found[0])), len(read_keys(found[0]))
+            rows.append(_row(token, certificates, keys, running=False))
+    return rows
 
 
 def _name(token: Any) -> str:
