@@ -10,7 +10,9 @@ from __future__ import annotations
 import json
 import os
 import sys
+import threading
 import time
+from collections import deque
 from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 from typing import Any, cast
@@ -23,13 +25,15 @@ from mailsec.app.output import printable
 from mailsec.app.pseudonyms import Pseudonyms, log_key
 from mailsec.errors import ConfigurationError
 
-__all__ = ["LEVELS", "configure_logs", "configure_logs_with", "watch_twisted"]
+__all__ = ["LEVELS", "HeldLines", "configure_logs", "configure_logs_with", "watch_twisted"]
 
 LEVELS: Mapping[str, int] = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
 _COLOURS = {"debug": "\x1b[2m", "info": "\x1b[32m", "warning": "\x1b[33m", "error": "\x1b[31m", "critical": "\x1b[31m"}
 
 _LOOK_SECONDS = 1.0
+_ATOMIC_OCTETS = 4096
+"""PIPE_BUF: what several processes write into one pipe is not mixed up to here."""
 
 _encode = json.JSONEncoder(ensure_ascii=True, default=str, check_circular=False).encode
 
@@ -76,6 +80,43 @@ class _Writer:
         self._identity = _identity(self.descriptor)
 
     debug = info = warning = warn = error = critical = fatal = exception = log = failure = msg
+
+
+class HeldLines:
+    """Lines that wait for `flush`, which writes them together. For whoever gives nothing away before its line is written."""
+
+    def __init__(self) -> None:
+        """After `configure_logs`."""
+        self._lines: deque[bytes] = deque()
+        self._lock = threading.Lock()
+        self.configured()
+
+    def configured(self) -> None:
+        """Take up what `configure_logs` was called with last."""
+        self._write = structlog.get_config()["logger_factory"]().msg
+        self._tell = structlog.wrap_logger(self).bind().info
+
+    def record(self, event: str, **fields: object) -> None:
+        """Keep a line."""
+        self._tell(event, **fields)
+
+    def info(self, line: bytes) -> None:
+        """What structlog hands over a rendered line to."""
+        self._lines.append(line)
+
+    def flush(self) -> None:
+        """Write what waits; when it returns, all that was kept before has been written."""
+        lines, together = self._lines, b""
+        # Held while writing: another thread's flush must not find nothing here, and go on, before that is written which it waits for.
+        with self._lock:
+            while lines:
+                line = lines.popleft()
+                if together and len(together) + len(line) > _ATOMIC_OCTETS:
+                    self._write(together)
+                    together = b""
+                together += line
+            if together:
+                self._write(together)
 
 
 def _open(file: str) -> int:

@@ -111,8 +111,7 @@ def _serve(settings: Mapping[str, Any], parent: socket.socket | None, first: Map
     from mailsec.tokens.module import Module as LoadedModule
     from mailsec.tokens.state import StateDirectory
 
-    log = _HostLog(settings)
-    log.told(first)
+    log = _HostLog(settings, first)
     _log.info("token host is starting", library=settings["library"], pid=os.getpid())
     demand_sound_files(settings["nss"])
     module = LoadedModule(settings["name"], settings["library"], state=StateDirectory(settings["state"]), parameters=settings["parameters"])
@@ -126,9 +125,9 @@ def _serve(settings: Mapping[str, Any], parent: socket.socket | None, first: Map
             _log.warning("the list of a token cannot be kept", error=error.message)
 
     known = known_listing(settings["state"], settings["name"])
-    desk = Desk(module, log.record, keep=keep, known=known, uses_per_minute=settings["uses_per_minute"])
+    desk = Desk(module, log.record, keep=keep, known=known, uses_per_minute=settings["uses_per_minute"], audit=log.uses.record)
     desk.configure(first)
-    server = HostServer(desk, log.record, threads=settings["threads"], users=_sharers(settings), told=log.told)
+    server = HostServer(desk, log.record, threads=settings["threads"], users=_sharers(settings), told=log.told, flush=log.uses.flush)
     server.listen(_listen(settings["socket"], shared=settings["shared"]))
     if parent is not None:
         server.attend(parent)
@@ -147,22 +146,34 @@ class _HostLog:
     A host that systemd starts learns the key of them when the supervisor connects; until then every person is "~". No key is used before.
     """
 
-    def __init__(self, settings: Mapping[str, Any]) -> None:
+    def __init__(self, settings: Mapping[str, Any], first: Mapping[str, Any]) -> None:
+        from mailsec.app.logs import HeldLines
+
         self._settings = settings
         self._key: str | None = None
         self._privacy = settings["log"]["privacy"]
+        self._configure(first)
+        self.uses = HeldLines()
+        """Lines about uses of keys: those of a few signatures are written together, and before these leave."""
 
     def told(self, value: Mapping[str, Any]) -> None:
         """What the supervisor says: its key, and what it wants hidden after a reload."""
+        if self._configure(value):
+            self.uses.configured()
+
+    def _configure(self, value: Mapping[str, Any]) -> bool:
+        """True where that is something new."""
         from mailsec.app.config.models import Log
         from mailsec.app.logs import configure_logs_with
 
         key = str(value.get("log_key", self._key or ""))
         privacy = value.get("settings", self._settings)["log"]["privacy"]
-        if (key, privacy) != (self._key, self._privacy):
-            self._key, self._privacy = key, privacy
-            log = Log.model_validate({**self._settings["log"], "privacy": privacy})
-            configure_logs_with(log, bytes.fromhex(key), lasting=False, module=self._settings["name"])
+        if (key, privacy) == (self._key, self._privacy):
+            return False
+        self._key, self._privacy = key, privacy
+        log = Log.model_validate({**self._settings["log"], "privacy": privacy})
+        configure_logs_with(log, bytes.fromhex(key), lasting=False, module=self._settings["name"])
+        return True
 
     def record(self, event: str, **fields: Any) -> None:
         """Write a line as it is to be written at this moment."""

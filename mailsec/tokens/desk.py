@@ -69,15 +69,19 @@ class Desk:
         module: Module,
         record: Record,
         *,
+        audit: Record | None = None,
         keep: Callable[[Mapping[str, Any]], object] | None = None,
         known: Mapping[str, Any] | None = None,
         uses_per_minute: int = 0,
         monotonic: Callable[[], float] = time.monotonic,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`keep` is called with what there is whenever that has changed, and `known` is what it was called with last."""
+        """`audit` tells of each use of a key (None: as `record`).
+
+        `keep` is called with what there is whenever that has changed, and `known` is what it was called with last."""
         self.module = module
         self._record = record
+        self._audit = audit or record
         self._keep = keep
         self._uses_per_minute = uses_per_minute
         self._monotonic = monotonic
@@ -319,9 +323,9 @@ class Desk:
             else:
                 raise CryptoError("not an operation")
         except MailsecError as error:
-            self._record("key not used", key=use.name, usage=usage, address=who, operation=what, reason=error.message)
+            self._audit("key not used", key=use.name, usage=usage, address=who, operation=what, reason=error.message)
             raise
-        self._record("key used", key=use.name, usage=usage, address=who, operation=what)
+        self._audit("key used", key=use.name, usage=usage, address=who, operation=what)
         return result
 
     def _with_public_key(self, verb: int, fields: Sequence[bytes]) -> bytes:

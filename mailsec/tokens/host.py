@@ -108,8 +108,12 @@ class HostServer:
         threads: int,
         users: frozenset[int] = frozenset(),
         told: Callable[[Mapping[str, Any]], object] = lambda value: None,
+        flush: Callable[[], object] = lambda: None,
     ) -> None:
-        """`users` may connect besides our own and root; `told` gets what the supervisor says of us, before the desk does."""
+        """`users` may connect besides our own and root; `told` gets what the supervisor says of us, before the desk does.
+
+        `flush` writes what the desk has told of uses of keys: it is called before a result leaves.
+        """
         self._desk = desk
         self._told = told
         self._record = record
@@ -129,6 +133,10 @@ class HostServer:
         self._leader = 0
         """Which of the two readers reads."""
         self._lead = threading.Lock()
+        self._flush = flush
+        self._replies: deque[tuple[Line, bytes]] = deque()
+        """What was done and is not answered yet: a few at once cost one call of the system for each line, and one for the log."""
+        self._answering = threading.Lock()
         self._performing = threading.Event()
         """Set while the reader does operations itself: the other one has to look after it."""
         self._ended = threading.Event()
@@ -194,6 +202,8 @@ class HostServer:
                 self._stand_by(which)
 
     def _read_on(self, which: int) -> None:
+        # What the other one has done before he was held up.
+        self._answer()
         while self._leader == which and not self._stopping:
             for key, events in self._selector.select(0 if self._pending else None):
                 if key.data is None:
@@ -213,13 +223,13 @@ class HostServer:
                 jobs.put(pending.popleft())
             return
         until = time.monotonic() + _READ_SECONDS
-        others = range(self._sessions)
+        sessions, others = self._sessions, range(self._sessions)
         while pending and self._leader == which:
-            while len(pending) > 1 and jobs.qsize() + sum(begun[index] > 0 for index in others) < self._sessions - 1:
+            while sessions > 1 and len(pending) > 1 and jobs.qsize() + sum(begun[index] > 0 for index in others) < sessions - 1:
                 jobs.put(pending.popleft())
-            self._perform(mine, *pending.popleft())
-            if time.monotonic() > until:
-                return
+            if self._perform(mine, *pending.popleft()) > until:
+                break
+        self._answer()
 
     def _stand_by(self, which: int) -> None:
         """Look after the other reader while it does operations, and read in its place where one of them does not end."""
@@ -319,9 +329,10 @@ class HostServer:
     def _work(self, index: int) -> None:
         while (job := self._jobs.get()) is not None:
             self._perform(index, *job)
+            self._answer()
 
-    def _perform(self, index: int, line: Line, one: Frame) -> None:
-        """Do one operation, as the thread with this place in `_begun`."""
+    def _perform(self, index: int, line: Line, one: Frame) -> float:
+        """Do one operation, as the thread with this place in `_begun`, and keep its reply for `_answer`; when it ended."""
         began = self._begun[index] = time.monotonic()
         if index >= self._sessions and not self._performing.is_set():
             self._performing.set()
@@ -335,8 +346,23 @@ class HostServer:
         with self._lead:
             self._begun[index] = 0.0
         self._performed += 1
-        self._typical += (time.monotonic() - began - self._typical) / 4
-        line.send(reply)
+        self._replies.append((line, reply))
+        ended = time.monotonic()
+        self._typical += (ended - began - self._typical) / 4
+        return ended
+
+    def _answer(self) -> None:
+        """Answer what was done. The audit is written first: a host that is killed in between has given nothing away."""
+        replies: dict[Line, list[bytes]] = {}
+        with self._answering:
+            while self._replies:
+                line, reply = self._replies.popleft()
+                replies.setdefault(line, []).append(reply)
+            if not replies:
+                return
+            self._flush()
+            for line, octets in replies.items():
+                line.send(octets[0] if len(octets) == 1 else b"".join(octets))
 
     # -- the keeper ------------------------------------------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import socket
+import struct
 import threading
 import time
 from collections.abc import Sequence
@@ -22,6 +23,7 @@ from mailsec.model.trust import TrustFlags
 
 __all__ = ["RemoteModule", "certificate_of", "key_of"]
 
+_TIMEVAL = struct.Struct("ll")
 _SECONDS = 30.0
 _LOGIN_SECONDS = 120.0
 """Somebody may be typing at a pin pad."""
@@ -38,6 +40,8 @@ class RemoteModule:
         self._connection: socket.socket | None = None
         self._reader = FrameReader()
         self._number = 0
+        self._allowed = 0.0
+        """Seconds that the system lets a call on the connection take."""
 
     def close(self) -> None:
         """Hang up."""
@@ -168,6 +172,13 @@ class RemoteModule:
         with self._lock:
             try:
                 return self._answer(seconds, verb, fields)
+            except BlockingIOError:
+                self.close()
+                raise KeyUnavailable(
+                    f"the token host of {self.name!r} does not answer in time",
+                    hint="its library may hang; it is started again then",
+                    stage=f"token:{token}",
+                ) from None
             except (OSError, RemoteProtocolError) as error:
                 self.close()
                 raise KeyUnavailable(
@@ -178,15 +189,19 @@ class RemoteModule:
         deadline = time.monotonic() + seconds
         if self._connection is None:
             self._reader = FrameReader()
-            connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            connection.settimeout(seconds)
-            connection.connect(self._path)
-            self._connection = connection
+            self._connection, self._allowed = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM), 0.0
+            self._allow(self._connection, seconds)
+            self._connection.connect(self._path)
         connection = self._connection
         self._number += 1
+        if seconds != self._allowed:
+            self._allow(connection, seconds)
         connection.sendall(frame(verb, self._number, *fields))
+        first = True
         while (left := deadline - time.monotonic()) > 0:
-            connection.settimeout(left)
+            if not first:
+                self._allow(connection, left)
+            first = False
             data = connection.recv(262_144)
             if not data:
                 break
@@ -196,6 +211,13 @@ class RemoteModule:
                         raise error_of(one)
                     return one
         raise TimeoutError("it has hung up, or the deadline is over")
+
+    def _allow(self, connection: socket.socket, seconds: float) -> None:
+        """By the system, and mostly once: Python's own time-outs ask the system twice for each call."""
+        value = _TIMEVAL.pack(*divmod(max(int(seconds * 1_000_000), 1), 1_000_000))
+        for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+            connection.setsockopt(socket.SOL_SOCKET, option, value)
+        self._allowed = seconds
 
 
 def _is_meant(token: str, row: dict[str, Any]) -> bool:

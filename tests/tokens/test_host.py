@@ -33,9 +33,11 @@ class Served:
         self.module = module
         self.written: list[tuple[str, dict]] = []
         self.now = 0.0
-        self.desk = Desk(module, self.write, uses_per_minute=0, monotonic=lambda: self.now)
+        self.held: list[tuple[str, dict]] = []
+        self.flushes = 0
+        self.desk = Desk(module, self.write, audit=self.hold, uses_per_minute=0, monotonic=lambda: self.now)
         self.desk.configure({"pins": {"HSM 1": "MTIzNA=="}})
-        self.server = HostServer(self.desk, self.write, threads=2)
+        self.server = HostServer(self.desk, self.write, threads=2, flush=self.flush)
         self.path = str(directory / "host.sock")
         listening = socket.socket(socket.AF_UNIX)
         listening.bind(self.path)
@@ -50,6 +52,15 @@ class Served:
 
     def write(self, event: str, **fields: object) -> None:
         self.written.append((event, fields))
+
+    def hold(self, event: str, **fields: object) -> None:
+        """Lines about uses of keys are written by `flush`."""
+        self.held.append((event, fields))
+
+    def flush(self) -> None:
+        self.flushes += 1
+        while self.held:
+            self.written.append(self.held.pop(0))
 
     def connect(self) -> socket.socket:
         connection = socket.socket(socket.AF_UNIX)

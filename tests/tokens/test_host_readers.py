@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -81,3 +83,52 @@ def test_a_reader_that_is_held_up_in_the_library_is_stood_in_for(key, served: Se
     assert sorted(done) == list(range(10, 30))
     hanging.close()
     other.close()
+
+
+def test_no_result_leaves_before_the_line_about_it_is_written_and_several_lines_are_written_at_once(key, served: Served):
+    """A host that is killed in between has given nothing away that its log does not tell of."""
+    grow_quick(served, key)
+    until(lambda: not served.held, what="a quiet host")
+    written, flushes = len(served.written), served.flushes
+    before = []
+
+    def flush() -> None:
+        before.append(len(received()))
+        Served.flush(served)
+
+    served.server._flush = flush
+    with served.connect() as connection:
+
+        def received() -> bytes:
+            try:
+                return connection.recv(262_144, socket.MSG_PEEK)
+            except BlockingIOError:
+                return b""
+
+        connection.setblocking(False)
+        connection.sendall(b"".join(question(number, key) for number in range(1, 41)))
+        size = len(frame(Verb.RESULT, 1, bytes(64)))
+        until(lambda: len(received()) >= 40 * size, what="40 answers")
+    assert len(served.written) == written + 40 and all(one[0] == "key used" for one in served.written[written:])
+    # What had been received when lines were written was known by then.
+    assert before[0] == 0 and all(octets < 40 * size for octets in before)
+    assert served.flushes - flushes < 40
+
+
+def test_what_was_done_before_the_library_hung_is_answered(key, served: Served, monkeypatch):
+    grow_quick(served, key)
+    perform, hanging = served.desk.perform, threading.Event()
+
+    def hangs_at_the_third(verb: int, fields):
+        if fields[4] == b"3" * 32:
+            hanging.wait(20)
+        return perform(verb, fields)
+
+    monkeypatch.setattr(served.desk, "perform", hangs_at_the_third)
+    with served.connect() as connection:
+        fields = (b"HSM 1", key.id, b"CKM_ECDSA", b"dave@example.org")
+        connection.sendall(b"".join(frame(Verb.SIGN, number, *fields, str(number).encode() * 32) for number in (1, 2, 3)))
+        told = (one.number for one in answers(connection) if one.number)
+        assert sorted((next(told), next(told))) == [1, 2]
+        hanging.set()
+        assert next(told) == 3
