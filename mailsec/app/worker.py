@@ -96,6 +96,7 @@ class WorkerProcess:
                 )
         except MailsecError as error:
             tell_unable(error)
+            self._stopping = True
             self.exit_code = error.exit_code
             self.reactor.stop()
             return

@@ -115,7 +115,7 @@ class SqliteSpool:
             self._lock = -1
             raise StoreError(f"spool {self.index} belongs to another process", hint="is mailsec running already?") from None
         except OSError as fault:
-            raise storage_fault(fault, "opening the spool") from fault
+            raise storage_fault(fault, f"opening spool {self.index}") from fault
         try:
             self.files = BodyFiles(self.base + ".bodies", self._reserve)
             self._connection = connect(self.base + ".sqlite")
@@ -130,7 +130,7 @@ class SqliteSpool:
             os.close(directory)
         except (OSError, sqlite3.Error) as fault:
             self.close()
-            raise storage_fault(fault, "opening the spool") from fault
+            raise storage_fault(fault, f"opening spool {self.index}") from fault
         except StoreError:
             self.close()
             raise

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import socket
 import tomllib
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,9 @@ from hypothesis import strategies as st
 from mailsec.app.config import ConfigurationErrors, gateway_settings, load_configuration
 from mailsec.app.config.lines import key_lines
 from mailsec.app.config.load import SECTIONS, read_text
+from mailsec.app.config.people import people_notes
 from mailsec.app.config.render import EXAMPLE, render, toml
+from mailsec.app.config.surroundings import find_surrounding_problems
 from mailsec.app.opening import open_configuration
 from mailsec.errors import ConfigurationError
 from mailsec.model.session import Origin
@@ -170,3 +174,71 @@ def test_relative_names_do_not_depend_on_the_working_directory(tmp_path, monkeyp
     (folder / "mailsec.toml").write_text(render(EXAMPLE).replace('"/var/lib/mailsec/spool"', '"spool"'))
     monkeypatch.chdir(tmp_path)
     assert load_configuration("etc/mailsec.toml").spool.directory == str(folder / "spool")
+
+
+PLAIN = """[gateway]
+hostname = "gw.example.org"
+domains = ["example.org", ".example.net"]
+[relay]
+next_hop = "smtp://HOP"
+"""
+
+
+def written(path: Path, text: str, hop: str = "[127.0.0.1]:10026") -> str:
+    path.write_text(PLAIN.replace("HOP", hop) + text)
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "together"),
+    [
+        ("0.0.0.0:25", "[::]:25", True),
+        ("127.0.0.1:25", "[::]:25", True),
+        ("127.0.0.1:25", "0.0.0.0:25", False),
+        ("[::1]:25", "[::]:25", False),
+        ("0.0.0.0:25", "0.0.0.0:26", True),
+    ],
+)
+def test_one_port_may_be_listened_on_for_ipv4_and_for_ipv6(tmp_path, first, second, together):
+    text = "".join(f'[[listener]]\naddress = "{address}"\norigin = "internet"\n' for address in (first, second))
+    path = written(tmp_path / "mailsec.toml", text)
+    if together:
+        assert len(load_configuration(path).listeners) == 2
+    else:
+        with pytest.raises(ConfigurationErrors, match="1 error"):
+            load_configuration(path)
+
+
+def test_a_next_hop_that_is_this_machine_by_an_address_of_its_own_is_found(tmp_path):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))
+        except OSError:
+            pytest.skip("this machine has no address but loopback")
+        own = probe.getsockname()[0]
+
+    def circles(hop: str, address: str) -> list[tuple]:
+        path = written(tmp_path / "mailsec.toml", f'[[listener]]\naddress = "{address}"\norigin = "internet"\n', hop)
+        found = find_surrounding_problems(load_configuration(path), None, datetime.now(UTC))
+        return [one.path for one in found if "in circles" in one.message]
+
+    assert circles(f"[{own}]:2525", "0.0.0.0:2525") == [("relay", "next_hop")]
+    assert circles(f"[{own}]:2526", "0.0.0.0:2525") == circles("[192.0.2.1]:2525", "0.0.0.0:2525") == []
+    assert circles(f"[{own}]:2525", "127.0.0.1:2525") == circles(f"[{own}]:2525", "[::]:2525") == []
+
+
+def test_whose_logins_are_addresses_of_others_is_told(tmp_path):
+    text = (
+        '[[listener]]\naddress = "127.0.0.1:2525"\norigin = "internet"\n'
+        '[[authenticator]]\nkind = "dovecot"\nsocket = "unix:/run/x"\ndomains = ["Example.org", "a.example.net", "example.com"]\n'
+    )
+    loaded = load_configuration(written(tmp_path / "mailsec.toml", text))
+    (note,) = people_notes(loaded.authenticators, loaded.gateway.domains)
+    assert "authenticator[0]" in note and '"example.com"' in note
+
+
+def test_a_table_that_stands_twice_is_told_by_its_name(tmp_path):
+    path = written(tmp_path / "mailsec.toml", "[tls]\n[tls]\n")
+    with pytest.raises(ConfigurationErrors) as caught:
+        load_configuration(path)
+    assert told(caught.value) == f"{path}:7: not TOML: [tls] stands twice\n  see https://toml.io\n"

@@ -132,7 +132,8 @@ def test_files_that_are_not_there_are_found_wherever_they_are_named(tmp_path):
         )
     )
     names = {"table": "t", "key_file": "k", "several.0": "x", "by_name.a": "b", "perhaps": "p", "entries.1.key_file": "e"}
-    assert found == {where: f"cannot read {tmp_path}/{name}: no such file or directory" for where, name in names.items()}
+    hint = "is the name right? relative ones are taken from beside the configuration file"
+    assert found == {where: f"cannot read {tmp_path}/{name}: no such file or directory ({hint})" for where, name in names.items()}
     assert told(tables(tmp_path, "")) == {}
 
 

@@ -15,7 +15,7 @@ from mailsec.app.files import reason_of
 from mailsec.interfaces import NamedPath
 from mailsec.model.settings import Problem
 
-__all__ = ["find_file_problems", "secret_file_problem"]
+__all__ = ["file_problem", "find_file_problems", "secret_file_problem", "unreadable"]
 
 
 def find_file_problems(place: Place, settings: BaseModel) -> list[Problem]:
@@ -23,7 +23,7 @@ def find_file_problems(place: Place, settings: BaseModel) -> list[Problem]:
     problems = []
     for where, path, named in _named(place, settings, None, ()):
         if path and named.kind != "any":
-            problem = secret_file_problem(where, path) if named.kind == "secret" else _file_problem(where, path)
+            problem = secret_file_problem(where, path) if named.kind == "secret" else file_problem(where, path)
             if problem is not None:
                 problems.append(problem)
     return problems
@@ -31,7 +31,7 @@ def find_file_problems(place: Place, settings: BaseModel) -> list[Problem]:
 
 def secret_file_problem(place: Place, path: str) -> Problem | None:
     """What keeps the secret in the file `path` from being read, or from being one; None: nothing."""
-    problem = _file_problem(place, path)
+    problem = file_problem(place, path)
     if problem is None and Path(path).stat().st_mode & 0o077 and not _is_credential(path):
         return Problem(place, f"others may read the secret in {path}", f"chmod 600 {path}")
     return problem
@@ -43,7 +43,8 @@ def _is_credential(path: str) -> bool:
     return bool(directory) and Path(path).is_relative_to(directory)
 
 
-def _file_problem(place: Place, path: str) -> Problem | None:
+def file_problem(place: Place, path: str) -> Problem | None:
+    """What keeps the file `path` from being read; None: nothing."""
     try:
         kind = Path(path).stat().st_mode
         if stat.S_ISDIR(kind):
@@ -52,9 +53,18 @@ def _file_problem(place: Place, path: str) -> Problem | None:
             with Path(path).open("rb"):
                 pass
     except OSError as error:
-        hint = "" if isinstance(error, FileNotFoundError) else f"it must be readable for the user that mailsec runs as (now {os.geteuid()})"
-        return Problem(place, f"cannot read {path}: {reason_of(error)}", hint)
+        return unreadable(place, path, error)
     return None
+
+
+def unreadable(place: Place, path: str, error: OSError) -> Problem:
+    """The file `path` cannot be read, and what to do about it."""
+    hint = ""
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
+        hint = "is the name right? relative ones are taken from beside the configuration file"
+    elif isinstance(error, PermissionError):
+        hint = f"it must be readable for the user that mailsec runs as (now {os.geteuid()})"
+    return Problem(place, f"cannot read {path}: {reason_of(error)}", hint)
 
 
 def _named(place: Place, value: Any, annotation: Any, metadata: Sequence[Any]) -> Iterator[tuple[Place, str, NamedPath]]:

@@ -5,21 +5,22 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import pwd
+import socket
 import stat
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 
-from mailsec.app.config.addresses import parse_endpoint
+from mailsec.app.config.addresses import parse_endpoint, parse_hop
 from mailsec.app.config.fips import PROFILE, places_that_want_fips
 from mailsec.app.config.lines import Path as Place
 from mailsec.app.config.load import Configuration
-from mailsec.app.config.named_files import secret_file_problem
+from mailsec.app.config.named_files import file_problem, secret_file_problem, unreadable
 from mailsec.app.config.problems import Problem, near
 from mailsec.app.config.tenants import read_secrets
-from mailsec.app.files import reason_of
 from mailsec.builtin.passwd_file import read_passwd
 from mailsec.builtin.recipients_file import read_recipients
 from mailsec.errors import ConfigurationError, MailsecError
@@ -36,6 +37,7 @@ def find_surrounding_problems(configuration: Configuration, database: CertDb | N
     """Everything that is missing or wrong outside the file. `database`: the open one, None where it could not be opened."""
     problems: list[Problem] = []
     _directories(configuration, problems)
+    _circles(configuration, problems)
     _files(configuration, problems)
     _file_systems(configuration, problems)
     if database is not None:
@@ -72,7 +74,39 @@ def _directories(configuration: Configuration, problems: list[Problem]) -> None:
             message = f"there is no directory {Path(endpoint.path).parent}"
             problems.append(Problem(("listener", index, "address"), message, "make it, for the user that mailsec runs as"))
     if configuration.log.file and not os.access(Path(configuration.log.file).parent, os.W_OK | os.X_OK):
-        problems.append(Problem(("log", "file"), f"cannot write in {Path(configuration.log.file).parent}"))
+        hint = "it must be there, and writable for the user that mailsec runs as"
+        problems.append(Problem(("log", "file"), f"cannot write in {Path(configuration.log.file).parent}", hint))
+
+
+def _circles(configuration: Configuration, problems: list[Problem]) -> None:
+    """Next hops that are this machine by one of its own addresses, where a listener on all of them has the port."""
+    wild = []
+    for listener in configuration.listeners:
+        try:
+            wild += [endpoint for endpoint in (parse_endpoint(listener.address),) if endpoint.wildcard]
+        except ValueError:
+            continue
+    relay = configuration.relay
+    for place, hop in ((("relay", "next_hop"), relay.next_hop), *((("relay", "routes", name), hop) for name, hop in relay.routes.items())):
+        try:
+            first = parse_hop(hop)
+        except ValueError:
+            continue
+        for one in (first, *first.others):
+            family = ":" in one.host
+            if any(one.port == endpoint.port and family == (":" in endpoint.host) for endpoint in wild) and _is_here(one.host):
+                problems.append(Problem(place, f"{one} is this machine, where a listener has that port: mail would go round in circles"))
+
+
+def _is_here(host: str) -> bool:
+    """True for an address of this machine: what is sent there comes from it. Nothing is sent; loopback `semantics` has seen already."""
+    try:
+        address = ipaddress.ip_address(host)
+        with socket.socket(socket.AF_INET if address.version == 4 else socket.AF_INET6, socket.SOCK_DGRAM) as probe:
+            probe.connect((host, 9))
+            return not address.is_loopback and bool(probe.getsockname()[0] == str(address))
+    except (OSError, ValueError):
+        return False
 
 
 def _directory(place: Place, directory: Path, problems: list[Problem]) -> None:
@@ -121,7 +155,8 @@ def _files(configuration: Configuration, problems: list[Problem]) -> None:
     if configuration.passphrase.method in ("file", "defer"):
         _secret_file(("passphrase", "file"), configuration.passphrase.file, problems)
     elif configuration.passphrase.method == "exec" and not os.access(configuration.passphrase.command, os.X_OK):
-        problems.append(Problem(("passphrase", "command"), f"cannot run {configuration.passphrase.command}"))
+        hint = "it must be there, and executable for the user that mailsec runs as"
+        problems.append(Problem(("passphrase", "command"), f"cannot run {configuration.passphrase.command}", hint))
     for index, module in enumerate(configuration.modules):
         if module.enabled and module.library and not module.host and not os.path.isfile(module.library):  # noqa: PTH113 - as it is named
             hint = "is its package installed?"
@@ -143,8 +178,8 @@ def _files(configuration: Configuration, problems: list[Problem]) -> None:
     if configuration.revocation.default_responder_certificate:
         _certificates(("revocation", "default_responder_certificate"), configuration.revocation.default_responder_certificate, problems)
     for index, path in enumerate(configuration.revocation.crl_files):
-        if not os.access(path, os.R_OK):
-            problems.append(Problem(("revocation", "crl_files", index), f"cannot read {path}"))
+        if (problem := file_problem(("revocation", "crl_files", index), path)) is not None:
+            problems.append(problem)
     for index, one in enumerate(configuration.authenticators):
         if one.file:
             _passwd_file(("authenticator", index, "file"), one.file, problems)
@@ -167,7 +202,7 @@ def _lines(place: Place, path: str, read: Callable[[str], object], problems: lis
     except MailsecError as error:
         problems.append(Problem(place, f"{path}: {error.message}", error.hint))
     except OSError as error:
-        problems.append(Problem(place, f"cannot read {path}: {reason_of(error)}"))
+        problems.append(unreadable(place, path, error))
     except UnicodeDecodeError:
         problems.append(Problem(place, f"{path} is not UTF-8"))
 
@@ -181,13 +216,13 @@ def _certificates(place: Place, path: str, problems: list[Problem]) -> None:
     try:
         found = read_anchor_file(path)
     except OSError as error:
-        problems.append(Problem(place, f"cannot read {path}: {reason_of(error)}"))
+        problems.append(unreadable(place, path, error))
         return
     except MailsecError as error:
         problems.append(Problem(place, f"{path}: {error.message}", error.hint))
         return
     if not found:
-        problems.append(Problem(place, f"{path} holds no certificate"))
+        problems.append(Problem(place, f"{path} holds no certificate", "PEM or DER"))
 
 
 def _nicknames(configuration: Configuration, database: CertDb, problems: list[Problem]) -> None:
