@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import resource
+from dataclasses import replace
 
 import pytest
 
+from mailsec.model.address import Address
+from mailsec.model.session import Envelope, Recipient
 from tests.net.relay_gateway import entry
 from tests.net.relay_peer import wait_for
 
@@ -87,6 +90,17 @@ def test_one_that_cannot_carry_it_is_not_sent_it_in_another_form(gateway, peers)
     wait_for(lambda: peer.messages and not one.queue())
     ((mail, _, octets),) = peer.messages
     assert mail == "<>" and b"Status: 5.6.3" in octets and octets.isascii()
+
+
+def test_one_that_cannot_carry_an_address_in_utf8_is_not_sent_it(gateway, peers):
+    """RFC 6531 §3.2: nobody makes another address of it."""
+    peer = peers(offers=("PIPELINING", "8BITMIME"))
+    one = gateway(peer).start()
+    envelope = Envelope(Address.parse("alice@example.org"), (Recipient(Address.parse("jürgen@example.net")),), smtputf8=True)
+    one.commit(replace(entry("m"), envelope=envelope))
+    wait_for(lambda: peer.messages and not one.queue())
+    ((mail, _, octets),) = peer.messages
+    assert mail == "<>" and b"Status: 5.6.7" in octets and "jürgen".encode() not in octets
 
 
 def test_more_replies_than_commands_deliver_the_next_message_to_nobody(gateway, peers):

@@ -32,6 +32,8 @@ def world(tmp_path_factory) -> Iterator[SimpleNamespace]:
         "smtpd_recipient_restrictions": f"check_policy_service inet:127.0.0.1:{gateway.ports['policy']}, "
         f"check_recipient_access {maps}:certificate, reject",
         "smtpd_delay_reject": "no",
+        # A client may say there who has logged in, as a server in front would.
+        "smtpd_authorized_xclient_hosts": "127.0.0.1",
     }
     try:
         gateway.start()
@@ -74,3 +76,18 @@ def test_smtpd_asks_the_policy_and_the_map(world):
         assert client.rcpt("nobody@example.org")[0] == 554
         assert client.rcpt("alice@example.org")[0] == 250
     assert "problem" not in world.postfix.log.read_text()
+
+
+@pytest.mark.parametrize(("sender", "taken"), [("alice@example.org", True), ("bob@example.org", False), ("eve@example.net", False)])
+def test_smtpd_asks_whether_this_user_may_send_as_that_address(world, sender, taken):
+    with smtplib.SMTP("127.0.0.1", world.postfix.port, timeout=30) as client:
+        client.ehlo("client.example")
+        assert client.docmd("XCLIENT LOGIN=alice")[0] == 220
+        client.ehlo("client.example")
+        assert client.mail(sender)[0] == 250
+        code, text = client.rcpt("alice@example.org")
+    assert (code == 250) is taken, text
+    if taken:
+        assert code == 250, text
+    else:
+        assert code == 554 and b"alice" in text, text
