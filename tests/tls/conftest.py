@@ -122,7 +122,8 @@ class Scene:
             database.add(self.ca.der, "TLS-CA", trust=TrustFlags.parse("CT,,"), at=NOW)
             database.add(self.below.der, "TLS-CA-2", at=NOW)
             database.add(self.partner.der, "Partner-CA", trust=TrustFlags.parse("T,,"), domains=("partner.example",), at=NOW)
-            for nickname, holder in (("RSA", self.rsa), ("EC", self.ec)):
+            ending = issue("old.example.org", ends=dt.timedelta(days=5, hours=1))
+            for nickname, holder in (("RSA", self.rsa), ("EC", self.ec), ("ends soon", ending)):
                 database.add(holder.der, nickname, private_key=holder.key, at=NOW)
 
     def database(self) -> CertDb:

@@ -18,6 +18,7 @@ from mailsec.model.trust import TrustFlags
 from mailsec.net.tls_context import OwnCertificate
 from mailsec.store.certdb import CertDb
 from mailsec.testing.runtime import FakeRuntime
+from tests.peers.gateway import until
 from tests.tls.issuing import Issuer
 
 NOW = dt.datetime.now(dt.UTC).replace(microsecond=0)
@@ -209,3 +210,12 @@ def test_name_that_nobody_knows_is_told_once_and_where_it_stands(configuration):
     assert code == 78 and json.dumps(said).count("TLSv1.0 is broken") == 1
     code, said = configuration(holder, groups=["kyber"])
     assert code == 78 and json.dumps(said).count("kyber") == 1
+
+
+def test_a_letter_about_a_certificate_that_ends_reaches_the_postmaster(scene):
+    def letters():
+        return [one for one in list(scene.inbox.messages) if "postmaster@example.org" in one.recipients]
+
+    (letter,) = until(letters, 60, "the letter")
+    assert b"Subject: Certificate ends soon expires in 5 days" in letter.octets and b"mailsec cert import" in letter.octets
+    assert [event["threshold"] for event in scene.events("certificate expires") if event["certificate"] == "ends soon"] == [7]
