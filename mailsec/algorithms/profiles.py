@@ -67,6 +67,8 @@ class Profile:
     """RSA keys with fewer bits do not sign."""
     digest_strength: int = 112
     """Bits of collision resistance that a digest must have."""
+    mask_strength: int = 0
+    """The same of the hash in MGF1, where the source of a profile asks for it. What a mask needs, also SHA-1 has (RFC 8017 §8.1, Appendix B.2)."""
     cipher: str = "aes-256-cbc"
     """How content is encrypted where nothing is known of the recipient."""
     transport: TransportMechanism = PKCS1_V1_5
@@ -111,9 +113,11 @@ class Profile:
             return Reason("key-unsupported", "policy", f"a key of type {key_type} is not computed with")
         if self.allow_legacy:
             return None
-        for name in (mechanism.digest, mechanism.mgf_digest):
-            if name and (reason := self.accepts_digest(name)) is not None:
-                return reason
+        if mechanism.digest and (reason := self.accepts_digest(mechanism.digest)) is not None:
+            return reason
+        if mechanism.mgf_digest and DIGESTS[mechanism.mgf_digest].strength < self.mask_strength:
+            message = f"RSASSA-PSS with MGF1 and {mechanism.mgf_digest}, which the profile {self.name} does not accept"
+            return Reason("weak-mask", "policy", message, "the sender should use one hash for both", "RFC 4055 §3.1")
         if mechanism.kind == "dsa":
             return Reason("weak-algorithm", "policy", "a DSA signature", "allow legacy algorithms to accept it", "RFC 8551 §2.2")
         if key_type in _RSA and bits < self.rsa_bits:
@@ -151,6 +155,7 @@ _PROFILES = (
     Profile(
         "edi-energy",
         rsa_kind="rsassa-pss",
+        mask_strength=128,
         cipher="aes-128-gcm",
         transport=OAEP_SHA256,
         ciphers_read=_capabilities("aes-128-gcm", "aes-256-gcm", "aes-128-cbc"),
@@ -160,6 +165,7 @@ _PROFILES = (
         "bsi-tr-02102",
         key_types=_RSA | _NIST | _BRAINPOOL | {"ml-dsa-65", "ml-dsa-87"},
         rsa_kind="rsassa-pss",
+        mask_strength=128,
         rsa_bits=3000,
         signing_bits=3000,
         digest_strength=128,
@@ -173,6 +179,7 @@ _PROFILES = (
         "fips-algorithms",
         key_types=_RSA | _NIST | _EDWARDS | _ML_DSA,
         rsa_kind="rsassa-pss",
+        mask_strength=112,
         transport=OAEP_SHA256,
         recipient_keys=frozenset({"rsa"}) | _NIST | _ML_KEM,
         cipher="aes-256-gcm",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -134,9 +136,16 @@ def test_pss_defaults_are_sha1_and_so_not_accepted():
     assert PROFILES["legacy"].accepts(mechanism, "rsa", 2048) is None
 
 
-def test_pss_with_a_weak_mask_digest_is_not_accepted():
-    mechanism = SignatureMechanism("rsassa-pss", "sha256", "md5", 32)
-    assert PROFILES["default"].accepts(mechanism, "rsa", 2048) is not None
+@pytest.mark.parametrize("mask", ["sha1", "md5"])
+def test_pss_is_as_strong_as_its_message_digest_whatever_masks_it(mask):
+    """Collisions of the mask's hash help nobody; only profiles whose source fixes it refuse another one."""
+    mechanism = SignatureMechanism("rsassa-pss", "sha256", mask, 32)
+    accepting = {name for name, profile in PROFILES.items() if profile.accepts(mechanism, "rsa", 4096) is None}
+    assert accepting == {"default", "compatible", "pss", "legacy"}
+    reason = PROFILES["edi-energy"].accepts(mechanism, "rsa", 4096)
+    assert reason is not None and (reason.code, reason.stage) == ("weak-mask", "policy") and "broken" not in reason.message
+    weak = PROFILES["default"].accepts(replace(mechanism, digest=mask), "rsa", 4096)
+    assert weak is not None and weak.code == "weak-digest"
 
 
 @pytest.mark.parametrize(("key_type", "bits"), [("rsa", 1024), ("ec:secp192r1", 192), ("dsa", 1024)])

@@ -36,6 +36,7 @@ KINDS = {
     "ml-dsa-44": mldsa.MLDSA44PrivateKey.generate,
     "ml-dsa-87": mldsa.MLDSA87PrivateKey.generate,
     "dsa-2048": lambda: dsa.generate_private_key(2048),
+    "p224": lambda: ec.generate_private_key(ec.SECP224R1()),
 }
 
 

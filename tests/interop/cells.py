@@ -57,6 +57,7 @@ _COFACTORS = "ecdh-cofactor-sha1 ecdh-cofactor-sha256 ecdh-cofactor-sha512"
 _GCM = "aes-128-gcm aes-192-gcm aes-256-gcm"
 _CCM = "aes-128-ccm aes-192-ccm aes-256-ccm"
 _PSS = "pss-sha256 pss-sha384 pss-sha512"
+_PSS_READ = "pss-mgf1-sha1 pss-mgf1-sha512 pss-no-salt pss-salt-64"
 _OAEP = "oaep-sha1 oaep-sha256 oaep-sha384 oaep-sha512 oaep-mask oaep-label"
 _FORMS = "key-id no-attributes signing-certificate counter-signed recipient-key-id recipient-key-id-p256"
 _KEYLESS = "password password-aes-128 shared-key"
@@ -98,10 +99,10 @@ PEERS = (
         True,
         _by_row(
             {
-                _OLD: f"{_PQ} ed25519 ed448 x25519 x448 rsa-sha224 rsa-sha3-256 {_OTHER_CURVES}",
+                _OLD: f"{_PQ} ed25519 ed448 x25519 x448 rsa-sha224 rsa-sha3-256 ecdsa-p224 {_OTHER_CURVES}",
                 "MD5 is disabled": "rsa-md5",
                 _CMS_ALONE: _MESSAGES,
-                _NO_OPTION: f"no-certificates {_PSS} {_OAEP} oaep-gcm {_GCM} {_CCM} {_FORMS} {_KEYLESS} {_TYPES} two-signers two-signers-detached"
+                _NO_OPTION: f"no-certificates {_PSS} {_PSS_READ} {_OAEP} oaep-gcm {_GCM} {_CCM} {_FORMS} {_KEYLESS} {_TYPES} two-signers two-signers-detached"
                 " signed-stream encrypted-stream ecdh-gcm ecdh-3des",
                 "cmsutil chooses the cipher itself": "aes-192-cbc aes-256-cbc 3des-cbc rc2-128-cbc rc2-40-cbc",
                 "no key agreement with ECDH": f"{_ECDH} {_DERIVATIONS} {_COFACTORS} two-recipients",
@@ -126,7 +127,7 @@ PEERS = (
             {
                 _OLD: f"{_PQ} ed25519 ed448 dsa x25519 x448 rsa-sha3-256",
                 _CMS_ALONE: _MESSAGES,
-                _NO_OPTION: f"{_PSS} {_OAEP} oaep-gcm {_FORMS} {_KEYLESS} {_TYPES} certs-only {_COFACTORS}",
+                _NO_OPTION: f"{_PSS} {_PSS_READ} {_OAEP} oaep-gcm {_FORMS} {_KEYLESS} {_TYPES} certs-only {_COFACTORS}",
                 "no AES in GCM or CCM, no RC2": f"{_GCM} {_CCM} rc2-128-cbc rc2-40-cbc ecdh-gcm",
                 "encryption with ECDH fails in gpgsm 2.2": f"{_ECDH} {_DERIVATIONS} two-recipients ecdh-3des",
             }
@@ -147,7 +148,13 @@ PEERS = (
         "Bouncy Castle",
         "Bouncy Castle 1.72",
         True,
-        _by_row({_OLD: f"{_PQ} x25519 x448", "its mail library has no AuthEnvelopedData": "message-auth-enveloped"}),
+        _by_row(
+            {
+                _OLD: f"{_PQ} x25519 x448",
+                "the names of its algorithms fix mask and salt": _PSS_READ,
+                "its mail library has no AuthEnvelopedData": "message-auth-enveloped",
+            }
+        ),
         _by_row({_OLD: f"{_PQ} x25519 x448", "it has no recipient of key agreement for AuthEnvelopedData": "ecdh-gcm"}),
     ),
 )

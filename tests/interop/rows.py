@@ -35,6 +35,8 @@ class Row:
     """ "pss" or "oaep" for RSA; else PKCS #1 v1.5."""
     mask_digest: str = ""
     """Of MGF1 where it is not `digest`."""
+    salt: int | None = None
+    """Octets of RSASSA-PSS's, where it is not as long as the digest."""
     label: bytes = b""
     """Of OAEP."""
     cofactor: bool = False
@@ -65,8 +67,15 @@ def _signatures() -> list[Row]:
     section = SECTIONS[0]
     rows = [Row(f"rsa-{digest}", f"RSA PKCS #1 v1.5 with {_named(digest)}", section, digest=digest) for digest in _SHA2]
     rows += [Row(f"pss-{digest}", f"RSASSA-PSS with {_named(digest)}", section, digest=digest, padding="pss") for digest in _SHA2]
+    rows += [
+        Row("pss-mgf1-sha1", "RSASSA-PSS with SHA-256, MGF1 with SHA-1", section, padding="pss", mask_digest="sha1", written=False),
+        Row("pss-mgf1-sha512", "RSASSA-PSS with SHA-256, MGF1 with SHA-512", section, padding="pss", mask_digest="sha512", written=False),
+        Row("pss-no-salt", "RSASSA-PSS with SHA-256, no salt", section, padding="pss", salt=0, written=False),
+        Row("pss-salt-64", "RSASSA-PSS with SHA-256, a salt of 64 octets", section, padding="pss", salt=64, written=False),
+    ]
     rows += [Row(f"ecdsa-{kind}", f"ECDSA, {name}, {_named(digest)}", section, (kind,), digest) for kind, name, digest in _CURVES]
     rows += [Row("ecdsa-secp256k1", "ECDSA, secp256k1, SHA-256", section, ("secp256k1",))]
+    rows += [Row("ecdsa-p224", "ECDSA, P-224, SHA-256", section, ("p224",), written=False)]
     rows += [Row("ed25519", "Ed25519", section, ("ed25519",), "sha512"), Row("ed448", "Ed448", section, ("ed448",), "shake256")]
     rows += [Row(kind, kind.upper(), section, (kind,), "sha512") for kind in ("ml-dsa-44", "ml-dsa-65", "ml-dsa-87")]
     rows += [

@@ -99,5 +99,7 @@ def _algorithm(row: Row, kind: str) -> str:
     family = kind.split("-")[0]
     if family in ("ed25519", "ed448", "ml"):
         return kind.upper() if family == "ml" else kind.capitalize()
+    if row.padding == "pss" and (row.mask_digest or row.salt is not None):
+        raise PeerError("the names of its algorithms fix mask and salt")
     key = {"rsa": "RSA", "dsa": "DSA"}.get(family, "ECDSA")
     return f"{row.digest.upper()}with{key}{'andMGF1' if row.padding == 'pss' else ''}"

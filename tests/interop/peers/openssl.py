@@ -62,7 +62,8 @@ class OpenSsl:
             certificate, key = self._files(kind)
             words += ["-signer", certificate, "-inkey", key]
             if row.padding == "pss":
-                words += ["-keyopt", "rsa_padding_mode:pss", "-keyopt", "rsa_pss_saltlen:-1"]
+                words += ["-keyopt", "rsa_padding_mode:pss", "-keyopt", f"rsa_pss_saltlen:{-1 if row.salt is None else row.salt}"]
+                words += ["-keyopt", f"rsa_mgf1_md:{row.mask_digest or row.digest}"]
         if not row.people[0].startswith(("ed", "ml-")):
             words += ["-md", row.digest]
         forms = {
