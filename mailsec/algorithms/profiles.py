@@ -88,8 +88,11 @@ class Profile:
         oaep = key.key_type == "rsa" and self.transport == OAEP_SHA256 and key.can(OAEP_SHA256)
         return writer.sequence(self.ciphers_read, transport_identifier(OAEP_SHA256) if oaep else b"")
 
-    def signature_for(self, key_type: str, bits: int) -> SignatureMechanism:
-        """How a key of this type signs; raise CryptoError for keys that do not sign, or not under this profile."""
+    def signature_for(self, key_type: str, bits: int, bound: SignatureMechanism | None = None) -> SignatureMechanism:
+        """How a key of this type signs; raise CryptoError for keys that do not sign, or not under this profile.
+
+        `bound`: the parameters within an RSASSA-PSS key, where it has some.
+        """
         if key_type not in self.key_types:
             does = "under the profile" if key_type in _EVERY else ""
             raise CryptoError(f"a key of type {key_type} does not sign {does} {self.name if does else ''}".strip())
@@ -98,6 +101,14 @@ class Profile:
                 raise CryptoError(
                     f"an RSA key of {bits} bits is too short to sign with", hint=f"use one of {self.signing_bits} bits or more"
                 )
+            if bound is not None:
+                # RFC 4055 §3.3: the key's own hash and mask, and a salt at least as long as it says.
+                salt = max(bound.salt_length, DIGESTS[bound.digest].size)
+                mechanism = _mechanism("rsassa-pss", bound.digest, bound.mgf_digest, salt)
+                refused = self.accepts(mechanism, key_type, bits)
+                if refused is not None:
+                    raise CryptoError(f"the key signs with its own parameters only: {refused.message}", hint="use another key")
+                return mechanism
             if self.rsa_kind == "rsassa-pss" or key_type == "rsa-pss":
                 # RFC 8017 §9.1, RFC 4056 §3: MGF1 with the same hash, the salt as long as the digest.
                 return _mechanism("rsassa-pss", self.rsa_digest, self.rsa_digest, DIGESTS[self.rsa_digest].size)

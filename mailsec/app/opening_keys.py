@@ -93,7 +93,6 @@ def _from_files(path: str, certificate: str, passphrase: bytes | None) -> Softwa
     from mailsec.app.files import naming, read_file
     from mailsec.keys.files import load_certificates, load_private_key
     from mailsec.keys.software import SoftwareKey
-    from mailsec.x509.certificate import load_certificate
 
     with naming(path, "" if passphrase else "a pass phrase is given with --password-file FILE"):
         private_key = load_private_key(read_file(path), passphrase)
@@ -101,7 +100,7 @@ def _from_files(path: str, certificate: str, passphrase: bytes | None) -> Softwa
         found = load_certificates(read_file(certificate))
     key = SoftwareKey(path, private_key)
     for der in found:
-        if load_certificate(der).spki == key.public_key:
+        if key.belongs_to(der):
             return SoftwareKey(path, private_key, certificate=der)
     raise InputError(f"the key in {path} does not belong to a certificate in {certificate}", stage="read")
 

@@ -71,7 +71,7 @@ def _from_files(choice: SignerChoice) -> SoftwareKey:
         private_key = load_private_key(read_file(choice.key), choice.key_passphrase)
     certificates = _certificates(choice.certificate)
     chain = [*certificates[1:], *(der for path in choice.chain for der in _certificates(path))]
-    return _checked(SoftwareKey(choice.certificate, private_key, certificate=certificates[0], chain=tuple(chain)), choice.key)
+    return _checked(SoftwareKey(choice.certificate, private_key, certificate=certificates[0], chain=tuple(chain)))
 
 
 def _certificates(path: str) -> Sequence[bytes]:
@@ -93,7 +93,7 @@ def _from_pkcs12(choice: SignerChoice) -> SoftwareKey:
         raise InputError(f"{choice.p12} holds no key with a certificate", stage="read")
     key = usable[0]
     chain = tuple(der for _, der in store.certificates)
-    return _checked(SoftwareKey(key.name or choice.p12, key.private_key, certificate=key.certificate, chain=chain), choice.p12)
+    return _checked(SoftwareKey(key.name or choice.p12, key.private_key, certificate=key.certificate, chain=chain))
 
 
 def _from_database(output: Output, nickname: str, choice: DatabaseChoice, sender: Address | None) -> KeyHandle:
@@ -123,11 +123,9 @@ def _from_database(output: Output, nickname: str, choice: DatabaseChoice, sender
     )
 
 
-def _checked(key: SoftwareKey, path: str) -> SoftwareKey:
+def _checked(key: SoftwareKey) -> SoftwareKey:
     assert key.certificate is not None
     certificate = load_certificate(key.certificate)
     if not certificate.readable:
         raise InputError("the certificate cannot be read", stage="read")
-    if certificate.spki != key.public_key:
-        raise InputError(f"the key in {path} does not belong to the certificate", stage="read")
     return key

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from mailsec.algorithms import table
 from mailsec.algorithms.profiles import PROFILES, Profile
+from mailsec.algorithms.public_keys import public_key_facts
 from mailsec.asn1 import writer
 from mailsec.cms import attributes
 from mailsec.cms.signed import ID_DATA, ID_SIGNED_DATA
@@ -125,7 +126,12 @@ def signer_for(handle: KeyHandle, profile: Profile = PROFILES["default"]) -> Sig
     certificate = handle.certificate
     if certificate is None:
         raise KeyUnavailable(f"the key {handle.name!r} has no certificate", hint="import its certificate")
-    mechanism = profile.signature_for(handle.key_type, handle.bits)
+    facts = load_certificate(certificate)
+    if facts.key_type == "rsa-pss":
+        # RFC 4055 §1.2: a token may know its key as one for all of RSA; the certificate says what readers will accept.
+        mechanism = profile.signature_for("rsa-pss", handle.bits, public_key_facts(facts.spki).pss)
+    else:
+        mechanism = profile.signature_for(handle.key_type, handle.bits)
     if not handle.can(mechanism):
         raise CryptoError(f"the key {handle.name!r} cannot make {mechanism.kind} signatures with {mechanism.digest or 'its own digest'}")
     return Signer(handle, mechanism, certificate, handle.chain, capabilities=profile.capabilities(handle))

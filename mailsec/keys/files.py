@@ -21,8 +21,9 @@ from cryptography.hazmat.primitives.serialization import pkcs12
 from mailsec.algorithms.public_keys import CURVES_READ
 from mailsec.asn1.reader import INTEGER, SEQUENCE, Element, read_element, read_single
 from mailsec.asn1.values import read_integer, read_octet_string, read_oid, read_string
-from mailsec.errors import Asn1Error, CertificateError, LimitExceeded, PrivateKeyError
+from mailsec.errors import Asn1Error, CertificateError, CryptoError, LimitExceeded, PrivateKeyError
 from mailsec.keys.lattice import seed_only
+from mailsec.keys.software import plain_public_key
 from mailsec.model.limits import DEFAULT_LIMITS, Limits
 
 __all__ = ["PemBlock", "Pkcs12", "Pkcs12Key", "load_certificates", "load_pkcs12", "load_private_key", "pem", "pem_blocks"]
@@ -278,8 +279,9 @@ def _name(friendly_name: bytes | None) -> str:
 def _spki_of(certificate: bytes) -> bytes:
     try:
         parts = read_element(certificate).children()[0].children()
-        return parts[6 if parts[0].tag == 0xA0 else 5].encoding
-    except (Asn1Error, LimitExceeded, IndexError):
+        # As the keys beside it are written, which do not say that they are for RSASSA-PSS alone.
+        return plain_public_key(parts[6 if parts[0].tag == 0xA0 else 5].encoding)
+    except (Asn1Error, CryptoError, LimitExceeded, IndexError):
         return b""
 
 

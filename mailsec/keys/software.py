@@ -16,13 +16,15 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, mldsa, mlkem, padding, rsa, utils
 
 from mailsec.algorithms.public_keys import PublicKeyFacts, public_key_facts
+from mailsec.asn1 import writer
+from mailsec.asn1.reader import SEQUENCE, read_single
 from mailsec.errors import Asn1Error, CryptoError, LimitExceeded, PrivateKeyError
 from mailsec.interfaces import Hash
 from mailsec.model.limits import DEFAULT_LIMITS, Limits
 from mailsec.model.mechanism import AgreementMechanism, SignatureMechanism, TransportMechanism
 from mailsec.x509.certificate import load_certificate
 
-__all__ = ["SoftwareBackend", "SoftwareKey", "load_public_key"]
+__all__ = ["SoftwareBackend", "SoftwareKey", "load_public_key", "plain_public_key"]
 
 _HASHES: dict[str, hashes.HashAlgorithm] = {
     "md5": hashes.MD5(),  # noqa: S303 - read only, where a profile allows legacy
@@ -93,6 +95,27 @@ class _Shake:
 
 def _public_der(private_key: Any) -> bytes:
     der: bytes = private_key.public_key().public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    return der
+
+
+def _named_as(private_key: bytes, public_key: bytes) -> tuple[PublicKeyFacts, bytes]:
+    """What kind of key it is, and its SubjectPublicKeyInfo, by the identifier and parameters that the PKCS#8 object names.
+
+    RFC 4055 §1.2, §3.1: a key that is named id-RSASSA-PSS makes no other signatures, and only with the parameters beside that name.
+    """
+    if _PSS_OID in private_key[:40]:
+        try:
+            algorithm = read_single(private_key, SEQUENCE, "PrivateKeyInfo").children()[1]
+            public_key = writer.sequence(algorithm.encoding, read_single(public_key, SEQUENCE).children()[1].encoding)
+            return public_key_facts(public_key), public_key
+        except (Asn1Error, CryptoError, IndexError):
+            raise PrivateKeyError("a private key for RSASSA-PSS with parameters that cannot be read") from None
+    return public_key_facts(public_key), public_key
+
+
+def plain_public_key(spki: bytes) -> bytes:
+    """A SubjectPublicKeyInfo encoded anew: points uncompressed, RSA keys for RSASSA-PSS by rsaEncryption. Raises CryptoError."""
+    der: bytes = load_public_key(spki).public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
     return der
 
 
@@ -220,7 +243,7 @@ class SoftwareBackend:
 class SoftwareKey:
     """A private key in memory, as a `KeyHandle`."""
 
-    __slots__ = ("_in_thread", "_key", "assigned", "bits", "certificate", "chain", "key_type", "name", "public_key")
+    __slots__ = ("_facts", "_in_thread", "_key", "assigned", "bits", "certificate", "chain", "key_type", "name", "public_key")
 
     def __init__(
         self,
@@ -239,20 +262,21 @@ class SoftwareKey:
         except _BAD_INPUT:
             raise PrivateKeyError(f"the private key of {name!r} cannot be read") from None
         self.name = name
-        self.public_key = _public_der(self._key)
-        """DER of its SubjectPublicKeyInfo."""
-        facts = public_key_facts(self.public_key)
-        self.key_type, self.bits = facts.key_type, facts.bits
-        if self.key_type == "rsa" and self.bits > limits.rsa_bits:
+        self._facts, self.public_key = _named_as(private_key, _public_der(self._key))
+        self.key_type, self.bits = self._facts.key_type, self._facts.bits
+        if self.key_type in ("rsa", "rsa-pss") and self.bits > limits.rsa_bits:
             raise PrivateKeyError(f"the private key of {name!r} has {self.bits} bits, more than {limits.rsa_bits}")
-        if self.key_type == "rsa" and _PSS_OID in private_key[:40]:
-            self.key_type = "rsa-pss"
-        if certificate is not None and not self._is_key_of(certificate):
+        if certificate is not None and not self.belongs_to(certificate):
             # Every message that it signed would be broken, and nobody would know before its readers.
             raise PrivateKeyError(
                 f"the private key of {name!r} does not belong to the certificate beside it",
                 hint="import the key together with its certificate",
             )
+        if certificate is not None and self.key_type == "rsa" and load_certificate(certificate).key_type == "rsa-pss":
+            # RFC 4055 §1.2: a key is for RSASSA-PSS alone where its certificate says so; files with a pass phrase do not keep that.
+            self.public_key = load_certificate(certificate).spki
+            self._facts = public_key_facts(self.public_key)
+            self.key_type = "rsa-pss"
         self.certificate = certificate
         self.chain = chain
         self.assigned = assigned
@@ -264,14 +288,12 @@ class SoftwareKey:
     def __reduce__(self) -> Any:
         raise TypeError("a private key is not pickled")
 
-    def _is_key_of(self, certificate: bytes) -> bool:
+    def belongs_to(self, certificate: bytes) -> bool:
+        """Whether it is the key of this certificate (DER), by whatever identifier and in whatever form either of them names it."""
         try:
-            public = load_public_key(load_certificate(certificate).spki)
+            return plain_public_key(load_certificate(certificate).spki) == _public_der(self._key)
         except CryptoError:
             return False
-        # Encoded anew, as a point may be compressed, and an RSASSA-PSS key named by its own identifier.
-        der: bytes = public.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
-        return der == self.public_key
 
     def can(self, mechanism: SignatureMechanism | TransportMechanism | AgreementMechanism) -> bool:
         key_type = self.key_type
@@ -279,6 +301,7 @@ class SoftwareKey:
             kind = mechanism.kind
             if kind in ("rsassa-pkcs1-v1_5", "rsassa-pss"):
                 fits = key_type == "rsa" or (key_type == "rsa-pss" and kind == "rsassa-pss")
+                fits = fits and self._facts.allows(mechanism)
                 return fits and mechanism.digest in _HASHES and (kind != "rsassa-pss" or mechanism.mgf_digest in _HASHES)
             if kind == "ecdsa":
                 return key_type.startswith("ec:") and mechanism.digest in _HASHES

@@ -39,6 +39,8 @@ class Author(NamedTuple):
     address: Address | None
     sender: Address | None
     reasons: tuple[Reason, ...]
+    has_sender: bool = False
+    """A Sender field is there, also one that names no address or several."""
 
 
 def _one(message: Message, name: str, limits: Limits) -> tuple[Address | None, list[Reason]]:
@@ -74,8 +76,19 @@ def _one(message: Message, name: str, limits: Limits) -> tuple[Address | None, l
 def read_author(message: Message, limits: Limits = DEFAULT_LIMITS) -> Author:
     """Read From and Sender."""
     address, reasons = _one(message, "from", limits)
-    sender = _one(message, "sender", limits)[0] if any(field.name == "sender" for field in message.fields) else None
-    return Author(address, sender, tuple(reasons))
+    has_sender = any((field.name or disguised_name(message.octets, field)) == "sender" for field in message.fields)
+    sender = _one(message, "sender", limits)[0] if has_sender else None
+    return Author(address, sender, tuple(reasons), has_sender)
+
+
+def _of_sender(certificate: Certificate, author: Author) -> tuple[Reason, ...]:
+    # What From says is proved, so that it is a match (promise 4); but programs show "Mallory on behalf of Alice", and of that nothing is.
+    # Mailing lists write a Sender of their own, so that to refuse it would make all their signed mail untrusted.
+    if not author.has_sender or (author.sender is not None and matches(certificate, author.sender)):
+        return ()
+    named = "something that is no single address" if author.sender is None else str(author.sender)
+    message = f"the Sender field names {named}, which the signer's certificate does not: only From, {author.address}, is proved"
+    return (Reason("sender-differs", "identity", message, "believe From; a mailing list may have sent it on", _RFC),)
 
 
 def matches_author(certificate: Certificate, author: Author) -> tuple[bool, tuple[Reason, ...]]:
@@ -91,7 +104,7 @@ def matches_author(certificate: Certificate, author: Author) -> tuple[bool, tupl
             Reason("no-address", "identity", "the signer's certificate names no mail address", "ask the sender for one that does", _RFC),
         )
     if matches(certificate, author.address):
-        return True, ()
+        return True, _of_sender(certificate, author)
     if author.sender is not None and matches(certificate, author.sender):
         return False, (
             Reason(

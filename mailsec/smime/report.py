@@ -87,7 +87,10 @@ def authentication_results(verdict: Verdict, authserv_id: str) -> str:
     signers = [signer for layer in verdict.layers for signer in layer.signers]
     certificate = signers[-1].certificate if signers and signers[-1].intact else None
     reason = ""
-    if not verdict.trusted:
+    if verdict.trusted:
+        # Programs show who Sender names, too: who reads "pass" is told that this was not proved.
+        reason = next((one.message for one in verdict.reasons if one.code == "sender-differs"), "")[:_LONGEST_REASON]
+    else:
         reason = next((one.message for one in verdict.reasons if one.code != "revocation-not-checked"), "")[:_LONGEST_REASON]
     # A reason may hold what somebody has written: that is of one message, and is not kept.
     return (_results if reason else _kept_results)(authserv_id, verdict.word, reason, certificate)

@@ -10,8 +10,11 @@ from people import authority_der, pem, person, private_key
 from test_sign_verify import CONTENT, sign, verify
 
 from mailsec.cms.signed import read_signed_data
-from mailsec.keys.files import load_certificates, load_private_key
+from mailsec.errors import CryptoError
+from mailsec.keys.files import load_certificates, load_pkcs12, load_private_key
 from mailsec.keys.software import SoftwareKey
+from mailsec.model.mechanism import SignatureMechanism
+from mailsec.x509.certificate import load_certificate
 
 
 @pytest.fixture
@@ -127,3 +130,45 @@ def test_a_key_for_pss_alone_signs_and_verifies_in_both_directions(openssl, file
     openssl(*command, "-outform", "DER", "-out", "signed", "-keyopt", "rsa_padding_mode:pss", "-keyopt", "rsa_pss_saltlen:-1")
     (result,) = verify((files / "signed").read_bytes(), CONTENT)
     assert result.intact and result.signature == "rsassa-pss", result.reasons
+
+
+@pytest.mark.parametrize("source", ["file", "encrypted file", "PKCS#12"])
+@pytest.mark.parametrize("bound", ["sha256", "sha384"])
+def test_a_key_bound_to_pss_parameters_signs_with_them_from_every_kind_of_file(openssl, files, bound, source):
+    # RFC 4055 §1.2, §3.1: hash, mask and shortest salt stand in the key, and bind its signatures.
+    options = (f"rsa_pss_keygen_md:{bound}", f"rsa_pss_keygen_mgf1_md:{bound}", "rsa_pss_keygen_saltlen:40", "rsa_keygen_bits:2048")
+    openssl("genpkey", "-algorithm", "RSA-PSS", *(word for one in options for word in ("-pkeyopt", one)), "-out", "key.pem")
+    subject = ("-subj", "/CN=pss", "-addext", "subjectAltName=email:pss@example.org")
+    openssl("req", "-x509", "-new", "-key", "key.pem", "-days", "30", "-out", "cert.pem", *subject, "-sigopt", "rsa_pss_saltlen:40")
+    (certificate,) = load_certificates((files / "cert.pem").read_bytes())
+    if source == "PKCS#12":
+        openssl("pkcs12", "-export", "-inkey", "key.pem", "-in", "cert.pem", "-passout", "pass:x", "-out", "store.p12")
+        (one,) = load_pkcs12((files / "store.p12").read_bytes(), b"x").keys
+        assert one.certificate == certificate
+        private_key = one.private_key
+    elif source == "file":
+        private_key = load_private_key((files / "key.pem").read_bytes())
+        alone = SoftwareKey("pss", private_key)
+        assert alone.key_type == "rsa-pss" and alone.public_key == load_certificate(certificate).spki
+    else:
+        openssl("pkey", "-in", "key.pem", "-aes256", "-passout", "pass:x", "-out", "locked.pem")
+        private_key = load_private_key((files / "locked.pem").read_bytes(), b"x")
+    key = SoftwareKey("pss", private_key, certificate=certificate)
+    assert key.key_type == "rsa-pss" and not key.can(SignatureMechanism("rsassa-pkcs1-v1_5", bound))
+    assert not key.can(SignatureMechanism("rsassa-pss", "sha512", "sha512", 64)) and not key.can(
+        SignatureMechanism("rsassa-pss", bound, bound, 20)
+    )
+    (files / "signed").write_bytes(cms := sign(key, form="opaque"))
+    assert openssl("cms", "-verify", "-CAfile", "cert.pem", "-purpose", "any", "-binary", "-inform", "DER", "-in", "signed") == CONTENT
+    (result,) = verify(cms, CONTENT)
+    assert result.intact and not result.reasons and result.digest == bound
+
+
+def test_a_key_bound_to_what_the_profile_refuses_does_not_sign(openssl, files):
+    options = ("rsa_pss_keygen_md:sha1", "rsa_pss_keygen_mgf1_md:sha1", "rsa_keygen_bits:2048")
+    openssl("genpkey", "-algorithm", "RSA-PSS", *(word for one in options for word in ("-pkeyopt", one)), "-out", "key.pem")
+    openssl("req", "-x509", "-new", "-key", "key.pem", "-days", "30", "-out", "cert.pem", "-subj", "/CN=pss", "-sha1")
+    (certificate,) = load_certificates((files / "cert.pem").read_bytes())
+    key = SoftwareKey("pss", load_private_key((files / "key.pem").read_bytes()), certificate=certificate)
+    with pytest.raises(CryptoError, match="own parameters only: sha1"):
+        sign(key, form="opaque")

@@ -102,8 +102,8 @@ PEERS = (
                 _OLD: f"{_PQ} ed25519 ed448 x25519 x448 rsa-sha224 rsa-sha3-256 ecdsa-p224 {_OTHER_CURVES}",
                 "MD5 is disabled": "rsa-md5",
                 _CMS_ALONE: _MESSAGES,
-                _NO_OPTION: f"no-certificates {_PSS} {_PSS_READ} {_OAEP} oaep-gcm {_GCM} {_CCM} {_FORMS} {_KEYLESS} {_TYPES} two-signers two-signers-detached"
-                " signed-stream encrypted-stream ecdh-gcm ecdh-3des",
+                _NO_OPTION: f"no-certificates {_PSS} {_PSS_READ} {_OAEP} oaep-gcm {_GCM} {_CCM} {_FORMS} {_KEYLESS} {_TYPES} two-signers"
+                " two-signers-detached signed-stream encrypted-stream ecdh-gcm ecdh-3des",
                 "cmsutil chooses the cipher itself": "aes-192-cbc aes-256-cbc 3des-cbc rc2-128-cbc rc2-40-cbc",
                 "no key agreement with ECDH": f"{_ECDH} {_DERIVATIONS} {_COFACTORS} two-recipients",
             }

@@ -21,6 +21,7 @@ from mailsec.cms.sign import certs_only
 from mailsec.keys.software import SoftwareKey
 from mailsec.mime.index import index_message
 from mailsec.model.verdict import SmimeWord, Verdict
+from mailsec.smime.report import authentication_results
 from mailsec.x509.issue import make_key
 from tests.smime.attack_parts import FORGED, HEAD, TEXT, base64_part, encrypted_part, mixed, signed_part
 
@@ -156,6 +157,33 @@ def test_johnny_i2_the_signer_is_the_sender_and_not_the_author(people: SimpleNam
     attacker = people.ca.person("mallory@evil.example")
     verdict = smime.judge(smime.sign(sender + HEAD + TEXT, attacker), people.ca)
     assert verdict.signature_valid and verdict.identity_match is False and not verdict.trusted
+
+
+@pytest.mark.parametrize(
+    "sender", [b"mallory@evil.example", b"Alice <mallory@evil.example>", b"a@example.org, b@example.org", b"undisclosed:;", b'"', b""]
+)
+def test_johnny_i2_a_sender_that_nobody_signed_for_is_told_beside_the_author(
+    people: SimpleNamespace, smime: SimpleNamespace, sender: bytes
+) -> None:
+    """From is proved, and is all that is: promise 4 asks for no more, and lists write Senders of their own. Who reads "pass" is told."""
+    signed = smime.sign(HEAD + TEXT, people.alice)
+    verdict = smime.judge(b"Sender: " + sender + b"\r\n" + signed, people.ca)
+    assert verdict.trusted and verdict.identity_match
+    (reason,) = (one for one in verdict.reasons if one.code == "sender-differs")
+    assert (
+        reason.stage == "identity" and reason in verdict.layers[-1].signers[0].reasons and "only From, alice@example.org" in reason.message
+    )
+    field = authentication_results(verdict, "gw.example.org")
+    assert "smime=pass" in field and "only From" in field
+    # One of the signer's own addresses needs no remark.
+    own = smime.judge(b"Sender: Alice <alice@EXAMPLE.org>\r\n" + signed, people.ca)
+    assert own.trusted and "sender-differs" not in {one.code for one in own.reasons}
+
+
+@pytest.mark.parametrize("field", [b"Sender : mallory@evil.example\r\n", b"SENDER: a@b.example\r\nsender: alice@example.org\r\n"])
+def test_johnny_i2_a_sender_in_disguise_is_told_as_well(people: SimpleNamespace, smime: SimpleNamespace, field: bytes) -> None:
+    verdict = smime.judge(field + smime.sign(HEAD + TEXT, people.alice), people.ca)
+    assert "sender-differs" in {one.code for one in verdict.reasons}
 
 
 def test_johnny_i3_a_signer_without_an_address(people: SimpleNamespace, smime: SimpleNamespace) -> None:
