@@ -29,7 +29,17 @@ if TYPE_CHECKING:
     from mailsec.pki.path import PathOptions
     from mailsec.x509.certificate import Certificate
 
-__all__ = ["PathInputs", "certificate_value", "crl_option", "path_options", "policy_options", "read_ders", "reason_value", "tell_reasons"]
+__all__ = [
+    "PathInputs",
+    "certificate_value",
+    "crl_option",
+    "path_options",
+    "policy_oids",
+    "policy_options",
+    "read_ders",
+    "reason_value",
+    "tell_reasons",
+]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -161,13 +171,31 @@ def crl_option(command: F) -> F:
     return click.option("--crl", "crls", metavar="FILE", multiple=True, help="Revocation lists; may be repeated.")(command)
 
 
+def policy_oids(_context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
+    """What `--policy` was given, once it is known to be identifiers: another word would be a policy that nobody has."""
+    from mailsec.asn1.writer import oid
+    from mailsec.errors import Asn1Error
+
+    for value in values:
+        try:
+            oid(value)
+            written = ".".join(str(int(arc)) for arc in value.split("."))
+        except Asn1Error:
+            written = ""
+        if written != value:
+            raise UsageError(f'--policy: "{value[:80]}" is no object identifier', hint="as in --policy 2.16.840.1.101.3.2.1.48.1")
+    return values
+
+
 def policy_options(command: F) -> F:
     """Add the policy inputs of RFC 5280 §6.1.1 (c) to (g), as keyword arguments."""
     for option in (
         click.option("--inhibit-any", is_flag=True, help="anyPolicy counts for no policy."),
         click.option("--inhibit-mapping", is_flag=True, help="Policies are not mapped."),
         click.option("--explicit-policy", is_flag=True, help="The path must be valid for a policy that was asked for."),
-        click.option("--policy", "policies", metavar="OID", multiple=True, help="A policy that is accepted  [default: any]"),
+        click.option(
+            "--policy", "policies", metavar="OID", multiple=True, callback=policy_oids, help="A policy that is accepted  [default: any]"
+        ),
     ):
         command = option(command)
     return command

@@ -214,3 +214,16 @@ def test_explain_names_the_listener_that_there_is_not(tmp_path):
     message.write_text("From: a@example.org\nTo: b@example.org\n\nHello.\n")
     done = call("explain", str(message), "-c", str(directory / "mailsec.toml"), "--origin", "internet", "--listener", "nope")
     assert done.code == 2 and 'no listener "nope"' in told(done)
+
+
+@pytest.mark.parametrize("value", ["x", "", "1", "1.2.", "1.2.03", "1.2.-3", "3.1", "2.5.29.32.0 "])
+@pytest.mark.parametrize("command", [("cert", "verify"), ("smime", "verify")])
+def test_a_policy_that_is_no_identifier_is_a_wrong_call_and_not_a_policy_that_nobody_has(command, value):
+    done = call(*command, "--policy", value, "absent.pem")
+    assert done.code == 2 and "is no object identifier" in told(done) and "as in --policy" in told(done)
+
+
+@pytest.mark.parametrize("url", ["ftp://x/", "ldap://ca.example/cn=ca", "ldaps://ca.example/", "file:///etc/passwd", "HTTP+UNIX://x/"])
+def test_lists_are_fetched_over_http_and_the_sentence_says_so(url):
+    done = call("crl", "fetch", url)
+    assert done.code == 2 and "over HTTP and HTTPS" in told(done) and "no certificate" not in told(done)

@@ -13,6 +13,7 @@ from mailsec.app.authorities import authorities_called, key_of
 from mailsec.app.commands.cert import anchor_options, described
 from mailsec.app.options import DatabaseChoice, database_options
 from mailsec.app.output import Output, json_option
+from mailsec.app.path_inputs import policy_oids
 from mailsec.errors import InputError, UsageError
 from mailsec.model.address import Address
 from mailsec.model.trust import CertificateEntry, TrustFlags
@@ -94,7 +95,7 @@ class _Wanted:
 @click.option("--crl-url", "crl_urls", metavar="URL", multiple=True, help="Where the CA's revocation list will be.")
 @click.option("--ocsp-url", "ocsp_urls", metavar="URL", multiple=True, help="Where the CA's OCSP responder is.")
 @click.option("--issuer-url", "issuer_urls", metavar="URL", multiple=True, help="Where the CA's certificate is.")
-@click.option("--policy", "policies", metavar="OID", multiple=True, help="A policy that the CA follows.")
+@click.option("--policy", "policies", metavar="OID", multiple=True, callback=policy_oids, help="A policy that the CA follows.")
 @click.option("-o", "--output", "file", metavar="FILE", default="", help="Write the certificate to FILE, too (PEM).")
 @anchor_options
 @database_options

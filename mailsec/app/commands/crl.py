@@ -82,9 +82,13 @@ def fetch(output: Output, places: tuple[str, ...], file: str, database: Database
     urls: list[str] = []
     typed = True
     for place in places:
-        if place.startswith(("http://", "https://")):
-            urls.append(place)
+        scheme, colon, rest = place.partition("://")
+        if colon and scheme.lower() in ("http", "https"):
+            urls.append(f"{scheme.lower()}://{rest}")
             continue
+        if colon and scheme.replace("+", "").isalnum():
+            hint = "give an http:// or https:// address, or fetch it with other tools and `mailsec crl import` it"
+            raise UsageError(f'"{place[:200]}": lists are fetched over HTTP and HTTPS, not over {scheme[:20]}', hint=hint)
         typed = False
         named = crl_urls(certificate_of(output, place, database))
         if not named:
