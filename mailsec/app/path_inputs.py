@@ -179,9 +179,9 @@ def policy_oids(_context: click.Context, _parameter: click.Parameter, values: tu
     for value in values:
         try:
             oid(value)
-            written = ".".join(str(int(arc)) for arc in value.split("."))
+            written: str | None = ".".join(str(int(arc)) for arc in value.split("."))
         except Asn1Error:
-            written = ""
+            written = None
         if written != value:
             raise UsageError(f'--policy: "{value[:80]}" is no object identifier', hint="as in --policy 2.16.840.1.101.3.2.1.48.1")
     return values

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from datetime import UTC, datetime
 
 import pytest
 from asn1crypto import cms as oracle
+from asn1crypto import tsp
 
 from mailsec.cms.encrypt import encrypt_content
 from mailsec.cms.sign import certs_only, detached, opaque, sign_content, signer_for
@@ -58,6 +60,21 @@ def test_signed_data_reads_as_it_was_meant(person, form: str):
     assert attributes["signing_time"].native == AT
     # X.690 §11.6: what asn1crypto sorts and encodes anew is what was written.
     assert signer_info["signed_attrs"].untag().dump(force=True)[1:] == signer_info["signed_attrs"].dump()[1:]
+
+
+def test_what_signs_protects_its_algorithms_and_its_certificate(person):
+    """RFC 6211 §2 and RFC 5035 §3: without them, algorithms and certificate are whatever somebody puts in their place."""
+    key, certificate, _ = person
+    signer = signer_for(key)
+    read = oracle.ContentInfo.load(detached([signer], [run_now(sign_content(signer, _digest(signer.digest), at=AT))]), strict=True)
+    (info,) = read["content"]["signer_infos"]
+    values = {attribute["type"].dotted: attribute["values"][0] for attribute in info["signed_attrs"]}
+
+    protection = oracle.CMSAlgorithmProtection.load(values["1.2.840.113549.1.9.52"].dump())
+    assert protection["digest_algorithm"].dump() == info["digest_algorithm"].dump()
+    assert protection["signature_algorithm"].dump()[1:] == info["signature_algorithm"].dump()[1:]
+    named = tsp.SigningCertificateV2.load(values["1.2.840.113549.1.9.16.2.47"].dump())["certs"][0]
+    assert named["hash_algorithm"]["algorithm"].native == "sha256" and named["cert_hash"].native == hashlib.sha256(certificate).digest()
 
 
 def test_enveloped_data_names_its_recipient(person):

@@ -315,6 +315,19 @@ def test_rc2_and_ccm_over_large_content_are_a_limit():
     assert [(reason.code, reason.stage) for reason in opened.reasons] == [("content-too-large", "limits")]
 
 
+@pytest.mark.parametrize("more", [0, 1])
+def test_ccm_is_opened_up_to_16_mib_and_not_one_octet_more(more):
+    """It is checked in one piece, in memory: nothing of it may be shown before (RFC 5084 §4, promise 9)."""
+    size = 16 * 1024 * 1024 + more
+    sealed = AESCCM(b"c" * 16, 16).encrypt(b"n" * 11, bytes(size), b"")
+    cms = encrypted_data(cipher_identifier(CIPHERS["aes-128-ccm"], b"n" * 11, 16), sealed[:-16], tag=sealed[-16:])
+    opened = run_now(open_content(read_enveloped_data(cms), scratch=MemoryScratch, secret_keys=[SecretKey(b"k" * 16)]))
+    if more:
+        assert opened.content is None and [(one.code, one.stage) for one in opened.reasons] == [("content-too-large", "limits")]
+    else:
+        assert opened.content is not None and len(opened.content) == size
+
+
 # -- compression ----------------------------------------------------------------------------------------------------------------
 
 

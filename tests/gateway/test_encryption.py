@@ -541,6 +541,9 @@ REPORT = (
     "From: alice@example.org\nTo: bob@example.net\nContent-Type: multipart/report; report-type=disposition-notification; boundary=b\n\n"
     "--b\n\nread\n--b--\n"
 )
+DELIVERY = REPORT.replace("disposition-notification", "delivery-status").replace(
+    "read\n", "delivered\n--b\nContent-Type: message/delivery-status\n\nReporting-MTA: dns; mx.example.org\n"
+)
 INVITATION = "From: alice@example.org\nTo: bob@example.net\nContent-Type: text/calendar; method=REQUEST\n\nBEGIN:VCALENDAR\n"
 ALTERNATIVE = (
     "From: alice@example.org\nTo: bob@example.net\nContent-Type: multipart/alternative; boundary=b\n\n--b\n\ncome\n"
@@ -549,7 +552,7 @@ ALTERNATIVE = (
 ATTACHED = ALTERNATIVE.replace("alternative", "mixed").replace("REQUEST\n", "REQUEST\nContent-Disposition: attachment\n")
 
 
-@pytest.mark.parametrize("text", [REPORT, INVITATION, ALTERNATIVE])
+@pytest.mark.parametrize("text", [REPORT, DELIVERY, INVITATION, ALTERNATIVE])
 def test_reports_and_invitations_stay_as_they_are_unless_encryption_is_required(text):
     gate = gateway(sign="required", encrypt="if-possible")
     gate.submit(text, "bob@example.net")
@@ -602,6 +605,20 @@ def test_rules_decide_first_and_a_partner_what_they_leave_open(rule, agreed, wor
         assert "profile pss (partner" in told
     gate.submit(LETTER, "bob@example.net")
     assert (b"enveloped" in next(iter(copies(gate).values()))) is (word != "never")
+
+
+@pytest.mark.parametrize(("agreed", "outside"), [("baseline", b"Subject: [...]"), ("sign", b"Subject: hi")])
+def test_header_protection_that_a_partner_agreed_to_hides_what_it_says_and_for_that_partner_only(opened, agreed, outside):
+    settings = PartnerSettings(header_protection=agreed, levels={"header-protection": "@example.net"})
+    gate = gateway(partners=MemoryPartners(**{"bob@example.net": settings}), sign="required", encrypt="required")
+    gate.submit(LETTER, "bob@example.net", "carol@example.com")
+    written = copies(gate)
+    assert outside in written[("bob@example.net",)] and b"Subject: hi" in written[("carol@example.com",)]
+    for who, holder in (("bob@example.net", BOB), ("carol@example.com", CAROL)):
+        inside = opened(written[(who,)], holder)
+        assert (b"hp=" in inside, b"Subject: hi" in inside) == ((True, True) if holder is BOB else (False, False)), inside[:600]
+    told = next(step.text for step in plan_of(gate, "bob@example.net") if step.name == "settings")
+    assert f"header protection {agreed} (partner @example.net)" in told
 
 
 def test_a_partner_asks_to_hold_what_cannot_be_done():

@@ -11,8 +11,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
 
 from mailsec.asn1 import writer
+from mailsec.cms.structure import describe
 from mailsec.errors import Refused
 from mailsec.interfaces import run_now
 from mailsec.keys.files import pem
@@ -246,3 +249,38 @@ def test_what_a_profile_reads_is_told_and_written_by_whoever_answers(people: Any
         answer = protect(PLAIN, EncryptionRecipient(people.bob.certificate, signer.capabilities))
         assert kind in answer and smime.peel(answer, keys=[people.bob]).text == "the secret plan"
         assert (writer.oid(OAEP) in base64.b64decode(answer[answer.index(b"\r\n\r\n") :])) is oaep
+
+
+def with_capabilities(people: SimpleNamespace, der: bytes | None) -> bytes:
+    """Bob's certificate, issued anew with the extension of RFC 4262."""
+    bob = x509.load_der_x509_certificate(people.bob.certificate)
+    authority = x509.load_der_x509_certificate(people.ca.der)
+    builder = x509.CertificateBuilder().subject_name(bob.subject).issuer_name(authority.subject).public_key(bob.public_key())
+    builder = builder.serial_number(77).not_valid_before(bob.not_valid_before_utc).not_valid_after(bob.not_valid_after_utc)
+    for extension in bob.extensions:
+        builder = builder.add_extension(extension.value, extension.critical)
+    if der is not None:
+        builder = builder.add_extension(x509.UnrecognizedExtension(x509.ObjectIdentifier("1.2.840.113549.1.9.15"), der), critical=False)
+    key = serialization.load_der_private_key(people.ca.key, None)
+    return builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.DER)
+
+
+@pytest.mark.parametrize(
+    ("told", "signed", "cipher", "transport"),
+    [
+        (None, None, "aes-256-cbc", "rsaes-pkcs1-v1_5"),
+        ((GCM,), None, "aes-256-gcm", "rsaes-pkcs1-v1_5"),
+        ((CBC_128,), None, "aes-128-cbc", "rsaes-pkcs1-v1_5"),
+        ((GCM, OAEP), None, "aes-256-gcm", "rsaes-oaep"),
+        # What its holder signed is newer than what the authority wrote.
+        ((GCM,), (CBC_128,), "aes-128-cbc", "rsaes-pkcs1-v1_5"),
+    ],
+)
+def test_capabilities_in_a_certificate_decide_what_is_written_for_its_holder(
+    people: SimpleNamespace, protect: Callable[..., bytes], told: Any, signed: Any, cipher: str, transport: str
+) -> None:
+    certificate = with_capabilities(people, None if told is None else capabilities(*told))
+    written = protect(PLAIN, EncryptionRecipient(certificate, None if signed is None else capabilities(*signed)))
+    enveloped = describe(base64.b64decode(written.partition(b"\r\n\r\n")[2]))
+    assert enveloped["algorithm"] == cipher
+    assert [one["algorithm"] for one in enveloped["recipients"]] == [transport], enveloped

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from mailsec.cms.sign import detached
 from mailsec.errors import KeyUnavailable, Refused
 from mailsec.interfaces import run_now
 from mailsec.keys.software import SoftwareBackend
@@ -21,6 +22,8 @@ from mailsec.model.octets import BytesOctets
 from mailsec.model.protection import ProtectionPlan
 from mailsec.model.verdict import Reason, Revocation, SmimeWord
 from mailsec.smime.protect import protect_message
+from tests.smime.attack_parts import base64_part
+from tests.smime.attack_parts import signature as signature_of
 
 PLAIN = (
     b"Received: from x \r\n\tby y\r\nFrom: Alice <alice@example.org>\r\nTo: bob@example.net\r\nSubject : hello\r\nMIME-Version: 1.0\r\n"
@@ -202,6 +205,32 @@ def test_damage_is_told_by_name_and_never_accepted(people: SimpleNamespace, smim
     assert verdict.signature_valid is False and not verdict.trusted and verdict.word is SmimeWord.FAIL
     found = {one for one in codes(verdict.reasons) if one.startswith("damaged-")}
     assert found == ({code} if code else set())
+
+
+PLAINLY = b"Content-Type: text/plain\r\n\r\nHello Bob,\r\nFrom here all is well.\r\n.signed\r\n..\r\n"
+
+
+@pytest.mark.parametrize(
+    ("signed", "sent", "code"),
+    [
+        (PLAINLY.replace(b"\r\n", b"\n"), PLAINLY, "damaged-line-ends"),
+        (PLAINLY, PLAINLY.replace(b"\nFrom ", b"\n>From "), "damaged-from-escaped"),
+        (PLAINLY, PLAINLY.replace(b"\n.", b"\n.."), "damaged-dot-stuffed"),
+    ],
+)
+def test_damage_to_what_others_sign_unprotected_is_told_by_name_and_never_accepted(
+    people: SimpleNamespace, smime: SimpleNamespace, signed: bytes, sent: bytes, code: str
+) -> None:
+    """We write nothing that these could change (RFC 8551 §3.1.2); other programs do."""
+    signer, infos = signature_of(smime, people.alice, signed)
+    part = base64_part(b"application/pkcs7-signature", detached([signer], infos))
+    label = b'Content-Type: multipart/signed; protocol="application/pkcs7-signature"; micalg=sha-256; boundary=c\r\n\r\n'
+    frame = b"From: alice@example.org\r\nMIME-Version: 1.0\r\n" + label + b"--c\r\n%s\r\n--c\r\n" + part + b"\r\n--c--\r\n"
+    verdict = smime.judge(frame.replace(b"%s", sent), people.ca)
+    assert verdict.signature_valid is False and not verdict.trusted and verdict.word is SmimeWord.FAIL
+    assert {one for one in codes(verdict.reasons) if one.startswith("damaged-")} == {code}
+    if b"\r" in signed:
+        assert smime.judge(frame.replace(b"%s", signed), people.ca).trusted
 
 
 def test_a_list_footer_beside_the_signed_part_is_never_trusted(people: SimpleNamespace, smime: SimpleNamespace) -> None:
