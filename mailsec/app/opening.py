@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from mailsec.app.config import Configuration
 from mailsec.app.config.load import read_configuration
-from mailsec.app.config.problems import ConfigurationErrors, Problem, located
+from mailsec.app.config.problems import ConfigurationErrors, DatabaseIsAway, Problem, located
 from mailsec.app.config.server_certificates import find_certificate_problems
 from mailsec.app.config.surroundings import find_surrounding_problems
 from mailsec.app.options import ask_passphrase
@@ -16,6 +16,7 @@ from mailsec.app.rehearsal import find_rehearsal_problems
 from mailsec.app.wiring import find_plugin_problems
 from mailsec.errors import ConfigurationError, MailsecError, WrongPassphrase
 from mailsec.store.certdb import CertDb
+from mailsec.store.connection import DatabaseAway
 
 __all__ = ["open_configuration"]
 
@@ -37,9 +38,12 @@ def open_configuration(
     if configuration is None:
         raise ConfigurationErrors(located(path, lines, problems), consequence)
     database = None
+    kind = ConfigurationErrors
     try:
         database = _open_database(configuration, known)
     except MailsecError as error:
+        if isinstance(error, DatabaseAway):
+            kind = DatabaseIsAway
         place = ("database", "location")
         if isinstance(error, WrongPassphrase) or error.stage == "passphrase":
             place = ("passphrase", "file" if configuration.passphrase.method == "file" else "method")
@@ -61,7 +65,8 @@ def open_configuration(
     if problems:
         if database is not None:
             database.close()
-        raise ConfigurationErrors(located(path, lines, list(dict.fromkeys(problems))), consequence)
+        found = list(dict.fromkeys(problems))
+        raise (kind if len(found) == 1 else ConfigurationErrors)(located(path, lines, found), consequence)
     assert database is not None
     return configuration, database
 

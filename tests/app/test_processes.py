@@ -23,7 +23,7 @@ from mailsec.app.ports import Ports
 from mailsec.app.supervisor import Supervisor
 from mailsec.model.limits import DEFAULT_LIMITS
 
-from .conftest import PROJECT, Served, alive, until
+from .conftest import PROJECT, Served, alive, free_port, until
 
 
 def greeting(connection: socket.socket) -> bytes:
@@ -128,6 +128,19 @@ def test_a_taken_port_is_said_with_file_and_line_and_nothing_is_started(served: 
     assert done.returncode == 78
     assert re.search(r"mailsec\.toml:\d+: listener\[0\]\.address: cannot listen on 127\.0\.0\.1:\d+: address already in use", done.stderr)
     assert "1 error; nothing was started" in done.stderr
+
+
+@pytest.mark.parametrize(("mistake", "code"), [("", 75), ("front = {}\n", 78)])
+def test_a_database_that_is_away_is_tried_again_by_systemd_and_a_wrong_configuration_is_not(served: Served, mistake: str, code: int):
+    away = f'location = "postgresql://mailsec@127.0.0.1:{free_port()}/mailsec"'
+    text = re.sub(r"^location = .*\n", "", served.configuration.read_text(), flags=re.M)
+    text = text.replace("\n[database]\n", f"\n[database]\n{away}\n", 1)
+    served.configuration.write_text(text.replace("[[listener]]\n", f"[[listener]]\n{mistake}", 1))
+    done = serve(served.configuration)
+    assert done.returncode == code, done.stderr
+    assert re.search(r"mailsec\.toml:\d+: database\.location: database \S+ cannot be reached", done.stderr)
+    unit = (PROJECT / "contrib/systemd/mailsec.service").read_text()
+    assert (str(code) in re.search(r"^RestartPreventExitStatus=(.*)$", unit, re.M)[1].split()) is (code == 78)
 
 
 def test_a_wrong_configuration_starts_nothing(served: Served):

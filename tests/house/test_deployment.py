@@ -109,6 +109,8 @@ def test_a_unit_is_one_that_systemd_reads_and_finds_safe(need, tmp_path, name: s
     analyze = need("systemd-analyze", "systemd")
     text = (PROJECT / f"contrib/systemd/{name}.service").read_text()
     unit = tmp_path / f"{name}{instance}.service"
+    # Five failures in ten seconds, and systemd would try no more.
+    assert "StartLimitIntervalSec=0" in text.partition("[Service]")[0] and "Restart=always" in text
     unit.write_text(re.sub(r"(ExecStart|ExecReload)=\S+", rf"\1={sys.executable}", text))
     done = subprocess.run([analyze, "verify", "--man=no", str(unit)], capture_output=True, text=True, check=False)
     assert done.returncode == 0 and unit.name not in done.stderr, done.stderr

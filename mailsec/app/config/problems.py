@@ -6,10 +6,10 @@ import difflib
 from collections.abc import Sequence
 
 from mailsec.app.config.lines import Path, line_of
-from mailsec.errors import ConfigurationError
+from mailsec.errors import ConfigurationError, Unavailable
 from mailsec.model.settings import Problem
 
-__all__ = ["ConfigurationErrors", "Problem", "closest", "located", "near", "spelt"]
+__all__ = ["ConfigurationErrors", "DatabaseIsAway", "Problem", "closest", "located", "near", "spelt"]
 
 
 class ConfigurationErrors(ConfigurationError):
@@ -19,6 +19,13 @@ class ConfigurationErrors(ConfigurationError):
         number = len(problems)
         super().__init__(f"{number} error{'' if number == 1 else 's'}; {consequence}", stage="configuration")
         self.problems = tuple(problems)
+
+
+class DatabaseIsAway(ConfigurationErrors):
+    """Nothing is wrong but that the database does not answer: systemd tries again, which it does not with a wrong configuration."""
+
+    temporary = True
+    exit_code = Unavailable.exit_code
 
 
 def spelt(path: Path) -> str:
