@@ -60,7 +60,10 @@ class StateDirectory:
     def lock(self, what: str, seconds: float = _LOCK_SECONDS) -> Iterator[None]:
         """Hold the lock `what` among all processes of this directory; raise KeyUnavailable where another holds it for longer."""
         self._make()
-        descriptor = os.open(self.path / f"{_safe(what)}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            descriptor = self._open(self.path / f"{_safe(what)}.lock", os.O_RDWR)
+        except OSError as error:
+            raise _unwritable(self.path, error) from error
         try:
             left = seconds
             while True:
@@ -108,8 +111,7 @@ class StateDirectory:
         path = self._mark_path(token, place)
         beside = path.with_suffix(f".{os.getpid()}")
         try:
-            # Attack: a link in the service's directory, that leads root, who tries a PIN, elsewhere.
-            descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            descriptor = self._open(beside, os.O_WRONLY | os.O_TRUNC)
             try:
                 os.write(descriptor, json.dumps(asdict(value)).encode())
                 os.fsync(descriptor)
@@ -135,9 +137,25 @@ class StateDirectory:
 
     def _make(self) -> None:
         try:
-            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if not self.path.is_dir():
+                self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+                descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
+                try:
+                    _give(descriptor, self.path.parent)
+                finally:
+                    os.close(descriptor)
         except OSError as error:
             raise _unwritable(self.path, error) from error
+
+    def _open(self, path: Path, flags: int) -> int:
+        # Attack: a link in the service's directory, that leads root, who tries a PIN, elsewhere.
+        flags |= os.O_CLOEXEC | os.O_NOFOLLOW
+        try:
+            descriptor = os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o600)
+        except FileExistsError:
+            return os.open(path, flags)
+        _give(descriptor, self.path)
+        return descriptor
 
     def _sync(self) -> None:
         descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -145,6 +163,13 @@ class StateDirectory:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def _give(descriptor: int, beside: Path) -> None:
+    """What root has just made for a command belongs to the service, which is to lock and to read it: to the owner of `beside`."""
+    if os.geteuid() == 0:
+        owner = beside.stat()
+        os.fchown(descriptor, owner.st_uid, owner.st_gid)
 
 
 def _read_mark(path: Path, token: TokenState | None = None) -> LoginMark | None:

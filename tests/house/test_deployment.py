@@ -11,6 +11,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tomllib
 import warnings
 from pathlib import Path
 
@@ -90,6 +91,14 @@ def test_roots_that_public_authorities_once_made_are_read_without_a_word():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert len(read_anchor_file(str(PUBLIC_ROOTS))) > 50
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.parent.name)
+def test_an_example_writes_where_the_unit_lets_it(example: Path):
+    settings = tomllib.loads(example.read_text())
+    assert settings["gateway"]["run_directory"] == "/run/mailsec"
+    assert settings["gateway"]["state_directory"].startswith("/var/lib/mailsec/")
+    assert settings.get("spool", {"directory": "/var/lib/mailsec/spool"})["directory"].startswith("/var/lib/mailsec/")
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.parent.name)

@@ -214,3 +214,27 @@ def test_attack_a_link_where_a_mark_is_written_leads_nowhere(tmp_path):
     with pytest.raises(MailsecError, match="cannot write"):
         state.set_mark("m", token)
     assert victim.read_text() == "root's own\n"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives files away, as root does")
+def test_what_root_makes_in_the_state_directory_is_the_service_s(tmp_path):
+    service = 65534
+    os.chown(tmp_path, service, service)
+    state = StateDirectory(tmp_path / "state")
+    token = TokenState("HSM 1", "maker", "model", "1", 0)
+    with state.lock("a module"):
+        state.set_mark("hsm", token, verdict="CKR_PIN_INCORRECT")
+    made = [state.path, *state.path.iterdir()]
+    assert len(made) == 3 and {path.stat().st_uid for path in made} == {service}
+
+
+def test_a_lock_that_cannot_be_made_is_said(tmp_path):
+    state = StateDirectory(tmp_path / "state")
+    with state.lock("a module"):
+        (lock,) = state.path.iterdir()
+    lock.unlink()
+    # Attack: a link that leads root elsewhere.
+    lock.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(MailsecError, match="cannot write in"), state.lock("a module"):
+        pass
+    assert not (tmp_path / "elsewhere").exists()
