@@ -35,6 +35,8 @@ _OF_KEY: Final = (
     Attribute.ALWAYS_AUTHENTICATE,
     Attribute.EXTRACTABLE,
 )
+_NAME_OCTETS: Final = 1024
+"""Attack: labels of a megabyte, which fill the list that a host tells its workers until none can read it."""
 PUBLIC_ATTRIBUTES: Final = (
     Attribute.KEY_TYPE,
     Attribute.MODULUS,
@@ -166,4 +168,4 @@ def _octets(functions: Cryptoki, session: int, handle: int, attribute: int) -> b
 
 
 def _name(label: bytes | None) -> str:
-    return (label or b"").decode("utf-8", "replace").rstrip("\0")
+    return (label or b"")[:_NAME_OCTETS].decode("utf-8", "replace").rstrip("\0")

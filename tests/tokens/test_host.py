@@ -29,7 +29,7 @@ DATA = bytes(32)
 class Served:
     """A desk behind a socket in this process, and what it has written."""
 
-    def __init__(self, module: Module, directory: Path) -> None:
+    def __init__(self, module: Module, directory: Path, threads: int = 2) -> None:
         self.module = module
         self.written: list[tuple[str, dict]] = []
         self.now = 0.0
@@ -37,7 +37,7 @@ class Served:
         self.flushes = 0
         self.desk = Desk(module, self.write, audit=self.hold, uses_per_minute=0, monotonic=lambda: self.now)
         self.desk.configure({"pins": {"HSM 1": "MTIzNA=="}})
-        self.server = HostServer(self.desk, self.write, threads=2, flush=self.flush)
+        self.server = HostServer(self.desk, self.write, threads=threads, flush=self.flush)
         self.path = str(directory / "host.sock")
         listening = socket.socket(socket.AF_UNIX)
         listening.bind(self.path)

@@ -10,6 +10,7 @@ import pytest
 
 from mailsec.keys.frames import Verb, frame, read_json
 from mailsec.testing.authority import Authority
+from mailsec.tokens import host
 from mailsec.tokens.module import Module
 from tests.peers.gateway import until
 from tests.peers.softhsm import Shim
@@ -21,6 +22,15 @@ def served(shimmed: Module, tmp_path) -> Iterator[Served]:
     """A host whose operations have been quick lately."""
     shimmed.login("HSM 1", b"1234")
     made = Served(shimmed, tmp_path)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def alone(shimmed: Module, tmp_path) -> Iterator[Served]:
+    """A host with one thread for operations."""
+    shimmed.login("HSM 1", b"1234")
+    made = Served(shimmed, tmp_path, threads=1)
     yield made
     made.close()
 
@@ -115,8 +125,12 @@ def test_no_result_leaves_before_the_line_about_it_is_written_and_several_lines_
     assert served.flushes - flushes < 40
 
 
-def test_what_was_done_before_the_library_hung_is_answered(key, served: Served, monkeypatch):
+def test_what_was_done_before_the_library_hung_is_answered(key, alone: Served, monkeypatch):
+    """By the reader who stands in, where no other thread does anything."""
+    served = alone
     grow_quick(served, key)
+    # However slow this machine is: all three are done one after the other, and would be answered together.
+    monkeypatch.setattr(host, "_READ_SECONDS", 20.0)
     perform, hanging = served.desk.perform, threading.Event()
 
     def hangs_at_the_third(verb: int, fields):

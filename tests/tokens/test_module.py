@@ -144,6 +144,14 @@ def test_what_a_token_does_not_have_is_refused_in_one_sentence(module: Module, k
     assert not {"ML_DSA", "ML_KEM"} & module.token("HSM 1").offered()
 
 
+def test_attack_a_label_without_end_fills_no_list(module: Module):
+    key = module.generate_key("HSM 1", "p256", "endless " * 50_000)
+    listed = next(one for one in module.keys("HSM 1") if one.id == key.id)
+    assert listed.label.startswith("endless ") and len(listed.label) == 1024
+    assert len(module.sign("HSM 1", key.id, "CKM_ECDSA", bytes(32))) == 64
+    module.delete_key("HSM 1", key.id)
+
+
 def test_only_an_nss_database_keeps_trust(module: Module):
     with pytest.raises(TokenError, match="keeps no trust"):
         module.set_trust("HSM 1", Authority().certificate, TrustFlags.parse(",C,"))
