@@ -1,12 +1,13 @@
-"""Whether a certificate of ours allows its key to be used for mail: to sign, or to open."""
+"""Whether a certificate of ours allows its key to be used for mail (to sign, or to open), and which certificates go with it."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 
-from mailsec.x509.certificate import Certificate
+from mailsec.x509.certificate import Certificate, load_certificate
 
-__all__ = ["fits"]
+__all__ = ["chain_beside", "fits"]
 
 _SIGNING = frozenset({"digitalSignature", "nonRepudiation", "contentCommitment"})
 _DECRYPTING = frozenset({"keyEncipherment", "keyAgreement"})
@@ -25,3 +26,17 @@ def fits(certificate: Certificate, usage: str, at: datetime) -> bool:
         return True
     begins, ends = certificate.not_before, certificate.not_after
     return begins is not None and ends is not None and begins <= at <= ends
+
+
+def chain_beside(certificate: Certificate, beside: Iterable[bytes]) -> tuple[bytes, ...]:
+    """Certificates of the issuers among those (DER) that lie on the same token, nearest first, without the anchor."""
+    known = [load_certificate(der) for der in beside]
+    chain: list[bytes] = []
+    below = certificate
+    while len(chain) < 8 and not below.is_self_issued:
+        issuer = next((one for one in known if one.readable and one.subject.der == below.issuer.der and one.der not in chain), None)
+        if issuer is None or issuer.is_self_issued:
+            break
+        chain.append(issuer.der)
+        below = issuer
+    return tuple(chain)

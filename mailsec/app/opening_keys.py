@@ -1,5 +1,5 @@
 """With what encrypted messages are opened, as the options of commands say it: files with keys, PKCS#12 files, passwords, shared keys,
-and the keys of a database.
+and the keys of a database and of tokens.
 
 The one invariant: a key is used under a certificate that it belongs to.
 """
@@ -47,9 +47,10 @@ class KeyInputs:
     password: str = field(default="", repr=False)
     p12_password_file: str = ""
     p12_password: str = field(default="", repr=False)
+    pin_file: str = ""
 
     def read(self, output: Output, database: DatabaseChoice, *, stored: bool = True) -> OpeningKeys:
-        """Read the files, and the keys of a database where one was named and `stored` is True. Raise UsageError, InputError."""
+        """Read the files, and the keys of a database and its tokens where one was named and `stored` is True. Raise UsageError, InputError."""
         from mailsec.app.files import read_file
         from mailsec.app.signing import secret_option
         from mailsec.cms.decrypt import SecretKey
@@ -65,7 +66,7 @@ class KeyInputs:
         for path in self.p12:
             handles += _from_pkcs12(path, p12_password)
         if stored and (database.configuration or database.database):
-            handles += _from_database(output, database)
+            handles += _from_database(output, database, self.pin_file)
         secret_keys = [SecretKey(_secret(read_file(self.kek_file), self.kek_file))] if self.kek_file else []
         return OpeningKeys(handles, [] if password is None else [password], secret_keys)
 
@@ -81,9 +82,10 @@ def key_options(command: F) -> F:
     @click.option("--password", metavar="X", default="", help="The same, for test data only.")
     @click.option("--p12-password-file", metavar="FILE", default="", help="The pass phrase of --p12.")
     @click.option("--p12-password", metavar="X", default="", help="The same, for test data only.")
+    @click.option("--pin-file", metavar="FILE", default="", help="The PIN of the token of -c or -d  [default: as [passphrase] says]")
     @functools.wraps(command)
     def with_keys(*args: Any, **kwargs: Any) -> Any:
-        names = ("keys", "certificates", "p12", "kek_file", "password_file", "password", "p12_password_file", "p12_password")
+        names = ("keys", "certificates", "p12", "kek_file", "password_file", "password", "p12_password_file", "p12_password", "pin_file")
         return command(*args, opening=KeyInputs(**{name: kwargs.pop(name) for name in names}), **kwargs)
 
     return with_keys  # type: ignore[return-value]  # click's decorators keep the callable, mypy sees the wrapper's type
@@ -121,8 +123,9 @@ def _from_pkcs12(path: str, passphrase: bytes | None) -> list[SoftwareKey]:
     return found
 
 
-def _from_database(output: Output, choice: DatabaseChoice) -> list[KeyHandle]:
+def _from_database(output: Output, choice: DatabaseChoice, pin_file: str) -> list[KeyHandle]:
     from mailsec.app.nss_databases import is_nss, keys_in_use
+    from mailsec.app.token_signers import TokenModules, keys_that_open
     from mailsec.keys.software import SoftwareKey
     from mailsec.store.certdb import CertDb
 
@@ -135,7 +138,9 @@ def _from_database(output: Output, choice: DatabaseChoice) -> list[KeyHandle]:
             private_key = database.private_key(entry) if entry.verified and entry.has_key else None
             if private_key is not None:
                 found.append(SoftwareKey(entry.nickname, private_key, certificate=entry.der))
-    return found
+        tokens = TokenModules.of(choice, database, pin_file)
+    # The database is closed: from here on a library may be loaded.
+    return [*found, *keys_that_open(output, tokens)]
 
 
 def _secret(data: bytes, path: str) -> bytes:

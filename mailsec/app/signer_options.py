@@ -35,6 +35,7 @@ class SignerInputs:
     password: str = field(default="", repr=False)
     p12_password_file: str = ""
     p12_password: str = field(default="", repr=False)
+    pin_file: str = ""
 
     @property
     def named(self) -> bool:
@@ -59,6 +60,7 @@ class SignerInputs:
             self.signer,
             secret_option(output, database, "password", self.password, self.password_file),
             secret_option(output, database, "p12-password", self.p12_password, self.p12_password_file),
+            self.pin_file,
         )
         return find_signer(output, choice, database, read_author(message).address)
 
@@ -71,7 +73,13 @@ def signer_options(nobody: str) -> Callable[[F], F]:
         @click.option("--cert", "certificate", metavar="FILE", default="", help="Its certificate; further ones in the file are its chain.")
         @click.option("--chain", metavar="FILE", multiple=True, help="Certificates of its issuers; may be repeated.")
         @click.option("--p12", metavar="FILE", default="", help="A PKCS#12 file with key and certificate.")
-        @click.option("--signer", "nickname", metavar="NICKNAME", default="", help=f"A key of the database (-c or -d); {nobody}.")
+        @click.option(
+            "--signer",
+            "nickname",
+            metavar="NAME",
+            default="",
+            help=f"A key of the database (-c or -d), or TOKEN:NAME or a PKCS#11 URI; {nobody}.",
+        )
         @click.option(
             "--detached/--opaque", "detached", default=True, help="multipart/signed, or application/pkcs7-mime.  [default: detached]"
         )
@@ -79,10 +87,11 @@ def signer_options(nobody: str) -> Callable[[F], F]:
         @click.option("--password", metavar="X", default="", help="The same, for test data only.")
         @click.option("--p12-password-file", metavar="FILE", default="", help="The pass phrase of --p12.")
         @click.option("--p12-password", metavar="X", default="", help="The same, for test data only.")
+        @click.option("--pin-file", metavar="FILE", default="", help="For a key on a token: its PIN  [default: as [passphrase] says]")
         @functools.wraps(command)
         def with_signer(*args: Any, nickname: str, **kwargs: Any) -> Any:
             names = (
-                "key", "certificate", "chain", "p12", "detached", "password_file", "password", "p12_password_file", "p12_password"
+                "key", "certificate", "chain", "p12", "detached", "password_file", "password", "p12_password_file", "p12_password", "pin_file"
             )  # fmt: skip
             return command(*args, signer=SignerInputs(signer=nickname, **{name: kwargs.pop(name) for name in names}), **kwargs)
 

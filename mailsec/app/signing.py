@@ -1,4 +1,4 @@
-"""Who signs, as the options of a command say it: files with key and certificate, a PKCS#12 file, or a nickname of the database."""
+"""Who signs, as the options of a command say it: files with key and certificate, a PKCS#12 file, or a name in the database or on a token."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ __all__ = ["SignerChoice", "find_signer", "secret_option"]
 
 @dataclass(frozen=True, slots=True)
 class SignerChoice:
-    """What `--key`, `--cert`, `--chain`, `--p12` and `--signer` said."""
+    """What `--key`, `--cert`, `--chain`, `--p12`, `--signer` and `--pin-file` said."""
 
     key: str = ""
     certificate: str = ""
@@ -36,6 +36,7 @@ class SignerChoice:
     nickname: str = ""
     key_passphrase: bytes | None = None
     p12_passphrase: bytes | None = None
+    pin_file: str = ""
 
 
 def secret_option(output: Output, database: DatabaseChoice, name: str, literal: str, file: str) -> bytes | None:
@@ -60,7 +61,7 @@ def find_signer(output: Output, choice: SignerChoice, database: DatabaseChoice, 
     if choice.key or choice.certificate:
         return _from_files(choice)
     if database.configuration or database.database:
-        return _from_database(output, choice.nickname, database, sender)
+        return _from_database(output, choice.nickname, database, sender, choice.pin_file)
     raise UsageError("nobody to sign was named", hint="--key FILE --cert FILE, or --p12 FILE, or --signer NICKNAME with -c or -d")
 
 
@@ -96,8 +97,10 @@ def _from_pkcs12(choice: SignerChoice) -> SoftwareKey:
     return _checked(SoftwareKey(key.name or choice.p12, key.private_key, certificate=key.certificate, chain=chain))
 
 
-def _from_database(output: Output, nickname: str, choice: DatabaseChoice, sender: Address | None) -> KeyHandle:
+def _from_database(output: Output, nickname: str, choice: DatabaseChoice, sender: Address | None, pin_file: str) -> KeyHandle:
+    """A key of the database, or of the tokens of its modules and of the configuration's."""
     from mailsec.app.nss_databases import is_nss, keys_in_use
+    from mailsec.app.token_signers import TokenModules, signer_on_token
     from mailsec.store.certdb import CertDb
 
     at, location = datetime.now(UTC), choice.location()
@@ -117,9 +120,15 @@ def _from_database(output: Output, nickname: str, choice: DatabaseChoice, sender
                 private_key = database.private_key(entry) if entry.verified and entry.has_key else None
                 if private_key is not None:
                     return SoftwareKey(entry.nickname, private_key, certificate=entry.der, chain=database.chain(entry))
+            tokens = TokenModules.of(choice, database, pin_file)
+        # The database is closed: from here on a library may be loaded.
+        handle = signer_on_token(output, tokens, nickname if by_name else "", sender)
+        if handle is not None:
+            return handle
     missing = f'no certificate with a key called "{nickname}"' if by_name else f"no key for {sender}"
     raise KeyUnavailable(
-        f"there is {missing} in {location}", hint='"mailsec cert list" shows what there is; "cert issue" and "p12 import" bring keys'
+        f"there is {missing} in {location}",
+        hint='"mailsec cert list" and "token list" show what there is; "cert issue" and "p12 import" bring keys',
     )
 
 

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from mailsec.app.config import Configuration
 from mailsec.app.config.tokens import host_socket
-from mailsec.app.key_usage import fits
+from mailsec.app.key_usage import chain_beside, fits
 from mailsec.app.modules import known_listing, modules_in_use
 from mailsec.errors import KeyUnavailable
 from mailsec.hookspecs import hookimpl
@@ -24,7 +24,7 @@ from mailsec.keys.token_handle import TokenHandle
 from mailsec.model.address import Address
 from mailsec.model.session import matches_pattern
 from mailsec.model.tokens import TokenKey
-from mailsec.net.token_client import ListedCertificate, ListedToken, TokenClient
+from mailsec.net.token_client import ListedToken, TokenClient
 from mailsec.store.certdb import CertDb
 from mailsec.tokens.remote import RemoteModule
 from mailsec.x509.certificate import Certificate, load_certificate
@@ -157,7 +157,7 @@ class TokenKeys:
             offered=own.token.offered,
             random=self._runtime.random,
             certificate=own.certificate.der,
-            chain=_chain(own.certificate, own.token.certificates),
+            chain=chain_beside(own.certificate, (one.der for one in own.token.certificates)),
             assigned=own.assigned(usage),
             raw_rsa=client.raw_rsa,
         )
@@ -182,20 +182,6 @@ def _own_keys(client: TokenClient) -> Iterable[_Own]:
                 if one.id == key.id and certificate.readable and certificate.spki == key.public_key:
                     patterns = token.assigned.get(key.id) or tuple((address.key, "") for address in certificate.addresses)
                     yield _Own(client, token, key, certificate, one.label or key.label or key.id.hex(), patterns)
-
-
-def _chain(certificate: Certificate, beside: Sequence[ListedCertificate]) -> tuple[bytes, ...]:
-    """Certificates of the issuers that lie on the same token, nearest first, without the anchor."""
-    known = [load_certificate(one.der) for one in beside]
-    chain: list[bytes] = []
-    below = certificate
-    while len(chain) < 8 and not below.is_self_issued:
-        issuer = next((one for one in known if one.readable and one.subject.der == below.issuer.der and one.der not in chain), None)
-        if issuer is None or issuer.is_self_issued:
-            break
-        chain.append(issuer.der)
-        below = issuer
-    return tuple(chain)
 
 
 def _end(certificate: Certificate) -> float:

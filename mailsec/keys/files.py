@@ -258,7 +258,7 @@ def _open_pkcs12(data: bytes, passphrase: bytes | None) -> Any:
                 return pkcs12.load_pkcs12(data, attempt)
         except _FAILURES:
             continue
-    hint = "" if passphrase else "give its pass phrase"
+    hint = "it is the one that the file was exported with, not that of the database" if passphrase else "give its pass phrase"
     raise PrivateKeyError("the PKCS#12 file cannot be opened: another pass phrase, or a broken file", hint=hint)
 
 

@@ -385,7 +385,7 @@ def _check_schema(connection: Connection, name: str, *, is_file: bool) -> None:
     if number > SCHEMA + 1:
         raise SchemaError(
             f"database {name} has schema {number}, this mailsec knows schemas up to {SCHEMA + 1}",
-            hint="install a newer mailsec: `pip install --upgrade mailsec`",
+            hint="install the newer mailsec that wrote it",
         )
 
 

@@ -398,7 +398,7 @@ def test_p12_list_and_import(mailsec, database, p12):
 
 def test_a_p12_with_a_wrong_password_or_none_is_said_so(mailsec, database, p12):
     code, _, err = mailsec("p12", "import", p12, "--p12-password-file", "other", "-d", database)
-    assert code == 3 and "another pass phrase" in err
+    assert code == 3 and "another pass phrase" in err and "hint: it is the one that the file was exported with" in err
     code, _, err = mailsec("p12", "import", p12, "-d", database)
     assert code == 3 and "--p12-password-file" in err
     code, _, err = mailsec("p12", "list", "password", "--p12-password-file", "password")

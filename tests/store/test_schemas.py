@@ -13,7 +13,9 @@ from mailsec.store.issued import IssuedStore
 from mailsec.store.schema import AUTHENTICATED
 
 
-@pytest.mark.parametrize(("version", "hint"), [("0000", "db upgrade"), ("0004", "newer mailsec"), ("evil", "db upgrade")])
+@pytest.mark.parametrize(
+    ("version", "hint"), [("0000", "db upgrade"), ("0004", "install the newer mailsec that wrote it"), ("evil", "db upgrade")]
+)
 def test_a_schema_of_another_time_is_refused(db, path, version, hint):
     with db.writing() as changes:
         changes.connection.exec_driver_sql(f"UPDATE alembic_version SET version_num = '{version}'")

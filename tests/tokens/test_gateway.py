@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import smtplib
@@ -10,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from mailsec.app import cli
 from mailsec.app.config import load_configuration
+from mailsec.app.output import Output
 from mailsec.app.token_keys import module_of
 from mailsec.errors import KeyUnavailable
 from mailsec.store.certdb import CertDb
@@ -53,6 +56,26 @@ def test_a_key_alone_on_a_card_signs_for_whom_its_certificate_in_the_database_na
     assert is_signed_by(world, world.arrived("of judith"), "judith")
     used = [one for one in world.gateway._events("key used") if one["address"] == "judith@example.org"]
     assert used and used[0]["key"] == "HSM 1:judith of the database"
+
+
+@pytest.mark.parametrize("signer", ["HSM 1:dave-2026", "dave-2026", "from"])
+def test_a_command_signs_and_opens_with_keys_that_the_running_gateway_holds(world: World, tmp_path, signer: str):
+    """Without a PIN: the host is logged in, and says in its log that the key was used."""
+
+    def mailsec(*arguments: str) -> None:
+        err = io.StringIO()
+        assert cli.run([*arguments, "-c", str(world.gateway.configuration)], Output(io.StringIO(), err)) == 0, err.getvalue()
+
+    plain, signed, sealed, clear = (str(tmp_path / name) for name in ("plain", "signed", "sealed", "clear"))
+    Path(plain).write_bytes(b"From: dave@example.org\r\nTo: dave@example.org\r\nSubject: x\r\n\r\nby command\r\n")
+    before = len(world.gateway._events("key used"))
+    mailsec("smime", "sign", plain, "--signer", signer, "-o", signed)
+    assert is_signed_by(world, Path(signed).read_bytes(), "dave")
+    if signer == "from":
+        Path(sealed).write_bytes(world.encrypted_to("dave", "sealed for a command"))
+        mailsec("smime", "decrypt", sealed, "-o", clear)
+        assert b"the secret of sealed for a command" in Path(clear).read_bytes()
+    until(lambda: len(world.gateway._events("key used")) > before, what="the audit line")
 
 
 @pytest.mark.parametrize("name", ["dave", "erin", "judith"])
