@@ -196,6 +196,8 @@ class RevocationSettings:
     """Names of sources; those that are not named come last."""
     parallel: bool = False
     ocsp_nonce: bool = True
+    ocsp_hash: str = "sha1"
+    """How a question names the certificate: "sha1" or "sha256"."""
     responders: tuple[tuple[str, str], ...] = ()
     """Subject of an issuer to the URL that is asked about its certificates."""
     default_responder: str = ""

@@ -294,6 +294,9 @@ class Revocation(Section):
     """Ask all sources at once instead of the next one when the one before did not help."""
     ocsp_nonce: bool = True
     """Send a nonce (RFC 9654), so that an old answer cannot be played again; without one, short questions are asked with GET."""
+    ocsp_hash: Literal["sha1", "sha256"] = "sha1"
+    """How questions name a certificate. It is a name, no signature: "sha1" is what every responder knows (RFC 5019); "sha256" is what
+    RFC 9919 asks for, and older responders answer "unauthorized" to. With "sha256" and without a nonce, questions are those of RFC 9919."""
     responders: dict[str, str] = Field(default_factory=dict)
     """OCSP responders of issuers, by their subjects as `mailsec cert show` prints them, instead of those that certificates name:
     { "CN=Example CA,O=Example" = "http://ocsp.example.org/" }."""

@@ -105,6 +105,7 @@ def _revocation(revocation: Revocation) -> RevocationSettings:
         order=tuple(revocation.order),
         parallel=revocation.parallel,
         ocsp_nonce=revocation.ocsp_nonce,
+        ocsp_hash=revocation.ocsp_hash,
         responders=tuple(revocation.responders.items()),
         default_responder=revocation.default_responder,
         default_responder_certificate=certificate,
