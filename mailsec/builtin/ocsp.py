@@ -41,7 +41,7 @@ class OcspSource:
         error: MailsecError | None = None
         for url in self.addresses(request):
             nonce = self._runtime.random(32) if self._settings.ocsp_nonce else None
-            question = ocsp_request(certificate, issuer, nonce=nonce)
+            question = ocsp_request(certificate, issuer, nonce=nonce, hash_name=self._settings.ocsp_hash)
             try:
                 octets = await self._ask(url, question, nonce)
                 response = read_ocsp_response(octets)

@@ -51,7 +51,9 @@ HASHES: Final = {
     "2.16.840.1.101.3.4.2.2": "sha384",
     "2.16.840.1.101.3.4.2.3": "sha512",
 }
-"""Hashes of a CertID (RFC 6960 §4.1.1). It only names the certificate: SHA-1 does here, and is what RFC 9919 §3 asks for."""
+"""Hashes of a CertID (RFC 6960 §4.1.1). It only names the certificate: SHA-1 does here, as RFC 5019 asked; RFC 9919 asks for SHA-256."""
+
+_HASH_OIDS: Final = {name: oid for oid, name in HASHES.items()}
 
 _REASONS: Final = {
     1: "keyCompromise",
@@ -289,16 +291,16 @@ def _may_respond(
 # -- asking -------------------------------------------------------------------------------------------------------------------
 
 
-def certificate_id(certificate: Certificate, issuer: Certificate) -> bytes:
-    """CertID (RFC 6960 §4.1.1) with SHA-1, which every responder knows (RFC 9919 §3)."""
-    name_hash, key_hash = issuer_hashes(certificate.issuer.der, issuer.spki, "sha1")
-    algorithm = writer.sequence(writer.oid("1.3.14.3.2.26"), writer.NULL)
+def certificate_id(certificate: Certificate, issuer: Certificate, hash_name: str = "sha1") -> bytes:
+    """CertID (RFC 6960 §4.1.1), by default with SHA-1, which every responder knows. RFC 9919 §3.1.1: "sha256"."""
+    name_hash, key_hash = issuer_hashes(certificate.issuer.der, issuer.spki, hash_name)
+    algorithm = writer.sequence(writer.oid(_HASH_OIDS[hash_name]), writer.NULL)
     return writer.sequence(algorithm, writer.octet_string(name_hash), writer.octet_string(key_hash), writer.integer(certificate.serial))
 
 
-def ocsp_request(certificate: Certificate, issuer: Certificate, *, nonce: bytes | None = None) -> bytes:
+def ocsp_request(certificate: Certificate, issuer: Certificate, *, nonce: bytes | None = None, hash_name: str = "sha1") -> bytes:
     """OCSPRequest (RFC 6960 §4.1.1) for one certificate; with a nonce of 32 octets where the answer must be fresh (RFC 9654 §2.1)."""
-    requests = writer.sequence(writer.sequence(certificate_id(certificate, issuer)))
+    requests = writer.sequence(writer.sequence(certificate_id(certificate, issuer, hash_name)))
     if nonce is None:
         return writer.sequence(writer.sequence(requests))
     extension = writer.sequence(writer.oid("1.3.6.1.5.5.7.48.1.2"), writer.octet_string(writer.octet_string(nonce)))

@@ -529,6 +529,12 @@ def test_a_request_that_others_can_read(authority, alice):
     assert ocsp_request(alice.certificate, authority.certificate) == expected.public_bytes(Encoding.DER)
 
 
+def test_a_request_of_the_lightweight_profile_names_its_certificate_with_sha_256_and_nothing_else(authority, alice):
+    """RFC 9919 §3.1.1: one Request, SHA-256 in CertID, no extensions."""
+    expected = ocsp.OCSPRequestBuilder().add_certificate(alice.parsed, authority.parsed, hashes.SHA256()).build()
+    assert ocsp_request(alice.certificate, authority.certificate, hash_name="sha256") == expected.public_bytes(Encoding.DER)
+
+
 # -- any octets ---------------------------------------------------------------------------------------------------------------
 
 _ROOT = issue("Fuzz root", ca=True)

@@ -291,6 +291,23 @@ def test_short_questions_by_get_where_no_nonce_is_sent(ca, kit):
     assert world.network.asked[0].startswith(OCSP + "M")
 
 
+def test_questions_name_a_certificate_with_sha_256_where_that_is_set(ca, kit):
+    """RFC 9919 §3.1.1; the default is what older responders know, too."""
+    from cryptography.x509 import ocsp
+
+    carol, asked = ca.person("carol@example.net", ocsp=OCSP), []
+
+    def answer(request: bytes) -> bytes:
+        asked.append(ocsp.load_der_ocsp_request(request).hash_algorithm.name)
+        return ca.answer(request)
+
+    for changes in ({}, {"ocsp_hash": "sha256"}):
+        world = kit.World(ca, **changes)
+        world.network.places[OCSP] = answer
+        assert world.receive(carol).word == "pass"
+    assert asked == ["sha1", "sha256"]
+
+
 def test_lists_in_files(ca, kit, tmp_path):
     carol = ca.person("carol@example.net")
     path = tmp_path / "ca.crl"
