@@ -20,6 +20,14 @@ PROJECT = Path(__file__).resolve().parent.parent
 VECTORS = PROJECT.parent / "shared" / "vectors"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What types at a machine comes first.
+
+    A worker of pytest-xdist begins at its first test, and the others take over from its last ones: none of them starts the same machine again.
+    """
+    items.sort(key=lambda item: "machines" not in getattr(item, "fixturenames", ()))
+
+
 @pytest.fixture(scope="session")
 def vectors() -> Path:
     """The folder of third-party test data beside the checkout; skips where it is absent."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import fcntl
 import os
 import re
@@ -75,22 +76,38 @@ _installed: Path | None = None
 def _machine_with_mailsec() -> Path:
     """The directory of a machine on which the steps of docs/deploy.md were typed; made once, for all processes of a run of the tests.
 
-    A correspondent's CA was imported, too: `ca` has its certificate and key.
+    A correspondent's CA was imported, too: `ca` has its certificate and key. Whoever uses the directory has a share of its lock; the last removes it.
     """
     global _installed
-    if _installed is None:
-        # Users of the machine must reach what lies there, and pytest's directories keep them out.
-        run = os.environ.get("PYTEST_XDIST_TESTRUNUID") or str(os.getpid())
-        directory = Path(tempfile.gettempdir()) / f"mailsec-machine-{run}"
+    # Users of the machine must reach what lies there, and pytest's directories keep them out.
+    run = os.environ.get("PYTEST_XDIST_TESTRUNUID") or str(os.getpid())
+    directory = Path(tempfile.gettempdir()) / f"mailsec-machine-{run}"
+    while _installed is None:
         directory.mkdir(mode=0o755, exist_ok=True)
-        atexit.register(shutil.rmtree, directory, True)
+        try:
+            share = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            continue
+        fcntl.flock(share, fcntl.LOCK_SH)
+        if os.fstat(share).st_nlink == 0:
+            # Its last user removed it in this moment.
+            os.close(share)
+            continue
         with (directory / "lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not (directory / "done").exists():
                 _install(directory)
                 (directory / "done").touch()
         _installed = directory
+        atexit.register(_leave, directory, share)
     return _installed
+
+
+def _leave(directory: Path, share: int) -> None:
+    with contextlib.suppress(BlockingIOError):
+        fcntl.flock(share, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(directory, ignore_errors=True)
+    os.close(share)
 
 
 def _install(directory: Path) -> None:

@@ -6,8 +6,8 @@ import smtplib
 
 import pytest
 
+from tests.deploy.every_page import AtTheEdge
 from tests.deploy.place import ALICE, CAROL, GATEWAY, PASSWORD, Place
-from tests.peers.gateway import until
 
 
 @pytest.fixture(scope="module")
@@ -22,24 +22,8 @@ def test_the_page_shows_what_it_says(place):
     assert "smime=none" in place.mailbox("first")
 
 
-def test_what_people_submit_leaves_signed_to_the_world(place):
-    place.submits(place.machine.smtp(GATEWAY, 465, tls=place.tls()), "out")
-    delivered = until(lambda: place.world.of("<out@demo.example.org>"), 60)[0]
-    assert delivered.reverse_path == ALICE and delivered.recipients == (CAROL,)
-    place.verify(delivered.octets)
-
-
-def test_what_arrives_lies_in_the_mailbox_with_its_verdict(place):
-    place.arrives(place.machine.smtp(GATEWAY, 25), place.letter("intact"))
-    place.arrives(place.machine.smtp(GATEWAY, 25, tls=place.tls()), place.letter("changed", changed=True))
-    assert place.results("intact").startswith("smime=pass")
-    assert place.results("changed").startswith("smime=fail")
-
-
-def test_what_postfix_does_not_know_its_client_hears(place):
-    with place.machine.smtp(GATEWAY, 25) as client, pytest.raises(smtplib.SMTPRecipientsRefused) as refused:
-        client.sendmail(CAROL, ["bobby@example.org"], place.letter("bobby"))
-    assert refused.value.recipients["bobby@example.org"][0] == 550
+class TestAsAProxy(AtTheEdge):
+    """Postfix says who has a mailbox."""
 
 
 def test_while_postfix_is_away_clients_keep_their_mail(place):

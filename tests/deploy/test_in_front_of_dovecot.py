@@ -6,8 +6,9 @@ import smtplib
 
 import pytest
 
+from tests.deploy.every_page import AtTheEdge, WithAPartner
 from tests.deploy.partner import Dora
-from tests.deploy.place import ALICE, CAROL, GATEWAY, Place
+from tests.deploy.place import CAROL, GATEWAY, Place
 from tests.peers.gateway import until
 
 
@@ -29,28 +30,8 @@ def test_the_page_shows_what_it_says(place):
     assert "smime=none" in place.mailbox("first")
 
 
-def test_what_people_submit_leaves_signed_to_the_world(place):
-    place.submits(place.machine.smtp(GATEWAY, 465, tls=place.tls()), "out")
-    delivered = until(lambda: place.world.of("<out@demo.example.org>"), 60)[0]
-    assert delivered.reverse_path == ALICE and delivered.recipients == (CAROL,)
-    place.verify(delivered.octets)
-
-
-def test_what_people_submit_for_a_partner_leaves_encrypted_for_her(place, dora):
-    dora.is_written_to(place.machine.smtp(GATEWAY, 465, tls=place.tls()), "price")
-
-
-def test_what_arrives_lies_in_the_mailbox_with_its_verdict(place):
-    place.arrives(place.machine.smtp(GATEWAY, 25), place.letter("intact"))
-    place.arrives(place.machine.smtp(GATEWAY, 25, tls=place.tls()), place.letter("changed", changed=True))
-    assert place.results("intact").startswith("smime=pass")
-    assert place.results("changed").startswith("smime=fail")
-
-
-def test_somebody_whom_dovecot_does_not_know_is_refused(place):
-    with place.machine.smtp(GATEWAY, 25) as client, pytest.raises(smtplib.SMTPRecipientsRefused) as refused:
-        client.sendmail(CAROL, ["bobby@example.org"], place.letter("bobby"))
-    assert refused.value.recipients["bobby@example.org"][0] == 550
+class TestInFrontOfDovecot(WithAPartner, AtTheEdge):
+    """Dovecot says who has a mailbox."""
 
 
 def test_while_dovecot_is_away_nothing_is_lost_and_what_was_encrypted_does_not_lie_in_clear(place, dora):
