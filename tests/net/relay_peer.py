@@ -45,9 +45,13 @@ class Peer:
 
     def _act(self, connection, what, default):
         """Send the scripted reply; False where the connection is at its end."""
+        return self._say(connection, self._scripted(what, default))
+
+    def _scripted(self, what, default):
         action = self.script.get(what, default)
-        if callable(action):
-            action = action()
+        return action() if callable(action) else action
+
+    def _say(self, connection, action):
         if action == "hang":
             self.stopped.wait(60)
             return False
@@ -113,12 +117,13 @@ class Peer:
                 if self.slow:
                     time.sleep(self.slow)
                 for recipient in recipients if self.lmtp else [""]:
-                    reply = self._act(connection, f"END {recipient}".strip(), self.script.get("END", "250 2.0.0 taken"))
-                    if not reply:
-                        return
+                    reply = self._scripted(f"END {recipient}".strip(), self.script.get("END", "250 2.0.0 taken"))
+                    # First it has the message, then it says so: whoever hears it may look at once.
                     if reply.startswith("2"):
                         with self.lock:
                             self.messages.append((mail, [recipient] if self.lmtp else list(recipients), b"".join(lines)))
+                    if not self._say(connection, reply):
+                        return
             elif verb == "QUIT":
                 connection.sendall(b"221 2.0.0 bye\r\n")
                 return
@@ -147,11 +152,3 @@ class Peer:
         self.stopped.set()
         self.listener.close()
         self.drop_all()
-
-
-def wait_for(condition, seconds=15.0):
-    """Wait until `condition()` is true."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.01)

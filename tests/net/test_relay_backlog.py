@@ -6,7 +6,7 @@ import sqlite3
 
 from mailsec.net import relay
 from tests.net.relay_gateway import entry
-from tests.net.relay_peer import wait_for
+from tests.peers.gateway import until
 
 MANY = 100_000
 
@@ -41,9 +41,9 @@ def test_100000_messages_at_the_start(gateway, peers):
         most = max(most, len(one.relay._rows))
         return len(peer.messages) > 300
 
-    wait_for(delivered, 60)
+    until(delivered, 60)
     assert 0 < most <= relay._BACKLOG_ROWS
     # New mail does not stand behind all the old.
     one.commit(entry("new", b"Subject: new\r\n\r\nnew\r\n"))
-    wait_for(lambda: any(b"Subject: new" in octets for _, _, octets in list(peer.messages)), 60)
+    until(lambda: any(b"Subject: new" in octets for _, _, octets in list(peer.messages)), 60)
     one.stop(0.5)

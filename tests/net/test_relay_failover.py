@@ -10,7 +10,7 @@ from mailsec.net.relay_hop import Hop, Job
 from mailsec.net.relay_routes import Routes
 from mailsec.testing.runtime import FakeRuntime
 from tests.net.relay_gateway import entry
-from tests.net.relay_peer import wait_for
+from tests.peers.gateway import until
 from tests.peers.postfix import free_port
 
 
@@ -23,7 +23,7 @@ def test_the_second_gets_it_where_the_first_is_away(gateway, peers):
     second = peers()
     one = gateway(hop(free_port(), second.port)).start()
     one.commit(*(entry(f"m{number}") for number in range(5)))
-    wait_for(lambda: len(second.messages) == 5 and not one.queue())
+    until(lambda: len(second.messages) == 5 and not one.queue())
 
 
 @pytest.mark.parametrize("greeting", ["421 4.3.2 too busy", "close"])
@@ -31,7 +31,7 @@ def test_one_that_refuses_in_its_greeting_or_cuts_off_is_passed_over(gateway, pe
     first, second = peers({"CONNECT": greeting}), peers()
     one = gateway(hop(first.port, second.port)).start()
     one.commit(entry("m"))
-    wait_for(lambda: len(second.messages) == 1 and not one.queue())
+    until(lambda: len(second.messages) == 1 and not one.queue())
     assert first.connections == 1
 
 
@@ -40,9 +40,9 @@ def test_one_that_was_away_is_not_asked_by_every_connection_again(gateway, peers
     one = gateway(hop(away.port, second.port)).start()
     for number in range(4):
         one.commit(entry(f"m{number}"))
-        wait_for(lambda number=number: len(second.messages) == number + 1 and not one.queue())
+        until(lambda number=number: len(second.messages) == number + 1 and not one.queue())
         second.drop_all()
-        wait_for(lambda: all(not found._connections for found in one.relay._hops.values()))
+        until(lambda: all(not found._connections for found in one.relay._hops.values()))
     assert away.connections == 1 and second.connections == 4
 
 
@@ -50,7 +50,7 @@ def test_the_first_refusing_a_recipient_is_its_answer_and_no_reason_to_ask_the_n
     first, second = peers({"RCPT b@x.example": "550 5.1.1 nobody"}), peers()
     one = gateway(hop(first.port, second.port)).start()
     one.commit(entry("m", recipients=("b@x.example",)))
-    wait_for(lambda: not one.queue())
+    until(lambda: not one.queue())
     assert second.connections == 0 and [mail for mail, _, _ in first.messages] == ["<>"]
 
 
@@ -63,14 +63,14 @@ def test_a_smart_host_behind_mx_gets_mail_while_dns_is_silent(gateway, peers):
 
     one = gateway(NextHop("mx", tls="none", others=(fallback,))).start(resolve=silent)
     one.commit(entry("m"))
-    wait_for(lambda: len(peer.messages) == 1 and not one.queue())
+    until(lambda: len(peer.messages) == 1 and not one.queue())
 
 
 def test_a_next_hop_may_have_fewer_connections_than_others(gateway, peers):
     peer = peers(slow=0.05)
     one = gateway(hop(peer.port, connections=1), connections_per_hop=8).start()
     one.commit(*(entry(f"m{number}") for number in range(12)))
-    wait_for(lambda: len(peer.messages) == 12 and not one.queue())
+    until(lambda: len(peer.messages) == 12 and not one.queue())
     assert peer.connections == 1
 
 
@@ -79,7 +79,7 @@ def test_promise_8_decrypted_mail_goes_to_no_stranger_behind_a_next_hop_of_our_o
     stranger = NextHop("smtp", "mail.example.net", 25)
     one = gateway(NextHop("smtp", "127.0.0.1", peer.port, tls="none", others=(stranger,))).start()
     one.commit(entry("m", secret=True, sensitive=True))
-    wait_for(lambda: one.queue()["m"].paused)
+    until(lambda: one.queue()["m"].paused)
     assert not any(b"hello" in octets for _, _, octets in peer.messages)
 
 

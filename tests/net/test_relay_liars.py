@@ -10,7 +10,7 @@ import pytest
 from mailsec.model.address import Address
 from mailsec.model.session import Envelope, Recipient
 from tests.net.relay_gateway import entry
-from tests.net.relay_peer import wait_for
+from tests.peers.gateway import until
 
 EARLY = "\r\n".join(["250 2.1.0 ok", "250 2.1.5 ok", "354 go on", "250 2.0.0 taken"])
 
@@ -28,7 +28,7 @@ def test_a_reply_line_of_10_mb_is_cut_off(gateway, peers, stage):
     peer = peers({stage: line if stage != "CONNECT" else line.replace("250", "220", 1)})
     one = gateway(peer).start()
     one.commit(entry("m"))
-    wait_for(lambda: waits(one))
+    until(lambda: waits(one))
     # The peer of this test holds the line itself, some times over.
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000
     assert set(one.queue()) == {"m"}
@@ -38,7 +38,7 @@ def test_a_reply_without_an_end_is_cut_off(gateway, peers):
     peer = peers({"MAIL": "\r\n".join(["250-and"] * 100_000)})
     one = gateway(peer).start()
     one.commit(entry("m"))
-    wait_for(lambda: waits(one))
+    until(lambda: waits(one))
 
 
 @pytest.mark.parametrize("stage", ["CONNECT", "EHLO", "MAIL", "RCPT bob@example.net", "DATA"])
@@ -47,11 +47,11 @@ def test_replies_that_come_before_the_commands_deliver_nothing(gateway, peers, s
     peer = peers({stage: f"{usual}\r\n{EARLY}"})
     one = gateway(peer).start()
     one.commit(entry("m"))
-    wait_for(lambda: waits(one) or peer.messages)
+    until(lambda: waits(one) or peer.messages)
     # Either it really has the message, or it is tried again; never neither.
     assert peer.messages or "m" in one.queue()
     peer.script.clear()
-    wait_for(lambda: peer.messages and not one.queue())
+    until(lambda: peer.messages and not one.queue())
 
 
 @pytest.mark.parametrize("stage", ["MAIL", "RCPT b@x.example", "RCPT c@x.example", "DATA", "END"])
@@ -59,9 +59,9 @@ def test_one_that_drops_in_mid_pipeline_gets_all_recipients_later_and_each_once(
     peer = peers({stage: "close"})
     one = gateway(peer).start()
     one.commit(entry("m", recipients=("a@x.example", "b@x.example", "c@x.example")))
-    wait_for(lambda: waits(one))
+    until(lambda: waits(one))
     peer.script.clear()
-    wait_for(lambda: peer.messages and not one.queue())
+    until(lambda: peer.messages and not one.queue())
     assert [recipients for _, recipients, _ in peer.messages] == [["a@x.example", "b@x.example", "c@x.example"]]
 
 
@@ -78,7 +78,7 @@ def test_one_that_offers_what_it_does_not_take_refuses_and_the_sender_is_told(ga
     peer = peers({stage: lambda: next(said, "250 2.0.0 ok")})
     one = gateway(peer).start()
     one.commit(entry("m", b"Subject: x\r\n\r\ngr\xc3\xbc\xc3\x9fe\r\n"))
-    wait_for(lambda: peer.messages and not one.queue())
+    until(lambda: peer.messages and not one.queue())
     ((mail, _, octets),) = peer.messages
     assert mail == "<>" and reply.split()[1].encode() in octets
 
@@ -87,7 +87,7 @@ def test_one_that_cannot_carry_it_is_not_sent_it_in_another_form(gateway, peers)
     peer = peers(offers=("PIPELINING",))
     one = gateway(peer).start()
     one.commit(entry("m", b"Subject: x\r\n\r\ngr\xc3\xbc\xc3\x9fe\r\n"))
-    wait_for(lambda: peer.messages and not one.queue())
+    until(lambda: peer.messages and not one.queue())
     ((mail, _, octets),) = peer.messages
     assert mail == "<>" and b"Status: 5.6.3" in octets and octets.isascii()
 
@@ -108,7 +108,7 @@ def test_more_replies_than_commands_deliver_the_next_message_to_nobody(gateway, 
     peer = peers({"END": lambda: "250 2.0.0 taken\r\n250 2.1.0 early\r\n250 2.1.5 early\r\n354 early\r\n250 2.0.0 early"})
     one = gateway(peer, connections_per_hop=1).start()
     one.commit(entry("a"))
-    wait_for(lambda: peer.messages)
+    until(lambda: peer.messages)
     one.commit(entry("b", b"Subject: second\r\n\r\nsecond\r\n"))
-    wait_for(lambda: not one.queue())
+    until(lambda: not one.queue())
     assert any(b"second" in octets for _, _, octets in peer.messages)

@@ -13,7 +13,7 @@ from mailsec.model.settings import NextHop
 from mailsec.net import relay as relay_module
 from mailsec.store.scratch import FileScratch
 from tests.net.relay_gateway import BODY, entry
-from tests.net.relay_peer import wait_for
+from tests.peers.gateway import until
 from tests.peers.postfix import free_port
 
 
@@ -34,7 +34,7 @@ def test_it_arrives_octet_for_octet_and_is_in_no_spool(gateway, peers):
     large = b"Subject: large\r\n\r\n" + b".line of t\xc3\xa9xt\r\n" * 100_000
     assert forward(one, entry("a")) == ["250 2.0.0 taken"]
     assert forward(one, entry("b", large)) == ["250 2.0.0 taken"]
-    wait_for(lambda: len(peer.messages) == 2)  # it writes down what it took after it has said so
+    until(lambda: len(peer.messages) == 2)  # it writes down what it took after it has said so
     assert [octets for _, _, octets in peer.messages] == [BODY, large] and one.queue() == {}
     assert peer.connections == 1
 
@@ -98,7 +98,7 @@ def test_who_waits_for_a_connection_too_long_keeps_the_message_and_it_is_never_s
     peer = peers({"END": "hang"})
     one = gateway(peer, connections_per_hop=1).start()
     first = begin(one, entry("first"))
-    wait_for(lambda: peer.connections)
+    until(lambda: peer.connections)
     (reply,) = forward(one, entry("second"))
     assert reply.startswith("451 4.4.1 ")
     peer.script.clear()
@@ -106,7 +106,7 @@ def test_who_waits_for_a_connection_too_long_keeps_the_message_and_it_is_never_s
     peer.drop_all()
     assert [reply.code for reply in loop.call(first.result)] == [451]
     assert forward(one, entry("third", BODY.replace(b"hello", b"third"))) == ["250 2.0.0 taken"]
-    wait_for(lambda: peer.messages)
+    until(lambda: peer.messages)
     assert [b"third" in octets for _, _, octets in peer.messages] == [True]
 
 
@@ -124,7 +124,7 @@ def test_a_relay_that_stops_answers_whoever_waits(gateway, peers, loop):
     peer = peers({"END": "hang"})
     one = gateway(peer, connections_per_hop=1).start()
     begin(one, entry("first"))
-    wait_for(lambda: peer.connections)
+    until(lambda: peer.connections)
     second = begin(one, entry("second"))
     relay = one.relay
     one.stop(0.2)

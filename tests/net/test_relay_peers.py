@@ -13,7 +13,8 @@ from mailsec.model.session import Envelope, Recipient
 from mailsec.model.settings import NextHop
 from mailsec.wire.smtp.server import ServerSettings
 from tests.net.relay_gateway import BODY, Gateway, entry
-from tests.net.relay_peer import Peer, wait_for
+from tests.net.relay_peer import Peer
+from tests.peers.gateway import until
 from tests.peers.postfix import Postfix, free_port, why_not
 
 
@@ -64,7 +65,7 @@ def test_aiosmtpd_as_next_hop(gateway):
         one = gateway(smtp(controller.port))
         eight_bit = "Subject: Grüße\r\n\r\nmit Grüßen\r\n".encode()
         one.commit(entry("a"), entry("b", eight_bit, recipients=("jürgen@example.net", "bob@example.net")))
-        wait_for(lambda: len(inbox.messages) == 2 and not one.queue())
+        until(lambda: len(inbox.messages) == 2 and not one.queue())
         by_length = sorted(inbox.messages, key=lambda message: len(message[1]))
         assert by_length[0] == ("alice@example.org", ["bob@example.net"], BODY)
         assert by_length[1] == ("alice@example.org", ["jürgen@example.net", "bob@example.net"], eight_bit)
@@ -81,8 +82,8 @@ def test_postfix_as_next_hop(gateway, peer, tmp_path):
     with Postfix(tmp_path / "postfix", main={"relayhost": f"[127.0.0.1]:{store.port}"}) as postfix:
         one = gateway(smtp(postfix.port))
         one.commit(*(entry(f"{number}") for number in range(20)))
-        wait_for(lambda: not one.queue(), 30)
-        wait_for(lambda: len(store.messages) == 20, 60)
+        until(lambda: not one.queue(), 30)
+        until(lambda: len(store.messages) == 20, 60)
         assert all(octets.endswith(b"\r\nhello\r\n.dot\r\n") for _, _, octets in store.messages)
 
 
@@ -91,7 +92,7 @@ def test_mail_goes_under_tls_where_it_is_offered(gateway, serve, certificates, t
     port, inbox = serve(ServerSettings("peer", tls="starttls"))
     one = gateway(smtp(port, tls), roots=certificates.ca_pem)
     one.commit(entry("a"))
-    wait_for(lambda: len(inbox.messages) == 1 and not one.queue())
+    until(lambda: len(inbox.messages) == 1 and not one.queue())
     assert inbox.clients[0].tls is not None
 
 
@@ -99,7 +100,7 @@ def test_a_certificate_that_cannot_be_verified_defers(gateway, serve, certificat
     port, inbox = serve(ServerSettings("peer", tls="starttls"))
     one = gateway(smtp(port, "verified"), retry_first=60)
     one.commit(entry("a"))
-    wait_for(lambda: one.queue()["a"].attempts == 1)
+    until(lambda: one.queue()["a"].attempts == 1)
     assert inbox.messages == []
     assert one.queue()["a"].recipients[0][1] is RecipientState.WAITING
 
@@ -109,7 +110,7 @@ def test_a_stripped_starttls_defers(gateway, peer, tls):
     stripped = peer()
     one = gateway(smtp(stripped.port, tls), retry_first=60)
     one.commit(entry("a"))
-    wait_for(lambda: one.queue()["a"].attempts == 1)
+    until(lambda: one.queue()["a"].attempts == 1)
     assert stripped.messages == []
 
 
@@ -117,7 +118,7 @@ def test_opportunistic_tls_that_fails_is_tried_again_in_clear(gateway, peer):
     broken = peer({"STARTTLS": "220 go"}, offers=("PIPELINING", "STARTTLS"))
     one = gateway(smtp(broken.port, "opportunistic"))
     one.commit(entry("a"))
-    wait_for(lambda: len(broken.messages) == 1 and not one.queue())
+    until(lambda: len(broken.messages) == 1 and not one.queue())
     assert broken.connections >= 2
 
 
@@ -127,7 +128,7 @@ def test_a_smart_host_with_a_login(gateway, serve, certificates, tmp_path):
     hop = smtp(port, "verified", username="alice@example.org", password_file=str(tmp_path / "password"))
     one = gateway(hop, roots=certificates.ca_pem)
     one.commit(entry("a"))
-    wait_for(lambda: len(inbox.messages) == 1 and not one.queue())
+    until(lambda: len(inbox.messages) == 1 and not one.queue())
     assert inbox.clients[0].identity.name == "alice@example.org"
 
 
@@ -137,11 +138,11 @@ def test_a_wrong_password_or_none_at_all_waits_for_the_operator(gateway, serve, 
     hop = smtp(port, "verified", username="alice@example.org", password_file=str(tmp_path / "password"))
     one = gateway(hop, roots=certificates.ca_pem)
     one.commit(entry("a"))
-    wait_for(lambda: one.queue()["a"].attempts >= 1)
+    until(lambda: one.queue()["a"].attempts >= 1)
     (tmp_path / "password").unlink()
-    wait_for(lambda: "cannot be read" in one.queue()["a"].recipients[0][2])
+    until(lambda: "cannot be read" in one.queue()["a"].recipients[0][2])
     (tmp_path / "password").write_text("secret")
-    wait_for(lambda: len(inbox.messages) == 1 and not one.queue())
+    until(lambda: len(inbox.messages) == 1 and not one.queue())
     shown = capfd.readouterr()
     assert "wrong-and-private" not in shown.out + shown.err
 
@@ -152,7 +153,7 @@ def test_what_the_sender_asked_to_be_told_goes_through_the_spool_to_the_next_hop
     asked = Recipient(Address.parse("bob@example.net"), "SUCCESS,DELAY", "rfc822;robert@example.com")
     envelope = Envelope(Address.parse("alice@example.org"), (asked,), ret="HDRS", envid="QQ+2B1", smtputf8=True)
     one.commit(replace(entry("a"), envelope=envelope))
-    wait_for(lambda: inbox.messages and not one.queue())
+    until(lambda: inbox.messages and not one.queue())
     ((received, _),) = inbox.messages
     assert (received.ret, received.envid, received.recipients) == ("HDRS", "QQ+2B1", (asked,))
     assert not received.smtputf8, "nothing in it needs that"

@@ -10,7 +10,8 @@ from mailsec.net import relay_login
 from mailsec.net.relay_pipelines import BrokenPipelines
 from mailsec.wire.smtp.client import ClientSettings
 from tests.net.relay_gateway import BODY, entry
-from tests.net.relay_peer import Peer, wait_for
+from tests.net.relay_peer import Peer
+from tests.peers.gateway import until
 
 
 class Forgetful(Peer):
@@ -43,10 +44,10 @@ def peer(monkeypatch):
 def test_one_that_drops_what_is_pipelined_is_asked_for_one_thing_at_a_time_after_the_first_time_out(gateway, peer):
     one = gateway(peer).start()
     one.commit(entry("m", recipients=("a@x.example", "b@x.example")))
-    wait_for(lambda: peer.messages and not one.queue())
+    until(lambda: peer.messages and not one.queue())
     assert [(recipients, octets) for _, recipients, octets in peer.messages] == [(["a@x.example", "b@x.example"], BODY)]
     one.commit(entry("n"), entry("o"))
-    wait_for(lambda: len(peer.messages) == 3 and not one.queue())
+    until(lambda: len(peer.messages) == 3 and not one.queue())
     assert peer.pipelines == 1
 
 

@@ -21,7 +21,7 @@ from mailsec.net.runtime import TwistedRuntime
 
 @pytest.fixture
 def runtime(loop):
-    runtime = TwistedRuntime(loop.reactor, limits=Limits(fetch_timeout=2.0))
+    runtime = TwistedRuntime(loop.reactor, limits=Limits(fetch_timeout=20.0))
     yield runtime
     loop.call(runtime.close)
 
@@ -255,7 +255,7 @@ def dns_server():
 
 @pytest.fixture
 def resolving(loop, dns_server):
-    runtime = TwistedRuntime(loop.reactor, resolver=f"127.0.0.1:{dns_server.port}", limits=Limits(fetch_timeout=0.5))
+    runtime = TwistedRuntime(loop.reactor, resolver=f"127.0.0.1:{dns_server.port}", limits=Limits(fetch_timeout=20.0))
     yield runtime
     loop.call(runtime.close)
 
@@ -350,10 +350,12 @@ def test_answer_to_another_question_is_ignored(loop, resolving, dns_server):
     assert loop.call(resolving.resolve, "b.example", "A") == ("192.0.2.1",)
 
 
-def test_silent_dns_is_unavailable_in_time(loop, resolving, dns_server):
+def test_silent_dns_is_unavailable_in_time(loop, dns_server):
     dns_server.silent = True
+    runtime = TwistedRuntime(loop.reactor, resolver=f"127.0.0.1:{dns_server.port}", limits=Limits(fetch_timeout=0.5))
     with pytest.raises(Unavailable) as info:
-        loop.call(resolving.resolve, "b.example", "MX", timeout=2)
+        loop.call(runtime.resolve, "b.example", "MX", timeout=2)
+    loop.call(runtime.close)
     assert info.value.temporary and info.value.stage == "dns"
 
 

@@ -12,4 +12,4 @@ def check_message(transaction, original):
     if original.find(b"Subject: block") >= 0:
         time.sleep(600)
     if original.find(b"Subject: linger") >= 0:
-        time.sleep(0.3)
+        time.sleep(1)

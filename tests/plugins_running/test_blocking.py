@@ -42,7 +42,7 @@ def gateway(tmp_path_factory) -> Iterator[Gateway]:
         place / "gateway",
         9,
         workers=1,
-        gateway={"limits": {"reactor_blocked": 0.6}},
+        gateway={"limits": {"reactor_blocked": 2}},
         plugins={"enabled": ["house"], "path": [str(place / "plugins")]},
     )
     try:
