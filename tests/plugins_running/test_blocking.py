@@ -80,6 +80,11 @@ def test_who_blocks_is_named_ends_the_worker_and_is_off_after_three_times(gatewa
 
 
 def test_it_is_shown_and_can_be_switched_on_again(gateway):
+    marks = PluginMarks(str(gateway.directory / "state"))
+    marks.forgive("house")
+    for _ in range(3):
+        marks.add("house", datetime.now(UTC))
+
     def plugins(*words: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "mailsec", "plugins", "-c", str(gateway.configuration), *words]
         return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
