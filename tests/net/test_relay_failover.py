@@ -88,24 +88,24 @@ def test_flush_asks_a_next_hop_anew_that_was_away_a_moment_ago(gateway, peers):
     # An hour until the next attempt: only what flush brings about can deliver it in the time of this test.
     one = gateway(hop(port), retry_first=3600.0, retry_longest=3600.0).start()
     one.commit(entry("a"))
-    wait_for(lambda: one.queue()["a"].next_attempt is not None and one.queue()["a"].attempts == 1)
+    until(lambda: one.queue()["a"].next_attempt is not None and one.queue()["a"].attempts == 1)
     one.commit(entry("b"))
-    wait_for(lambda: one.queue()["b"].attempts == 1)
+    until(lambda: one.queue()["b"].attempts == 1)
     peer = peers(port=port)
     one.wish("flush", "a", "b")
-    wait_for(lambda: len(peer.messages) == 2 and not one.queue())
+    until(lambda: len(peer.messages) == 2 and not one.queue())
 
 
 def test_flush_begins_with_the_first_host_again_though_it_was_away(gateway, peers):
     port, second = free_port(), peers({"RCPT b@x.example": "451 4.7.1 later"})
     one = gateway(hop(port, second.port), retry_first=3600.0, retry_longest=3600.0).start()
     one.commit(entry("a", recipients=("b@x.example",)))
-    wait_for(lambda: one.queue()["a"].attempts == 1)
+    until(lambda: one.queue()["a"].attempts == 1)
     second.drop_all()
-    wait_for(lambda: all(not found._connections for found in one.relay._hops.values()))
+    until(lambda: all(not found._connections for found in one.relay._hops.values()))
     first = peers(port=port)
     one.wish("flush", "a")
-    wait_for(lambda: len(first.messages) == 1 and not one.queue())
+    until(lambda: len(first.messages) == 1 and not one.queue())
 
 
 def test_what_is_known_of_a_next_hop_is_kept_for_as_long_as_it_is_used():
