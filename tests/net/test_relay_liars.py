@@ -98,7 +98,7 @@ def test_one_that_cannot_carry_an_address_in_utf8_is_not_sent_it(gateway, peers)
     one = gateway(peer).start()
     envelope = Envelope(Address.parse("alice@example.org"), (Recipient(Address.parse("jürgen@example.net")),), smtputf8=True)
     one.commit(replace(entry("m"), envelope=envelope))
-    wait_for(lambda: peer.messages and not one.queue())
+    until(lambda: peer.messages and not one.queue())
     ((mail, _, octets),) = peer.messages
     assert mail == "<>" and b"Status: 5.6.7" in octets and "jürgen".encode() not in octets
 
