@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 
 from mailsec.errors import Unavailable
@@ -12,7 +14,7 @@ from mailsec.model.address import Address
 from mailsec.model.verdict import Reason
 from mailsec.testing.authority import Authority, MemoryDirectory, MemoryTrust
 from mailsec.testing.gateway import MemoryGateway
-from mailsec.testing.runtime import FakeRuntime
+from mailsec.testing.runtime import EPOCH, FakeRuntime
 
 AUTHORITY = Authority()
 BOB = AUTHORITY.issue("bob@example.net")
@@ -182,3 +184,16 @@ def test_attack_forged_answers_of_one_directory_keep_the_same_certificate_of_ano
     known = asked_of(gate, "bob@example.net")
     assert [one.found.source for one in known.chosen] == ["ldap"]
     assert [one.reason.code for one in known.others] == ["smimea-unsigned"]
+
+
+def test_what_several_directories_know_is_judged_together_and_the_first_that_has_one_of_use_ends_the_question():
+    """An old certificate in the database keeps nobody from the new one that is published; what was passed over is told with its reason."""
+    old = AUTHORITY.issue("bob@example.net", at=EPOCH - timedelta(days=400), days=100).certificate
+    database = MemoryDirectory(FoundCertificate(old, "database"), name="database")
+    ldap = MemoryDirectory(FoundCertificate(BOB.certificate, "ldap", origin="uid=bob"), name="ldap", local=False)
+    smimea = MemoryDirectory(FoundCertificate(BOB.certificate, "smimea", trusted_binding=True), name="smimea", local=False)
+    gate = MemoryGateway(ldap, smimea, database, trust=MemoryTrust(AUTHORITY.anchor))
+    known = asked_of(gate, "bob@example.net")
+    assert [one.found.source for one in known.chosen] == ["ldap"] and smimea.asked == []
+    assert [(one.found.source, one.reason.code) for one in known.others] == [("database", "expired")]
+    assert [(one.directory, one.found) for one in known.asked] == [("database", 1), ("ldap", 1), ("smimea", None)]
