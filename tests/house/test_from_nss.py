@@ -1,8 +1,10 @@
-"""`docs/from-nss.md` answers every directive of mod_nss with settings that exist, and lists the cipher suites that the code knows."""
+"""`docs/from-nss.md` answers every option of NSS's tools and every directive of mod_nss, and lists the cipher suites that the code knows."""
 
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -45,6 +47,30 @@ def test_directive_has_an_answer(directive):
     assert answers, f"{directive} is not in the table"
     for setting, notes in answers:
         assert setting or len(notes) > 10, f"{directive} has neither a setting nor a reason"
+
+
+# How each tool says what it takes, and which of its lines name options.
+TOOLS = {
+    "certutil": (("certutil", "-H"), r"^ *(--?[\w@][\w-]*)(?: *\| *(--?[\w-]+))?"),
+    "crlutil": (("crlutil", "-H"), r"^(-\w)\b"),
+    "pk12util": (("pk12util", "-H"), r"(?<![\w-])(--?[A-Za-z][\w-]*)"),
+    "modutil": (("modutil", "-H"), r"^ *\[?(-[a-z]+)"),
+    "cmsutil": (("cmsutil", "-H"), r"^ +(-\w)\b"),
+}
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_every_option_that_a_tool_of_nss_tells_of_is_in_its_table(tool: str):
+    command, pattern = TOOLS[tool]
+    if shutil.which(tool) is None:
+        pytest.skip(f"{tool} is absent: apt-get install libnss3-tools")
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    told = {option for found in re.finditer(pattern, done.stdout + done.stderr, re.MULTILINE) for option in found.groups() if option}
+    section = re.search(rf"^## [^\n]*\b{tool}\b.*?(?=^## )", PAGE, re.MULTILINE | re.DOTALL)[0]
+    first = [line.partition(" | ")[0] for line in section.splitlines() if line.startswith("| `")]
+    rows_of = set(re.findall(r"(?<![\w-])--?[\w@][\w-]*", " ".join(first)))
+    assert len(told) > 10, "its help has another form"
+    assert told <= rows_of, f"no row in the table of {tool} has {sorted(told - rows_of)}"
 
 
 def test_every_option_has_an_answer():

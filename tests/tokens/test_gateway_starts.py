@@ -68,6 +68,19 @@ def test_a_card_that_is_out_at_the_start_is_known_from_before(make):
     world.arrived("sealed from the start", 20)
 
 
+def test_a_library_that_crashes_in_every_call_from_the_start_takes_no_other_mail_with_it(make):
+    world = make()
+    world.shim.say("* crash")
+    world.start()
+    until(lambda: world.shim.calls("C_Initialize") >= 1, what="the first call")
+    world.deliver("nobody", b"From: bob@elsewhere.example\r\nTo: nobody@example.org\r\nSubject: passes by\r\n\r\nhello\r\n")
+    world.arrived("passes by")
+    world.shim.say()
+    until(lambda: world.ready(), 30, what="the token")
+    world.send("dave@example.org", "of dave")
+    assert is_signed_by(world, world.arrived("of dave", 20), "dave")
+
+
 def test_too_much_that_waits_for_a_token_is_refused_for_now(make):
     world = make(gateway={"limits": {"waiting_for_token": 2}}).start()
     until(lambda: world.ready(), what="the token")

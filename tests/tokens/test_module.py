@@ -203,6 +203,33 @@ def test_two_tokens_with_one_label_are_told_apart_by_serial_or_refused(tmp_path,
     assert "['TokenError', 'in'] 2" in done
 
 
+def test_eight_processes_that_begin_at_once_take_their_turns_and_all_see_the_token(tmp_path):
+    """SoftHSM2's files are read while others may be making them: two that initialise at once miss tokens."""
+    from tests.peers.softhsm import SoftHsm
+
+    hsm = SoftHsm(tmp_path / "eight")
+    hsm.add("HSM 1", "1234")
+    script = (
+        "import os, sys; from mailsec.tokens import cryptoki; from mailsec.tokens.module import Module\n"
+        "from mailsec.tokens.state import StateDirectory\n"
+        "gate, results, inside = os.pipe(), os.pipe(), os.pipe()\n"
+        "def told(name, _, inner=[]):\n"
+        "    if name == 'C_Initialize': os.write(inside[1], b'('); inner.append(1)\n"
+        "    elif inner: os.write(inside[1], b')'); inner.clear()\n"
+        "for _ in range(8):\n"
+        "    if os.fork() == 0:\n"
+        "        cryptoki.observe_calls(told); os.read(gate[0], 1)\n"
+        "        with Module('m', sys.argv[1], state=StateDirectory(sys.argv[2])) as module:\n"
+        "            os.write(results[1], (','.join(t.label for t in module.tokens() if t.initialised) + ';').encode())\n"
+        "        os._exit(0)\n"
+        "os.write(gate[1], b'x' * 8)\n"
+        "for _ in range(8): os.wait()\n"
+        "print(os.read(results[0], 4096).decode(), os.read(inside[0], 4096).decode())\n"
+    )
+    done = python(script, hsm.library, str(tmp_path / "state"), environment=hsm.environment)
+    assert done.split("\n")[0] == "HSM 1;" * 8 + " " + "()" * 8
+
+
 def test_a_blank_token_is_made_one(tmp_path):
     from tests.peers.softhsm import SO_PIN, SoftHsm
 

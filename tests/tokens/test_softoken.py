@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mailsec.errors import ConfigurationError, KeyUnavailable
+from mailsec.errors import ConfigurationError, KeyUnavailable, TokenError
 from mailsec.model.trust import TrustFlags
 from mailsec.testing.authority import Authority
 from mailsec.tokens.module import Module
@@ -130,6 +130,45 @@ def test_a_password_that_was_changed_meanwhile_is_tried_once_and_then_asked_for(
     nss.token(LABEL).login(b"three four", person=True)
     assert nss.sign(LABEL, key.id, "CKM_RSA_PKCS", b"x" * 51)
     nss.set_pin(LABEL, b"three four", PASSWORD.encode())
+
+
+def test_crlutil_and_modutil_change_a_database_that_we_have_open_and_see_what_we_change(nss: Module, database: Path, need):
+    need("crlutil", "libnss3-tools")
+    need("modutil", "libnss3-tools")
+    noise, script, new = database / "noise", database / "script", database / "new password"
+    noise.write_bytes(os.urandom(64))
+    script.write_text("update=20260101000000Z\naddcert 7 20260101000000Z\n")
+    new.write_text("three four\n")
+    issuer = ("-n", "lists", "-s", "CN=lists", "-x", "-t", "C,C,C", "-k", "ec", "-q", "nistp256", "-m", "5")
+    certutil(database, "-S", *issuer, "--keyUsage", "certSigning,crlSigning", "-z", str(noise))
+
+    def run(*command: str) -> str:
+        return subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
+
+    def crlutil(*arguments: str) -> str:
+        return run("crlutil", *arguments, "-d", f"sql:{database}", "-f", str(database / "password"))
+
+    def change(old: Path, to: Path) -> None:
+        run("modutil", "-force", "-dbdir", f"sql:{database}", "-changepw", LABEL, "-pwfile", str(old), "-newpwfile", str(to))
+
+    assert not nss.revocation_lists(LABEL)
+    crlutil("-G", "-n", "lists", "-c", str(script), "-Z", "SHA256")
+    (der,) = nss.revocation_lists(LABEL)
+    nss.delete_revocation_list(LABEL, der)
+    assert "lists" not in crlutil("-L")
+    nss.import_revocation_list(LABEL, der)
+    assert "lists" in crlutil("-L")
+    crlutil("-D", "-n", "lists")
+    assert not nss.revocation_lists(LABEL)
+
+    change(database / "password", new)
+    with pytest.raises((TokenError, KeyUnavailable), match="refuses the PIN"):
+        nss.generate_key(LABEL, "p256", "with the old password")
+    nss.token(LABEL).login(b"three four", person=True)
+    nss.set_pin(LABEL, b"three four", PASSWORD.encode())
+    change(database / "password", new)
+    change(new, database / "password")
+    nss.token(LABEL).login(PASSWORD.encode(), person=True)
 
 
 def test_several_databases_are_tokens_of_one_module(database: Path, tmp_path, need):
