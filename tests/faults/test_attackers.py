@@ -6,7 +6,6 @@ After each test the same workers are alive, and an honest client is served.
 from __future__ import annotations
 
 import json
-import os
 import random
 import re
 import socket
@@ -283,14 +282,8 @@ def test_10000_recipients_are_too_many_and_the_first_ones_get_their_message(worl
     until(lambda: {one for message in world.inbox.of(mark) for one in message.recipients} == {f"r{n}@example.org" for n in range(1000)}, 60)
 
 
-def worked(gateway) -> float:
-    """Seconds of processor that its workers have had: on a busy machine others take their time from everybody."""
-    fields = [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split() for pid in gateway.pids()]
-    return sum(int(one[11]) + int(one[12]) for one in fields) / os.sysconf("SC_CLK_TCK")
-
-
 def test_header_without_an_end_is_refused(world):
-    began = worked(world.gateway)
+    began = time.monotonic()
     _, received = flood(world.gateway, OPENING % b"example.org", b"X-Endless: " + b"x" * 60 + b"\r\n", 20)
     assert b"250 2.0.0" not in received
     with world.gateway.client() as client:
@@ -303,7 +296,7 @@ def test_header_without_an_end_is_refused(world):
         client.rcpt("bob@example.org")
         code, text = client.data(b"X-Folded: x\r\n" + b" folded\r\n" * 500_000 + b"\r\nbody\r\n")
         assert code in (552, 554), text
-    assert worked(world.gateway) - began < 15
+    assert time.monotonic() - began < 15
 
 
 def nested(depth: int) -> bytes:
