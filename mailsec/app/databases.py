@@ -26,6 +26,10 @@ def open_any(output: Output, choice: DatabaseChoice, *, look: bool = False, writ
     """As `open_database`, and "nss:DIR" too: for commands about what both keep. Without `writing`, NSS's files are opened for reading."""
     from mailsec.app.nss_databases import is_nss, open_nss
 
+    if choice.token:
+        from mailsec.app.token_database import open_token
+
+        return open_token(output, choice, look=look)
     location = choice.location()
     if not is_nss(location):
         return open_database(output, choice, look=look, asking=asking)

@@ -37,11 +37,14 @@ _PASSPHRASE_OCTETS = 64 * 1024
 
 @dataclass(frozen=True, slots=True)
 class DatabaseChoice:
-    """What `-c`, `-d` and `--passphrase-file` said."""
+    """What `-c`, `-d` and `--passphrase-file` said; with `on_token`, also `--token`, `--library` and `--pin-file`."""
 
     configuration: str = ""
     database: str = ""
     passphrase_file: str = ""
+    token: str = ""
+    library: str = ""
+    pin_file: str = ""
 
     def location(self) -> str:
         """Path or URL of the database: `-d`, else `[database] location` of the configuration; UsageError where neither says it."""

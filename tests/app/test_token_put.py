@@ -147,3 +147,37 @@ def test_wrong_calls_are_told_with_a_hint(mailsec, hsm, database, folder, monkey
     got, _, err = mailsec(*arguments, *library)
     assert (got, words in err) == (code, True), err
     assert "hint:" in err or code == 3
+
+
+def test_what_lies_on_a_token_is_listed_shown_written_and_deleted_one_by_one(on, mailsec, hsm, folder):
+    private, authority = make_key("ec-p256"), Authority("Card CA")
+    der = authority.certify(public_key_of(private), "ulrike@example.org")
+    data = write_pkcs12([Pkcs12Key("ulrike 2026", private, der)], passphrase=b"pass", random=os.urandom, form="modern")
+    (folder / "ulrike.p12").write_bytes(data)
+    (folder / "p12pw").write_text("pass\n")
+    assert on("p12", "import", "ulrike.p12", "--p12-password-file", "p12pw")[0] == 0
+    (row,) = [one for one in answer(on("cert", "list", "--json"))["certificates"] if "ulrike@example.org" in one["addresses"]]
+    assert row["has_key"] and row["verified"]
+    name = row["nickname"]
+    assert answer(on("cert", "show", name, "--json"))["certificates"][0]["addresses"] == ["ulrike@example.org"]
+    assert on("cert", "export", name, "--der", "-o", "ulrike.der")[0] == 0 and (folder / "ulrike.der").read_bytes() == der
+    (key,) = [one for one in answer(on("key", "list", "--json"))["keys"] if name in one["nicknames"]]
+    assert key["key_id"] in objects(hsm, "privkey").values()
+    # Without a PIN: what anybody may read.
+    code, out, err = mailsec("cert", "list", "--token", "HSM 1", "--library", hsm.library)
+    assert code == 0 and "ulrike@example.org" in out and "--pin-file" in err
+    assert mailsec("cert", "delete", name, "--yes", "--token", "HSM 1", "--library", hsm.library)[0] == 2
+    assert name in objects(hsm, "cert")
+    assert on("cert", "delete", name, "--yes", "--keep-key")[0] == 0
+    assert name not in objects(hsm, "cert") and key["key_id"] in objects(hsm, "privkey").values()
+    assert on("key", "delete", key["key_id"], "--yes")[0] == 0
+    assert key["key_id"] not in objects(hsm, "privkey").values()
+
+
+def test_a_token_for_certificates_is_named_rightly(mailsec, hsm, folder):
+    code, _, err = mailsec("cert", "list", "--library", hsm.library)
+    assert code == 2 and "--token" in err
+    code, _, err = mailsec("key", "list", "--token", "HSM 1", "-d", "nss:x")
+    assert code == 2 and "is a token already" in err
+    code, _, err = mailsec("cert", "list", "--token", "HSM", "--library", hsm.library)
+    assert code in (1, 75) and "'HSM 1'" in err

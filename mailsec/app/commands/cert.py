@@ -10,6 +10,7 @@ import click
 
 from mailsec.app.options import DatabaseChoice, database_options
 from mailsec.app.output import Output, json_option, plural
+from mailsec.app.token_database import on_token
 from mailsec.errors import MailsecError, UsageError
 from mailsec.model.trust import CertificateEntry, TrustFlags
 
@@ -44,6 +45,7 @@ anchor_options = click.option(
 @click.option("--own", is_flag=True, help="Only those whose private key is here.")
 @click.option("--anchors", "anchors_only", is_flag=True, help="Only those that may vouch for others.")
 @database_options
+@on_token
 @click.pass_obj
 def list_certificates(output: Output, expiring: str, address: str, own: bool, anchors_only: bool, database: DatabaseChoice) -> None:
     """List the certificates: nickname, trust (TLS,e-mail,objects as certutil shows it), whom it names, until when."""
@@ -80,6 +82,7 @@ def list_certificates(output: Output, expiring: str, address: str, own: bool, an
 @click.command()
 @click.argument("nickname")
 @database_options
+@on_token
 @click.pass_obj
 def show(output: Output, nickname: str, database: DatabaseChoice) -> None:
     """Show everything about the certificates with this nickname."""
@@ -97,6 +100,7 @@ def show(output: Output, nickname: str, database: DatabaseChoice) -> None:
 @click.option("--der", is_flag=True, help="Write DER instead of PEM.")
 @click.option("--chain", is_flag=True, help="Add the certificates of its issuers, as far as they are here.")
 @database_options
+@on_token
 @click.pass_obj
 def export(output: Output, nickname: str, file: str, der: bool, chain: bool, database: DatabaseChoice) -> None:
     """Write a certificate (never its key) as PEM or DER."""
@@ -171,6 +175,7 @@ def rename(output: Output, nickname: str, new: str, database: DatabaseChoice) ->
 @click.option("--keep-key", is_flag=True, help="Keep the private keys: what was encrypted to them can still be opened with them.")
 @click.option("--yes", is_flag=True, help="Do not ask, not even about a private key.")
 @database_options
+@on_token
 @click.pass_obj
 def delete(output: Output, nickname: str, serial: str, keep_key: bool, yes: bool, database: DatabaseChoice) -> None:
     """Delete certificates, with their private keys where no other certificate here needs them."""

@@ -10,6 +10,7 @@ import click
 from mailsec.app.commands.cert_issue import kind_option
 from mailsec.app.options import DatabaseChoice, database_options
 from mailsec.app.output import Output, json_option
+from mailsec.app.token_database import on_token
 from mailsec.app.token_put import TokenPlace, place_options
 from mailsec.errors import KeyUnavailable, UsageError
 
@@ -23,6 +24,7 @@ __all__ = ["assign", "delete", "generate", "import_key", "list_keys"]
 @json_option
 @click.command()
 @database_options
+@on_token
 @click.pass_obj
 def list_keys(output: Output, database: DatabaseChoice) -> None:
     """List the private keys: id, kind, the certificates they belong to, and whom they are assigned to."""
@@ -115,6 +117,7 @@ def import_key(output: Output, file: str, password_file: str, label: str, place:
 @click.argument("key")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @database_options
+@on_token
 @click.pass_obj
 def delete(output: Output, key: str, yes: bool, database: DatabaseChoice) -> None:
     """Delete a private key, and keep its certificates. What was encrypted to it can be read by nobody then.
