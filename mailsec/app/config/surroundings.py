@@ -23,7 +23,7 @@ from mailsec.app.config.problems import Problem, near
 from mailsec.app.config.tenants import read_secrets
 from mailsec.builtin.passwd_file import read_passwd
 from mailsec.builtin.recipients_file import read_recipients
-from mailsec.errors import ConfigurationError, MailsecError
+from mailsec.errors import CertificateError, ConfigurationError, MailsecError
 from mailsec.keys.files import load_certificates
 from mailsec.keys.reference import parse_reference
 from mailsec.store.certdb import CertDb
@@ -56,7 +56,11 @@ def find_surrounding_problems(configuration: Configuration, database: CertDb | N
 
 def read_anchor_file(path: str) -> Sequence[bytes]:
     """The certificates (DER) of an anchor file; raise MailsecError or OSError."""
-    return load_certificates(Path(path).read_bytes())
+    data = Path(path).read_bytes()
+    try:
+        return load_certificates(data)
+    except CertificateError as error:
+        raise CertificateError("holds no certificate that can be read", hint="PEM or DER") from error
 
 
 def _directories(configuration: Configuration, problems: list[Problem]) -> None:
