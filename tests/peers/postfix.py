@@ -72,6 +72,10 @@ postlog    unix-dgram n - n - 1 postlogd
 """
 
 
+_WORKERS = 8
+_given: set[int] = set()
+
+
 def free_port() -> int:
     """A loopback port that was free a moment ago."""
     return free_ports(1)[0]
@@ -80,16 +84,21 @@ def free_port() -> int:
 def free_ports(count: int) -> list[int]:
     """Several at once, each another one.
 
-    Below the range from which the system gives clients their ports (32768 and up): one of those is soon somebody else's.
+    Below the range from which the system gives clients their ports (32768 and up): one of those is soon somebody else's. What was given once is
+    not given again, neither here nor by another worker of pytest-xdist: who got it may not listen there yet.
     """
     found: list[int] = []
     chance = random.SystemRandom()
+    ours = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % _WORKERS
     while len(found) < count:
-        port = chance.randrange(12_000, 32_000)
+        port = chance.randrange(12_000, 32_000, _WORKERS) + ours
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind(("127.0.0.1", port))
-            if port not in found:
+            if port not in _given:
+                _given.add(port)
                 found.append(port)
+        if len(_given) > 1_500:
+            _given.clear()
     return found
 
 

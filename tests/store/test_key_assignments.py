@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import sqlite3
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -48,8 +49,9 @@ def test_a_key_on_a_token_is_told_the_certificates_that_a_person_put_here_and_no
     own = database.add(authority.certify(public, "alice@example.org"), "alice", at=AT)
     database.add(authority.certify(public, "mallory@example.net"), "mallory", source="harvested", at=AT)
     assignments = Assignments(database)
-    assert assignments.refresh() and assignments.told() == {"assigned": {}, "certificates": []}
+    assert assignments.refresh() and assignments.told() == {"assigned": {}, "certificates": [], "known": []}
     assert assignments.listed("card", [public]) and assignments.refresh()
+    assert assignments.told()["known"] == [hashlib.sha256(public).hexdigest()]
     assert [base64.b64decode(one["der"]) for one in assignments.told()["certificates"]] == [own.der]
     assert not assignments.listed("card", [public]) and not assignments.refresh()
     database.set_trust("alice", TrustFlags.parse(",p,"))

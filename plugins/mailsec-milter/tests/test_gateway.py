@@ -29,6 +29,7 @@ def world(tmp_path_factory):
     if reason:
         pytest.skip(reason)
     directory = tmp_path_factory.mktemp("milter-serve")
+    (directory / "dkim.pem").touch(0o600)
     (directory / "dkim.pem").write_bytes(KEY.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     gateway = Gateway(
         directory / "gateway",
