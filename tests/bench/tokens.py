@@ -103,6 +103,7 @@ class _Host:
         settings = {
             "name": "bench",
             "library": SoftHsm.library,
+            "nss": "",
             "parameters": None,
             "socket": self.path,
             "state": str(directory / f"state-{threads}"),
