@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from mailsec.errors import CryptoError, KeyUnavailable
@@ -45,6 +47,21 @@ def test_a_card_that_is_pulled_and_put_back_signs_again(signing, shim: Shim):
     shim.say()
     token.clock.now += 1.1
     assert sign()
+
+
+def test_the_sessions_of_threads_come_and_go_and_nobody_is_logged_out(signing, shim: Shim):
+    """The one that logged in stays open: libraries end the login with it."""
+    token, _, sign = signing
+    assert sign()
+    logins = shim.calls("C_Login")
+    for _ in range(3):
+        with ThreadPoolExecutor(2) as threads:
+            assert all(threads.map(lambda _: sign(), range(4)))
+        session = token.session()
+        token.functions.close_session(session)
+        # 0xB3 (CKR_SESSION_HANDLE_INVALID): the thread gets another one, and goes on.
+        assert sign() and token.session() != token.anchor
+    assert token.logged_in and shim.calls("C_Login") == logins
 
 
 def test_a_card_that_is_out_is_not_looked_for_more_than_once_a_second(signing, shim: Shim):
