@@ -185,6 +185,19 @@ def test_what_comes_in_passes_octet_for_octet_with_its_verdict(world, name):
     assert added.count(b"Authentication-Results: gw.example.org; smime=none") == 1 and b"smime=pass" not in added
 
 
+@pytest.mark.parametrize(("said", "word"), [(b"hello there", b"smime=pass"), (b"hello where", b"smime=fail")])
+def test_what_comes_in_signed_is_verified(world, said, word):
+    octets = letter("alice@example.org", "bob@example.net", body=b"hello there\r\n")
+    send(world, "people", octets, "alice@example.org", "bob@example.net")
+    # What left comes back, with the name of another message.
+    mark = re.search(rb"Message-ID: (\S+)", octets)[1]
+    back = stored(world, octets).replace(mark, b"<back-" + mark[1:]).replace(b"hello there", said)
+    send(world, "internet", back, "alice@example.org", "bob@example.org")
+    delivered = stored(world, back)
+    assert delivered.partition(b"\r\n\r\n")[0].count(b"Authentication-Results: gw.example.org; " + word) == 1
+    assert b"multipart/signed" in delivered and said in delivered
+
+
 def test_attack_forged_results_with_blanks_before_the_colon_do_not_arrive(world):
     forged = b"Authentication-Results \t: gw.example.org; smime=pass\r\nAuthentication-Results: gw.example.org; smime=pass\r\n"
     octets = forged + letter("carol@elsewhere.example", "alice@example.org")
