@@ -31,7 +31,7 @@ class _Shared:
         try:
             if path is None:
                 raise OSError
-            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
             # Written out now: a full disk later would end the process that writes into a hole of the file.
             os.posix_fallocate(self._file, 0, part * max(workers, index + 1))
             self._map = mmap.mmap(self._file, os.fstat(self._file).st_size)
@@ -108,7 +108,7 @@ class Gauges(_Shared):
     @staticmethod
     def forget(path: str, index: int) -> None:
         """Whoever had this part is dead, and has nothing any more. Raise OSError."""
-        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
         try:
             if os.fstat(descriptor).st_size >= (index + 1) * _GAUGES:
                 os.pwrite(descriptor, bytes(_GAUGES), index * _GAUGES)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from mailsec.store.tallies import Gauges, Tally
@@ -79,3 +81,18 @@ def test_more_workers_than_before_find_room(path):
     third = Gauges(path, 2, 3, KEY)
     third.change("a", 1)
     assert third.total("a") == 2
+
+
+def test_attack_a_link_in_the_place_of_the_file_leads_nobody_to_what_is_not_ours(path, tmp_path):
+    """Root forgets what a dead worker had: not in a file that a worker, which was broken into, has chosen."""
+    precious = tmp_path / "precious"
+    precious.write_bytes(b"x" * 1_000_000)
+    Path(path).unlink(missing_ok=True)
+    Path(path).symlink_to(precious)
+    with pytest.raises(OSError, match="symbolic links"):
+        Gauges.forget(str(path), 0)
+    one = Gauges(str(path), 0, 2, b"key")
+    assert not one.shared
+    one.change("192.0.2.1", 1)
+    one.close()
+    assert precious.read_bytes() == b"x" * 1_000_000
