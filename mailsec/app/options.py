@@ -25,6 +25,7 @@ __all__ = [
     "database_options",
     "passphrase_from_file",
     "read_passphrase_file",
+    "token_options",
 ]
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -164,3 +165,23 @@ def ask_passphrase(prompt: str, *, confirm: bool = False) -> str:
     if confirm and getpass.getpass("Once more: ") != passphrase:
         raise UsageError("the two pass phrases differ")
     return passphrase
+
+
+def token_options(what: str) -> Callable[[F], F]:
+    """Adds `--token`, `--library` and `--pin-file`; `what` is the help of the first."""
+
+    def add(command: F) -> F:
+        for option in (
+            click.option("--pin-file", metavar="FILE", default="", help="With --token: its PIN; - is standard input."),
+            click.option(
+                "--library",
+                metavar="FILE",
+                default="",
+                help="With --token: its PKCS#11 library  [default: the modules of the configuration]",
+            ),
+            click.option("--token", default="", metavar="TOKEN", help=what),
+        ):
+            command = option(command)
+        return command
+
+    return add

@@ -12,9 +12,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import click
-
-from mailsec.app.options import DatabaseChoice
+from mailsec.app.options import DatabaseChoice, token_options
 from mailsec.app.output import Output
 from mailsec.errors import UsageError
 
@@ -29,11 +27,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 def on_token(command: F) -> F:
     """Add `--token`, `--library` and `--pin-file` below `database_options`: the command's `database` says them, too."""
 
-    @click.option("--token", default="", metavar="TOKEN", help="What lies on this token, instead of the database.")
-    @click.option(
-        "--library", metavar="FILE", default="", help="With --token: its PKCS#11 library  [default: the modules of the configuration]"
-    )
-    @click.option("--pin-file", metavar="FILE", default="", help="With --token: its PIN; - is standard input.")
+    @token_options("What lies on this token, instead of the database.")
     @functools.wraps(command)
     def with_token(*args: Any, token: str, library: str, pin_file: str, database: DatabaseChoice, **kwargs: Any) -> Any:
         if not token and (library or pin_file):

@@ -11,10 +11,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import click
-
 from mailsec.app.nicknames import nickname_for
-from mailsec.app.options import DatabaseChoice
+from mailsec.app.options import DatabaseChoice, token_options
 from mailsec.app.output import Output
 from mailsec.errors import UsageError
 from mailsec.store.facts import demand_key_fits
@@ -63,11 +61,7 @@ class PutOn:
 def place_options(command: F) -> F:
     """Add `--token`, `--library` and `--pin-file`, given to the command as one argument `place`, a TokenPlace."""
 
-    @click.option("--token", default="", metavar="TOKEN", help="Put it on this token instead of the database.")
-    @click.option(
-        "--library", metavar="FILE", default="", help="With --token: its PKCS#11 library  [default: the modules of the configuration]"
-    )
-    @click.option("--pin-file", metavar="FILE", default="", help="With --token: its PIN; - is standard input.")
+    @token_options("Put it on this token instead of the database.")
     @functools.wraps(command)
     def with_place(*args: Any, token: str, library: str, pin_file: str, **kwargs: Any) -> Any:
         return command(*args, place=TokenPlace(token, library, pin_file), **kwargs)

@@ -19,3 +19,13 @@ def machines():
     absent = [name for name in ("postfix", "dovecot", "swaks", "openssl") if shutil.which(name, path=PATH) is None]
     if absent or not Path("/usr/lib/dovecot/lmtp").exists():
         pytest.skip(f"absent: {', '.join(absent) or 'dovecot-lmtpd'}: apt-get install postfix dovecot-lmtpd swaks openssl")
+
+
+@pytest.fixture(scope="module")
+def dora(place):
+    """A correspondent who has a certificate, and whom the machine of `place` knows before its page is followed."""
+    from tests.deploy.partner import Dora
+
+    dora = Dora(place)
+    place.follow()
+    return dora

@@ -7,22 +7,16 @@ import smtplib
 import pytest
 
 from tests.deploy.every_page import AtTheEdge, WithAPartner
-from tests.deploy.partner import Dora
 from tests.deploy.place import CAROL, GATEWAY, Place
 from tests.peers.gateway import until
+
+pytestmark = pytest.mark.usefixtures("dora")
 
 
 @pytest.fixture(scope="module")
 def place(machines):
     with Place("deploy/in-front-of-dovecot.md") as place:
         yield place
-
-
-@pytest.fixture(scope="module", autouse=True)
-def dora(place):
-    dora = Dora(place)
-    place.follow()
-    return dora
 
 
 def test_the_page_shows_what_it_says(place):
