@@ -6,6 +6,7 @@ import io
 import os
 import signal
 import smtplib
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from mailsec.errors import KeyUnavailable
 from mailsec.store.certdb import CertDb
 from tests.peers.gateway import alive, until
 from tests.peers.inbox import Inbox
+from tests.peers.postfix import free_port
 from tests.peers.token_world import PULLED, World, is_signed_by
 
 
@@ -26,7 +28,7 @@ from tests.peers.token_world import PULLED, World, is_signed_by
 def world(tmp_path_factory) -> Iterator[World]:
     before = dict(os.environ)
     with Inbox() as inbox:
-        made = World(tmp_path_factory.mktemp("tokens"), inbox)
+        made = World(tmp_path_factory.mktemp("tokens"), inbox, metrics={"listen": f"127.0.0.1:{free_port()}"})
         try:
             made.start()
             until(lambda: made.ready() and made.ready("HSM 10"), what="the tokens")
@@ -97,6 +99,19 @@ def test_a_plugin_is_given_the_module_of_a_name(world: World):
     with pytest.raises(KeyUnavailable) as caught:
         find("softer")
     assert "soft" in caught.value.hint
+
+
+def test_metrics_say_which_tokens_can_be_used(world: World):
+    address = load_configuration(str(world.gateway.configuration)).metrics.listen
+
+    def shown(*lines: str) -> bool:
+        with urllib.request.urlopen(f"http://{address}/metrics", timeout=20) as answer:
+            return set(lines) <= set(answer.read().decode().splitlines())
+
+    all_well = [f'mailsec_tokens{{module="soft",token="{token}"}} 1.0' for token in ("HSM 1", "HSM 10")] + [
+        'mailsec_token_hosts{module="soft"} 1.0'
+    ]
+    until(lambda: shown(*all_well), what="tokens that can be used")
 
 
 def test_promise_8_a_rule_cannot_sign_with_the_key_of_somebody_else(world: World):
